@@ -1,0 +1,1 @@
+"""Configuration, runtime, run folder, checkpoints, the two loops, and spans of time."""

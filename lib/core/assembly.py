@@ -1,0 +1,199 @@
+"""Where a configuration becomes parts: shared by the scripts, read by nobody else."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from easydict import EasyDict
+from torch import nn
+from tqdm import tqdm
+
+from lib.core.config import experiment_name
+from lib.core.engine import predict
+from lib.core.errors import InputError
+from lib.core.runtime import Runtime
+from lib.datasets import LoadedCorpus, build_loader, load_corpus
+from lib.datasets.dense import DenseParagraphs
+from lib.evaluation import summarise
+from lib.evaluation.records import Predictions, Truth
+from lib.models import build_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def resolve(path: str) -> Path:
+    """A path of the configuration: relative ones start at the repository's root."""
+    return Path(path) if Path(path).is_absolute() else ROOT / path
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that training and testing share; names as in the original command lines."""
+    parser.add_argument("--cfg", required=True, metavar="YAML", help="the experiment")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one option of the experiment; may be repeated (options: docs/options.md)",
+    )
+    parser.add_argument(
+        "--gpus", metavar="N", help="GPU to use; cpu or -1 for none (default: the first, if any)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
+    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
+    parser.add_argument("--modelDir", metavar="DIR", help="folder of the runs (default: save)")
+    parser.add_argument(
+        "--logDir", metavar="DIR", help="folder of TensorBoard files (default: the run's folder)"
+    )
+    parser.add_argument("--tag", metavar="TEXT", help="suffix of the run's folder")
+    parser.add_argument("--verbose", action="store_true", help="progress bars and more lines")
+
+
+def run_folder(cfg_path: str, config: EasyDict) -> Path:
+    """``MODEL_DIR/<experiment>[-TAG]``."""
+    name = experiment_name(cfg_path)
+    return resolve(config.MODEL_DIR) / (f"{name}-{config.TAG}" if config.TAG else name)
+
+
+def open_corpus(config: EasyDict, splits: Sequence[str]) -> LoadedCorpus:
+    """The corpus of an experiment; training moments are hidden unless supervision is full."""
+    data = config.DATASET
+    return load_corpus(
+        name=data.NAME,
+        data_dir=resolve(config.DATA_DIR),
+        splits=splits,
+        directory=data.DIR,
+        features=data.FEATURES,
+        feature_dim=data.FEATURE_DIM,
+        num_frames=data.NUM_FRAMES,
+        num_clips=data.NUM_CLIPS,
+        normalize=data.NORMALIZE,
+        word_vectors=data.WORD_VECTORS,
+        vocab_size=data.VOCAB_SIZE,
+        tagger=data.TAGGER,
+        order=data.ORDER,
+        max_sentences=data.MAX_SENTENCES,
+        val_fraction=data.VAL_FRACTION,
+        limits={"train": data.LIMIT_TRAIN, "val": data.LIMIT_VAL, "test": data.LIMIT_TEST},
+        bad_moments=data.BAD_MOMENTS,
+        empty_sentences=data.EMPTY_SENTENCES,
+        preload=data.PRELOAD,
+        hide_train_moments=config.TRAIN.SUPERVISION == "weak",
+        seed=config.TRAIN.SEED,
+        synthetic=data.get("SYNTHETIC"),
+    )
+
+
+def open_model(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> nn.Module:
+    """The experiment's model with its initial weights, a function of the seed."""
+    torch.manual_seed(config.TRAIN.SEED)
+    return build_model(config.MODEL.NAME, corpus.dims, **config.MODEL.PARAMS).to(runtime.device)
+
+
+def truth_of(split: DenseParagraphs) -> Truth:
+    """What is right, from the annotations themselves (float64, every sentence)."""
+    paragraphs = split.paragraphs
+    place = {video: index for index, video in enumerate(split.corpus)}
+    duration = {paragraph.video_id: paragraph.duration for paragraph in paragraphs}
+    return Truth(
+        video_ids=split.corpus,
+        durations=np.array([duration[video] for video in split.corpus], dtype=np.float64),
+        paragraph_ids=tuple(paragraph.paragraph_id for paragraph in paragraphs),
+        paragraph_video=np.array([place[paragraph.video_id] for paragraph in paragraphs]),
+        sentence_paragraph=np.repeat(
+            np.arange(len(paragraphs)), [len(paragraph.sentences) for paragraph in paragraphs]
+        ),
+        moments=np.concatenate([paragraph.moments for paragraph in paragraphs]),
+        sentences=tuple(text for paragraph in paragraphs for text in paragraph.sentences),
+    )
+
+
+class Scorer:
+    """Scores a model on one split; built once, used every epoch."""
+
+    def __init__(
+        self, config: EasyDict, split: DenseParagraphs, runtime: Runtime, *, verbose: bool = False
+    ) -> None:
+        self.options, self.runtime, self.verbose = config.TEST, runtime, verbose
+        self.truth = truth_of(split)
+        loader = dict(
+            batch_size=config.TEST.BATCH_SIZE,
+            workers=config.WORKERS,
+            pin_memory=runtime.pin_memory,
+        )
+        self.paragraphs = build_loader(split, **loader)
+        self.videos = build_loader(split.videos, **loader)
+
+    def predict(self, model: nn.Module) -> Predictions:
+        return predict(
+            model,
+            self._watched(self.paragraphs, "paragraphs"),
+            self._watched(self.videos, "videos"),
+            self.runtime,
+            moments=self.options.MOMENTS,
+            nms_iou=self.options.NMS_IOU,
+        )
+
+    def _watched(self, batches: Any, what: str) -> Any:
+        return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not self.verbose)
+
+    def score(self, model: nn.Module, *, resamples: int = 0) -> dict[str, Any]:
+        """The summary of ``lib.evaluation``, without intervals unless asked for."""
+        return self.summarise(self.predict(model), resamples=resamples)
+
+    def summarise(self, predictions: Predictions, *, resamples: int) -> dict[str, Any]:
+        return summarise(
+            self.truth,
+            predictions,
+            iou=self.options.IOU,
+            grounding_n=self.options.GROUNDING_N,
+            retrieval_k=self.options.RETRIEVAL_K,
+            resamples=resamples,
+        )
+
+
+def metric(summary: dict[str, Any], name: str) -> float:
+    """The value called ``protocol/metric`` in a summary.
+
+    Raises:
+        InputError: a name that the summary does not have, with those it has.
+    """
+    protocol, _, key = name.partition("/")
+    values = summary["protocols"].get(protocol)
+    if values is None or key not in values:
+        known = [f"{p}/{m}" for p, row in summary["protocols"].items() for m in row]
+        raise InputError(
+            f"TRAIN.SELECT_BY: {name!r} is not among the scores of this model, "
+            f"expected one of {', '.join(known)}"
+        )
+    return values[key]
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's ``main``; what the user can mend is said in a line, with exit status 2."""
+    try:
+        main()
+    except InputError as error:
+        _leave(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            _leave(f"{error.filename or 'the disk'}: {error.strerror}")
+        raise
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _leave(message: str) -> None:
+    lines = message.splitlines() or [""]
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,384 @@
+"""Annotation files -> paragraphs, with every repair counted.
+
+Three layouts are recognised by content: a JSON list of rows ``[video, duration, [start, end],
+sentence]`` (CPL), a JSON object ``{video: {duration | fps + num_frames, timestamps, sentences}}``
+(2D-TAN; frames for TACoS), and Charades-STA's text file with its CSV of durations.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lib.core.errors import InputError
+from lib.datasets.vocabulary import tokenise
+
+_EXAMPLES = 3  # of each repair, kept for the log
+
+
+@dataclass(frozen=True, eq=False)
+class Paragraph:
+    """A video's description: its sentences and where each happens."""
+
+    paragraph_id: str  # unique in its file: the video, or video#2, #3, … when it has several
+    video_id: str
+    duration: float  # seconds
+    sentences: tuple[str, ...]
+    moments: Float[np.ndarray, "S 2"]  # [start, end) in seconds, 0 <= start < end <= duration
+
+
+@dataclass
+class Cleaning:
+    """What reading a file changed, counted; ``lines`` is for the log."""
+
+    path: Path
+    sentences_read: int = 0
+    sentences: int = 0
+    paragraphs: int = 0
+    videos: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, what: str, example: str) -> None:
+        """Count one repair and keep its place if it is among the first."""
+        self.counts[what] += 1
+        if self.counts[what] <= _EXAMPLES:
+            self.examples.setdefault(what, []).append(example)
+
+    def lines(self) -> list[str]:
+        """The report, one line for the file and one for each kind of repair."""
+        head = (
+            f"{self.path}: {self.paragraphs:,} paragraphs of {self.videos:,} videos, "
+            f"{self.sentences:,} of {self.sentences_read:,} sentences kept"
+        )
+        return [head] + [
+            f"  {what}: {count:,} (e.g. {'; '.join(self.examples[what])})"
+            for what, count in sorted(self.counts.items())
+        ]
+
+
+@dataclass
+class _Record:
+    """Sentences of one video as they stand in the file, in seconds."""
+
+    paragraph_id: str
+    video_id: str
+    duration: float
+    moments: list[tuple[float, float]]
+    sentences: list[str]
+
+
+def read_paragraphs(
+    path: Path,
+    *,
+    order: str = "file",
+    cut_descriptions: bool = False,
+    min_sentences: int = 1,
+    bad_moments: str = "drop",
+    empty_sentences: str = "refuse",
+) -> tuple[list[Paragraph], Cleaning]:
+    """Read one split.
+
+    Moments are clipped to [0, duration]; a sentence whose moment is then empty is dropped, or
+    refused. What happens next, in this order: descriptions laid end to end are cut where a sentence
+    starts before its predecessor, paragraphs that are too short are dropped, sentences are sorted.
+
+    Args:
+        order: "file", or "time": stable sort by (start, end) inside a paragraph.
+        cut_descriptions: TACoS's recovery of paragraphs, see above.
+        min_sentences: paragraphs with fewer are dropped.
+        bad_moments: "drop" or "refuse" sentences with start >= end after clipping.
+        empty_sentences: "refuse" or "drop" sentences without a word.
+
+    Raises:
+        InputError: the file is missing, malformed, of another layout, or holds no paragraph.
+    """
+    cleaning = Cleaning(path)
+    paragraphs: list[Paragraph] = []
+    used: Counter[str] = Counter()
+    for record in _read(path):
+        kept = _clean(record, path, cleaning, bad_moments, empty_sentences)
+        for part in _cut(kept) if cut_descriptions else [kept]:
+            if not part.sentences:
+                cleaning.note("paragraphs left without a sentence", part.video_id)
+                continue
+            if len(part.sentences) < min_sentences:
+                what = f"paragraphs under {min_sentences} sentences dropped"
+                cleaning.note(what, part.video_id)
+                cleaning.counts["sentences dropped with them"] += len(part.sentences)
+                cleaning.examples["sentences dropped with them"] = ["see above"]
+                continue
+            used[part.paragraph_id] += 1
+            number = used[part.paragraph_id]
+            name = part.paragraph_id if number == 1 else f"{part.paragraph_id}#{number}"
+            paragraphs.append(_paragraph(part, name, order, cleaning))
+    if not paragraphs:
+        raise InputError(f"{path}: no paragraph is left of {cleaning.sentences_read} sentences.")
+    cleaning.paragraphs = len(paragraphs)
+    cleaning.sentences = sum(len(paragraph.sentences) for paragraph in paragraphs)
+    cleaning.videos = len({paragraph.video_id for paragraph in paragraphs})
+    return paragraphs, cleaning
+
+
+def _clean(
+    record: _Record, path: Path, cleaning: Cleaning, bad_moments: str, empty_sentences: str
+) -> _Record:
+    """Clip and drop; the numbering in messages is the file's, from 1."""
+    kept = _Record(record.paragraph_id, record.video_id, record.duration, [], [])
+    pairs = zip(record.moments, record.sentences, strict=True)
+    for number, ((start, end), sentence) in enumerate(pairs, start=1):
+        cleaning.sentences_read += 1
+        place = f"{record.video_id} sentence {number}"
+        if not tokenise(sentence):
+            if empty_sentences == "refuse":
+                raise InputError(
+                    f"{path}: {place} is {sentence!r}, which holds no word "
+                    f"(EMPTY_SENTENCES: drop leaves such sentences out)."
+                )
+            cleaning.note("sentences without a word dropped", place)
+            continue
+        clipped = (min(max(start, 0.0), record.duration), min(max(end, 0.0), record.duration))
+        if clipped[0] >= clipped[1]:
+            found = f"[{start:g}, {end:g}] in a video of {record.duration:g} s"
+            if bad_moments == "refuse":
+                raise InputError(
+                    f"{path}: {place} has the moment {found}, which is empty "
+                    f"(BAD_MOMENTS: drop leaves such sentences out)."
+                )
+            cleaning.note("sentences with an empty moment dropped", f"{place} {found}")
+            continue
+        if clipped != (start, end):
+            found = f"{place} [{start:g}, {end:g}] of {record.duration:g} s"
+            cleaning.note("moments clipped to the video", found)
+        kept.moments.append(clipped)
+        kept.sentences.append(" ".join(sentence.split()))
+    return kept
+
+
+def _cut(record: _Record) -> Iterator[_Record]:
+    """One record per description: a new one begins where a start goes back."""
+    starts = [start for start, _ in record.moments]
+    cuts = [0] + [i for i in range(1, len(starts)) if starts[i] < starts[i - 1]] + [len(starts)]
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        yield _Record(
+            record.paragraph_id,
+            record.video_id,
+            record.duration,
+            record.moments[begin:end],
+            record.sentences[begin:end],
+        )
+
+
+def _paragraph(record: _Record, name: str, order: str, cleaning: Cleaning) -> Paragraph:
+    places = range(len(record.sentences))
+    if order == "time":
+        places_sorted = sorted(places, key=record.moments.__getitem__)
+        if places_sorted != list(places):
+            cleaning.note("paragraphs sorted by time", name)
+        chosen: Sequence[int] = places_sorted
+    else:
+        chosen = places
+    return Paragraph(
+        paragraph_id=name,
+        video_id=record.video_id,
+        duration=record.duration,
+        sentences=tuple(record.sentences[i] for i in chosen),
+        moments=np.array([record.moments[i] for i in chosen], dtype=np.float64),
+    )
+
+
+def _read(path: Path) -> Iterable[_Record]:
+    """Records of a file in whichever layout it has."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}).") from None
+    first = text.lstrip()[:1]
+    if first and first in "[{":
+        data = _parse_json(text, path)
+        return _from_rows(data, path) if isinstance(data, list) else _from_dict(data, path)
+    if "##" in text[:10_000]:
+        return _from_charades(text, path)
+    raise InputError(
+        f"{path}: is neither a JSON list of rows, nor a JSON object of videos, nor lines of "
+        f"'video start end##sentence'."
+    )
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # json would keep the last one and say nothing
+            key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise InputError(f"{path}: the key {key!r} occurs twice.")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: is not valid JSON (line {error.lineno}: {error.msg}); is it complete?"
+        ) from None
+
+
+def _from_rows(rows: list[Any], path: Path) -> Iterator[_Record]:
+    """CPL: consecutive rows of one video are a paragraph."""
+    record: _Record | None = None
+    for number, row in enumerate(rows, start=1):
+        if not (isinstance(row, list) and len(row) == 4 and isinstance(row[0], str)):
+            raise InputError(
+                f"{path}: row {number} is {_short(row)}; "
+                f"expected [video, duration, [start, end], sentence]."
+            )
+        place = f"{row[0]} (row {number})"
+        duration = _duration(row[1], path, place)
+        moment = _moment(row[2], path, place)
+        sentence = _sentence(row[3], path, place)
+        if record is None or record.paragraph_id != row[0]:
+            if record is not None:
+                yield record
+            record = _Record(row[0], _video_of(row[0]), duration, [], [])
+        elif record.duration != duration:
+            raise InputError(
+                f"{path}: {place} has the duration {duration:g}, the row before {record.duration:g}"
+            )
+        record.moments.append(moment)
+        record.sentences.append(sentence)
+    if record is not None:
+        yield record
+
+
+def _from_dict(data: dict[str, Any], path: Path) -> Iterator[_Record]:
+    """2D-TAN: an object of videos, in seconds or (with fps and num_frames) in frames."""
+    for video, entry in data.items():
+        if not isinstance(entry, dict):
+            raise InputError(
+                f"{path}: {video} is {_short(entry)}; "
+                f"expected an object with timestamps and sentences."
+            )
+        needed = ["timestamps", "sentences"]
+        if "duration" not in entry:
+            needed += ["fps", "num_frames"] if {"fps", "num_frames"} & set(entry) else ["duration"]
+        missing = [key for key in needed if key not in entry]
+        if missing:
+            raise InputError(f"{path}: {video} lacks {' and '.join(missing)}.")
+        timestamps, sentences = entry["timestamps"], entry["sentences"]
+        if not (isinstance(timestamps, list) and isinstance(sentences, list)):
+            raise InputError(f"{path}: {video}: timestamps and sentences must be lists.")
+        if len(timestamps) != len(sentences):
+            raise InputError(
+                f"{path}: {video} has {len(timestamps)} timestamps and {len(sentences)} sentences."
+            )
+        places = [f"{video} sentence {number}" for number in range(1, len(sentences) + 1)]
+        moments = [
+            _moment(moment, path, place) for moment, place in zip(timestamps, places, strict=True)
+        ]
+        if "duration" in entry:
+            duration = _duration(entry["duration"], path, video)
+        else:
+            fps = _positive(entry["fps"], path, video, "fps")
+            duration = _positive(entry["num_frames"], path, video, "num_frames") / fps
+            moments = [(start / fps, end / fps) for start, end in moments]
+        texts = [
+            _sentence(sentence, path, place)
+            for sentence, place in zip(sentences, places, strict=True)
+        ]
+        yield _Record(video, _video_of(video), duration, moments, texts)
+
+
+def _from_charades(text: str, path: Path) -> Iterator[_Record]:
+    """Charades-STA: lines of ``video start end##sentence``, durations in Charades_v1_*.csv.
+
+    A video's lines need not be neighbours; its paragraph stands where its first line does.
+    """
+    durations_path, durations = _charades_durations(path)
+    records: dict[str, _Record] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        head, separator, sentence = line.partition("##")
+        fields = head.split()
+        try:
+            video, start, end = fields[0], float(fields[1]), float(fields[2])
+        except (IndexError, ValueError):
+            separator = ""
+        if not separator or len(fields) != 3:
+            raise InputError(
+                f"{path}: line {number} is {_short(line)}; expected 'video start end##sentence'."
+            )
+        if video not in durations:
+            raise InputError(f"{durations_path}: has no row for {video} ({path} line {number}).")
+        record = records.setdefault(video, _Record(video, video, durations[video], [], []))
+        record.moments.append(_moment([start, end], path, f"{video} (line {number})"))
+        record.sentences.append(sentence)
+    yield from records.values()
+
+
+def _charades_durations(path: Path) -> tuple[Path, dict[str, float]]:
+    split = path.stem.rsplit("_", 1)[-1]
+    csv_path = path.with_name(f"Charades_v1_{split}.csv")
+    if not csv_path.is_file():
+        raise InputError(f"{csv_path}: is missing; it holds the durations for {path.name}.")
+    with csv_path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if not {"id", "length"} <= set(rows.fieldnames or ()):
+            raise InputError(f"{csv_path}: the columns are {rows.fieldnames}, without id, length.")
+        durations = {}
+        for row in rows:
+            try:
+                length = float(row["length"])
+            except (TypeError, ValueError):
+                length = math.nan
+            durations[row["id"]] = _duration(length, csv_path, row["id"])
+    return csv_path, durations
+
+
+def _video_of(key: str) -> str:
+    """``s30-d40.avi(2)`` and ``v_x#2`` are paragraphs of ``s30-d40.avi`` and ``v_x``."""
+    return re.sub(r"(\(\d+\)|#\d+)$", "", key) or key
+
+
+def _number(value: Any, path: Path, place: str, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{path}: {place}: {what} is {_short(value)}; expected a finite number.")
+    return float(value)
+
+
+def _positive(value: Any, path: Path, place: str, what: str) -> float:
+    number = _number(value, path, place, what)
+    if number <= 0:
+        raise InputError(f"{path}: {place}: {what} is {number:g}; expected more than 0.")
+    return number
+
+
+def _duration(value: Any, path: Path, place: str) -> float:
+    return _positive(value, path, place, "duration")
+
+
+def _moment(value: Any, path: Path, place: str) -> tuple[float, float]:
+    if not (isinstance(value, list) and len(value) == 2):
+        raise InputError(f"{path}: {place}: moment is {_short(value)}; expected [start, end].")
+    return _number(value[0], path, place, "start"), _number(value[1], path, place, "end")
+
+
+def _sentence(value: Any, path: Path, place: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{path}: {place}: sentence is {_short(value)}; expected text.")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,137 @@
+"""HDF5 features -> rows of one video, and the resampling to T rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float
+
+from lib.core.errors import InputError
+
+
+class FeatureFile:
+    """Features of a corpus: one (n, C) dataset per video.
+
+    The file is opened when first read, and again in every process that reads it: an HDF5 handle
+    cannot be shared over a fork and is never part of a pickle. A video is looked for under its id,
+    with and without ``.avi`` and ``v_``; it may be a dataset, or a group that holds
+    ``c3d_features`` or one dataset only.
+
+    Args:
+        path: the HDF5 file.
+        expected_dim: the width C that every video must have; 0 = whatever the file has.
+    """
+
+    def __init__(self, path: Path, *, expected_dim: int = 0) -> None:
+        self.path = Path(path)
+        self.expected_dim = expected_dim
+        self._file: h5py.File | None = None
+        self._owner = 0  # process that opened the file
+
+    def read(self, video_id: str) -> Float[np.ndarray, "n C"]:
+        """A video's rows as float32, checked.
+
+        Raises:
+            InputError: no such file or video, wrong rank, width or type, no rows, or NaN.
+        """
+        try:
+            node = self._find(video_id)
+            if node is None:
+                raise InputError(f"{self.path}: has no features of the video {video_id}.")
+            shape, kind = node.shape, node.dtype.kind
+            if len(shape) != 2 or kind not in "fiu":
+                raise InputError(
+                    f"{self.path}: {video_id} has the shape {shape} and the type {node.dtype}; "
+                    f"expected numbers of shape (rows, width)."
+                )
+            if self.expected_dim and shape[1] != self.expected_dim:
+                raise InputError(
+                    f"{self.path}: {video_id} is {shape[1]} wide; expected {self.expected_dim}."
+                )
+            if shape[0] == 0:
+                raise InputError(f"{self.path}: {video_id} has no rows.")
+            with np.errstate(over="ignore"):  # to infinity, which is refused below
+                rows = np.asarray(node[()], dtype=np.float32)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: {video_id} cannot be read; is the file complete? ({error})"
+            ) from None
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            raise InputError(
+                f"{self.path}: {video_id} holds NaN or infinity in row {int(finite.argmin())} "
+                f"of {len(rows)}."
+            )
+        return rows
+
+    def width(self, video_id: str) -> int:
+        """C, as this video has it."""
+        return self.read(video_id).shape[1]
+
+    def missing(self, video_ids: Iterable[str]) -> list[str]:
+        """The videos that the file does not have."""
+        return [video_id for video_id in video_ids if self._find(video_id) is None]
+
+    def _find(self, video_id: str) -> h5py.Dataset | None:
+        file = self._open()
+        bare = video_id.removesuffix(".avi")
+        short = bare.removeprefix("v_")
+        names = (video_id, bare, f"{bare}.avi", f"v_{bare}", short, f"v_{bare}.avi", f"{short}.avi")
+        for name in names:
+            node = file.get(name)
+            if isinstance(node, h5py.Group):
+                node = node["c3d_features"] if "c3d_features" in node else _only(node)
+            if isinstance(node, h5py.Dataset):
+                return node
+        return None
+
+    def _open(self) -> h5py.File:
+        if self._file is None or self._owner != os.getpid():
+            if not self.path.is_file():
+                raise InputError(f"{self.path}: the feature file does not exist.")
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise InputError(
+                    f"{self.path}: is not an HDF5 file or is incomplete ({error})."
+                ) from None
+            self._owner = os.getpid()
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_owner": 0}
+
+
+def _only(group: h5py.Group) -> h5py.Dataset | None:
+    """The one member of a group that has one."""
+    members = list(group.values())
+    return members[0] if len(members) == 1 else None
+
+
+def normalize_rows(rows: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
+    """Rows of Euclidean length 1; rows of zeros stay zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(norms, 1e-12)
+
+
+def resample(rows: Float[np.ndarray, "n C"], num_frames: int) -> Float[np.ndarray, "T C"]:
+    """Average n rows to T.
+
+    Row k is the mean of the rows [e_k, e_{k+1}), or the row e_k when that range is empty, with the
+    edges e_k = min(round(k·n/T), n − 1) rounded half to even. As in the published preprocessing
+    the last row is therefore never used when n >= T.
+
+    Source: 2D-TAN, average_to_fixed_length.
+    """
+    n = len(rows)
+    edges = np.round(np.arange(num_frames + 1) * n / num_frames).astype(np.int64)
+    edges = np.minimum(edges, n - 1)
+    # reduceat sums rows[e_k : e_{k+1}] and gives rows[e_k] where that is empty: the rule itself.
+    sums = np.add.reduceat(rows, edges, axis=0, dtype=np.float64)[:-1]
+    counts = np.maximum(np.diff(edges), 1)
+    return (sums / counts[:, None]).astype(np.float32)

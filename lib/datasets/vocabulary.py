@@ -1,0 +1,344 @@
+"""Sentences -> word ids, word vectors and masking weights."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import tempfile
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lib.core.errors import InputError
+
+PADDING, UNKNOWN = 0, 1
+FIRST_WORD = 2  # ids below are not words
+
+# Determiners, pronouns, prepositions, conjunctions, modals, numerals and particles. The forms of
+# be, have and do are verbs, "not" and "then" adverbs: they are no part of it.
+_FUNCTION_WORDS = """
+    a an the this that these those each every either neither both all any some no half such another
+    what which whatever whichever whose
+    i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his
+    himself she her hers herself it its itself they them their theirs themselves one oneself
+    someone somebody something anyone anybody anything everyone everybody everything nobody nothing
+    none who whom whoever other others
+    about above across after against along alongside amid amidst among amongst around as at atop
+    before behind below beneath beside besides between beyond by concerning despite down during
+    except for from in inside into like minus near nearby of off on onto opposite out outside over
+    past per plus regarding since than through throughout till to toward towards under underneath
+    unlike until unto up upon via versus vs with within without
+    and or but nor so yet because although though if unless whereas while whilst whether
+    when where why how that once
+    can could may might must shall should will would ca wo sha 'll 'd
+    zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty hundred thousand million
+    there 's oh um uh ok okay yes hey etc
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+
+_NUMBER = r"\d+(?:[.,:]\d+)*(?:st|nd|rd|th|s)?(?![^\W_])"
+_WORD = r"[^\W_]+(?:[-'][^\W_]+)*"
+_TOKEN = re.compile(f"{_NUMBER}|{_WORD}|'(?:s|re|ve|ll|d|m)\\b")
+_CLITIC = re.compile(r"(?<=.)(n't|'s|'re|'ve|'ll|'d|'m)$")
+
+
+def tokenise(sentence: str) -> list[str]:
+    """Lower-cased words without punctuation; clitics are split off as GloVe has them.
+
+    ``He's slicing; he doesn't stop.`` -> he 's slicing he does n't stop. Words joined by a hyphen
+    stay together, words joined by a full stop or a slash do not.
+    """
+    text = unicodedata.normalize("NFKC", sentence).lower().replace("’", "'").replace("`", "'")
+    words: list[str] = []
+    for token in _TOKEN.findall(text):
+        stem, clitic, _ = _CLITIC.split(token) if _CLITIC.search(token) else (token, "", "")
+        words += ["can", "not"] if stem == "cannot" else [stem]
+        if clitic:
+            words.append(clitic)
+    return words
+
+
+class WordVectors:
+    """Vectors of words that were trained elsewhere, with one vector for all words not among them.
+
+    Args:
+        words: lower case, without repeats.
+        matrix: one row per word.
+        unknown: the vector of any other word; None = the mean of all rows.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        matrix: Float[Tensor, "n E"],
+        unknown: Float[Tensor, " E"] | None = None,
+    ) -> None:
+        self.index = {word: row for row, word in enumerate(words)}
+        mean = matrix.mean(dim=0) if unknown is None else unknown
+        self.matrix = torch.cat([matrix, mean[None]]).to(torch.float32)  # last row: unknown
+
+    @property
+    def dim(self) -> int:
+        return self.matrix.shape[1]
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.index
+
+    def lookup(self, words: Sequence[str]) -> Float[Tensor, "W E"]:
+        rows = [self.index.get(word, len(self.index)) for word in words]
+        return self.matrix[torch.tensor(rows, dtype=torch.int64)]
+
+    def restrict(self, words: Iterable[str]) -> WordVectors:
+        """Only these words' vectors, and the same unknown one."""
+        kept = sorted({word for word in words if word in self.index})
+        return WordVectors(kept, self.lookup(kept), self.matrix[-1])
+
+
+def read_word_vectors(path: Path) -> WordVectors:
+    """Vectors from ``glove.pkl``, or from a GloVe or word2vec text file.
+
+    The pickle is either ``{"w2id": {word: id}, "id2vec": vectors, …}`` (CPL's layout) or
+    ``{word: vector}``. It is read by an unpickler that knows only counters and numpy arrays, so a
+    file from elsewhere cannot run code. Words are lower-cased; where two become one, the lower-case
+    spelling or else the first wins.
+
+    Raises:
+        InputError: missing file, unknown layout, another global in the pickle, or uneven or
+            non-finite vectors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: the word vectors do not exist.")
+    with path.open("rb") as file:
+        start = file.read(1)
+    pickled = start == b"\x80" or path.suffix in {".pkl", ".pickle"}
+    words, matrix = _from_pickle(path) if pickled else _from_text(path)
+    if not bool(torch.isfinite(matrix).all()):
+        row = int(torch.isfinite(matrix).all(dim=1).logical_not().nonzero()[0])
+        raise InputError(f"{path}: the vector of {words[row]!r} is not finite.")
+    first: dict[str, int] = {}
+    for row, word in enumerate(words):
+        if word == word.lower():
+            first[word] = row
+    for row, word in enumerate(words):
+        first.setdefault(word.lower(), row)
+    return WordVectors(list(first), matrix[torch.tensor(list(first.values()), dtype=torch.int64)])
+
+
+_ALLOWED_GLOBALS = {
+    ("collections", "Counter"),
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),  # how protocol 2 writes the bytes of an array
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *(
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct",)
+    ),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar",)),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+class _VectorUnpickler(pickle.Unpickler):
+    """Reads plain containers, counters and numpy arrays; nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED_GLOBALS:
+            raise _Forbidden(f"{module}.{name}")
+        # The core of numpy moved in 2.0: files of either age must open under either.
+        for place in (
+            module,
+            module.replace("._core.", ".core."),
+            module.replace(".core.", "._core."),
+        ):
+            with contextlib.suppress(ImportError, AttributeError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return super().find_class(place, name)
+        raise _Forbidden(f"{module}.{name}")
+
+
+class _Forbidden(Exception):
+    pass
+
+
+def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
+    try:
+        with path.open("rb") as file:
+            data = _VectorUnpickler(file, encoding="latin1").load()
+    except _Forbidden as error:
+        raise InputError(
+            f"{path}: the pickle asks for {error}; only counters and numpy arrays are read."
+        ) from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise InputError(
+            f"{path}: is not a readable pickle ({type(error).__name__}: {error})."
+        ) from None
+    vectors: Mapping[Any, Any]
+    if isinstance(data, dict) and "w2id" in data and "id2vec" in data:
+        table, ids = data["id2vec"], data["w2id"]
+        if not isinstance(ids, dict) or not isinstance(table, list | tuple | np.ndarray | dict):
+            raise InputError(f"{path}: w2id must be a dict and id2vec a list, an array or a dict.")
+        try:
+            vectors = {word: table[id_] for word, id_ in ids.items() if word != "<PAD>"}
+        except (IndexError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: w2id names ids that id2vec (of {len(table)}) does not have ({error})."
+            ) from None
+    elif isinstance(data, dict) and data:
+        vectors = data
+    else:
+        raise InputError(
+            f"{path}: holds a {type(data).__name__}; expected a dict with w2id and id2vec, or a "
+            f"dict of words to vectors."
+        )
+    rows, width = [], 0
+    for word, vector in vectors.items():
+        try:
+            row = np.asarray(vector, dtype=np.float32)
+        except (TypeError, ValueError):
+            row = np.zeros((0, 0), dtype=np.float32)
+        width = width or row.shape[-1]
+        if not isinstance(word, str) or row.ndim != 1 or len(row) != width or width == 0:
+            raise InputError(
+                f"{path}: {word!r} -> {type(vector).__name__} of shape {np.shape(row)}; "
+                f"expected words with vectors of one length ({width})."
+            )
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: holds no word.")
+    return list(vectors), torch.from_numpy(np.stack(rows))
+
+
+def _from_text(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
+    """Through torchtext, which keeps a binary copy: large files then load in a second.
+
+    The copy goes to a folder beside the file whose name holds the file's size and age, so that a
+    newer file is never shadowed, and appears there at once and whole. Nothing is downloaded.
+    """
+    _check_text(path)
+    from torchtext.vocab import Vectors  # late: only needed here, and slow to import
+
+    stat = path.stat()
+    cache = path.with_name(f".{path.name}.cache") / f"{stat.st_size}-{stat.st_mtime_ns}"
+    copy = cache / f"{path.name}.pt"
+    if copy.is_file():
+        with contextlib.suppress(Exception):  # a damaged copy is made again
+            loaded = Vectors(str(path), cache=str(cache))
+            return list(loaded.itos), loaded.vectors
+        copy.unlink()
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            loaded = Vectors(str(path), cache=scratch)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise InputError(f"{path}: is not a GloVe or word2vec text file ({error}).") from None
+        with contextlib.suppress(OSError):  # no room or not ours to write: do without the copy
+            cache.mkdir(parents=True, exist_ok=True)
+            part = cache / f"{copy.name}.{os.getpid()}"
+            part.write_bytes((Path(scratch) / copy.name).read_bytes())
+            part.replace(copy)
+    return list(loaded.itos), loaded.vectors
+
+
+def _check_text(path: Path) -> None:
+    """The first two lines must be words with numbers (a first line of two counts is a header)."""
+    with path.open("rb") as file:
+        lines = [file.readline(1 << 16) for _ in range(2)]
+    try:
+        fields = [line.decode("utf-8").rstrip().split(" ") for line in lines if line.strip()]
+        if len(fields[0]) == 2:
+            fields = fields[1:]
+        for row in fields:
+            if len(row) < 3:
+                raise ValueError(f"{len(row)} fields")
+            [float(value) for value in row[1:]]
+        if not fields:
+            raise ValueError("no vectors")
+    except (UnicodeDecodeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{path}: is neither glove.pkl nor a text file of words and numbers ({error}); "
+            f"word2vec's binary format must be converted to text first."
+        ) from None
+
+
+class Vocabulary:
+    """The words of the training sentences by frequency, their vectors, and how to mask them.
+
+    Ids are 0 for padding, 1 for every word outside the vocabulary, and from 2 the most frequent
+    words, ties in alphabetical order. A word outside the vocabulary still has its own vector.
+
+    Args:
+        sentences: of the training split, and of no other.
+        vectors: of all words that may be met.
+        size: most words that get an id of their own.
+        tagger: "function_words" (a closed list) or "nltk" (its part-of-speech tagger) decides
+            which words are nouns, verbs, adjectives or adverbs and weigh 2 when masked.
+    """
+
+    def __init__(
+        self,
+        sentences: Iterable[str],
+        vectors: WordVectors,
+        *,
+        size: int = 8000,
+        tagger: str = "function_words",
+    ) -> None:
+        counts = Counter(word for sentence in sentences for word in tokenise(sentence))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))[:size]
+        self.words: tuple[str, ...] = tuple(ranked)
+        self.ids = {word: id_ for id_, word in enumerate(ranked, start=FIRST_WORD)}
+        self.vectors = vectors
+        self.weigh = _TAGGERS[tagger]
+        self.weigh(["word"])  # a tagger that is not installed is told here and not in a worker
+
+    def __len__(self) -> int:
+        """Number of ids: the words and the two that are none."""
+        return len(self.words) + FIRST_WORD
+
+    def encode(
+        self, sentence: str
+    ) -> tuple[Int[Tensor, " W"], Float[Tensor, "W E"], Float[Tensor, " W"]]:
+        """Ids, vectors and masking weights of a sentence's words."""
+        words = tokenise(sentence)
+        ids = torch.tensor([self.ids.get(word, UNKNOWN) for word in words], dtype=torch.int64)
+        weights = torch.tensor(self.weigh(words), dtype=torch.float32)
+        return ids, self.vectors.lookup(words), weights
+
+
+def _weigh_by_list(words: Sequence[str]) -> list[float]:
+    return [1.0 if word in FUNCTION_WORDS or word.isdigit() else 2.0 for word in words]
+
+
+def _weigh_by_nltk(words: Sequence[str]) -> list[float]:
+    try:
+        import nltk
+
+        tags = nltk.pos_tag(list(words))
+    except ImportError:
+        raise InputError(
+            "TAGGER nltk needs the package nltk (pip install nltk), or use TAGGER: function_words."
+        ) from None
+    except LookupError:
+        raise InputError(
+            "TAGGER nltk needs NLTK's tagger data (python -m nltk.downloader "
+            "averaged_perceptron_tagger_eng), or use TAGGER: function_words."
+        ) from None
+    return [2.0 if tag[:2] in {"NN", "VB", "JJ", "RB"} else 1.0 for _, tag in tags]
+
+
+_TAGGERS: Mapping[str, Callable[[Sequence[str]], list[float]]] = {
+    "function_words": _weigh_by_list,
+    "nltk": _weigh_by_nltk,
+}

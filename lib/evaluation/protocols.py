@@ -1,0 +1,188 @@
+"""Every protocol by name: what it ranks, what K counts, which overlap passes, what it may look at.
+
+A number of this field means nothing without one of these names. Each is frozen; a variant is
+another name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to count."""
+
+    name: str
+    ranked: Literal["videos", "moments", "pairs", "videos, then moments"]
+    definition: str
+    source: str
+    unit: Literal["paragraph", "sentence"] = "sentence"  # what is counted
+    strict: bool | None = None  # True: IoU > m; False: IoU >= m; None: no overlap is asked
+    moments_per_video: int | None = None
+    before: int | None = None  # pairs that enter suppression
+    nms_iou: float | None = None  # per video; suppresses what overlaps by more
+    after: int = 100  # pairs in the final list
+    mixed: bool = False  # pair score = alpha · video score + moment score; else the moment's alone
+    annotators: int = 1  # that must agree with a hit
+    discounted: bool = False
+
+    @property
+    def sign(self) -> str:
+        """The comparison at the threshold."""
+        return {None: "none", True: "IoU > m", False: "IoU >= m"}[self.strict]
+
+    @property
+    def k_counts(self) -> str:
+        """What the K of R@K counts."""
+        return {"videos, then moments": "videos", "moments": "moments of the right video"}.get(
+            self.ranked, self.ranked
+        )
+
+    def moment_budget(self, k: int) -> int:
+        """How many moments a query may show at R@k."""
+        if self.ranked == "videos":
+            return 0
+        if self.ranked == "videos, then moments":
+            return k * (self.moments_per_video or 1)
+        return min(k, self.after) if self.ranked == "pairs" else k
+
+    def describe(self) -> str:
+        """The definition and its settings, for a terminal."""
+        lines = [
+            f"{self.name}",
+            f"  {self.definition}",
+            f"  K counts: {self.k_counts}; counted unit: {self.unit}; comparison: {self.sign}",
+        ]
+        if self.ranked != "videos":
+            budget = ", ".join(f"{self.moment_budget(k)} at K={k}" for k in (1, 5, 10, 100))
+            lines.append(f"  moments a query may show: {budget}")
+        return "\n".join([*lines, f"  source: {self.source}"])
+
+
+_RIGHT_VIDEO = "Moments of the right video, ranked; one of the first n must overlap the truth"
+_PAIRS = (
+    "One list of (video, moment) pairs per sentence; one of the first K must be the right video "
+    "and overlap the truth"
+)
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "vr",
+            "videos",
+            "The corpus is ranked for each paragraph; the right video is among the first K. Also "
+            "the median rank and the mean reciprocal rank; SumR is the sum of the recalls.",
+            "JSG and XML (there per sentence), COOT (per paragraph)",
+            unit="paragraph",
+        ),
+        Protocol(
+            "vr_sentences",
+            "videos",
+            "As vr, but every sentence counts once, with the rank of its paragraph: the retrieval "
+            "that bounds the joint numbers. Equal to vr where each query is one sentence.",
+            "the retrieval factor of the released DMR-JRG script",
+        ),
+        Protocol(
+            "svmr_2dtan",
+            "moments",
+            f"{_RIGHT_VIDEO} by more than m. mIoU is the mean overlap of the first.",
+            "2D-TAN, CDN: strict, suppression before the cut",
+            strict=True,
+        ),
+        Protocol(
+            "svmr",
+            "moments",
+            f"{_RIGHT_VIDEO} by m or more. mIoU is the mean overlap of the first.",
+            "TVR, MMN, Moment-DETR: not strict",
+            strict=False,
+        ),
+        Protocol(
+            "svmr_discounted",
+            "moments",
+            f"{_RIGHT_VIDEO} by more than m, and the best hit counts (1 - |start error|)"
+            "(1 - |end error|), errors as fractions of the duration: a long guess that barely "
+            "passes no longer counts in full.",
+            "dR@n,IoU=m of Yuan et al. 2023",
+            strict=True,
+            discounted=True,
+        ),
+        Protocol(
+            "vcmr_tvr",
+            "pairs",
+            f"{_PAIRS} by m or more. Pair score from video and moment; best 200 pairs, no "
+            "suppression, 100 kept.",
+            "XML and ReLoCLNet as published",
+            strict=False,
+            before=200,
+            mixed=True,
+        ),
+        Protocol(
+            "vcmr_tvr_nms",
+            "pairs",
+            f"{_PAIRS} by m or more. Pair score from video and moment; best 200 pairs, suppression "
+            "in each video above 0.5, 100 kept.",
+            "TVR's optional suppression",
+            strict=False,
+            before=200,
+            nms_iou=0.5,
+            mixed=True,
+        ),
+        Protocol(
+            "vcmr_jsg",
+            "pairs",
+            f"{_PAIRS} by m or more. The moment's score alone; 10 moments a video, best 1000 "
+            "pairs, suppression in each video above 0.5, 100 kept.",
+            "JSG's evaluation",
+            strict=False,
+            moments_per_video=10,
+            before=1000,
+            nms_iou=0.5,
+        ),
+        Protocol(
+            "vcmr_didemo",
+            "pairs",
+            f"{_PAIRS} by m or more with at least two annotators. Otherwise as vcmr_jsg.",
+            "JSG's evaluation on DiDeMo, four annotators or more",
+            strict=False,
+            moments_per_video=10,
+            before=1000,
+            nms_iou=0.5,
+            annotators=2,
+        ),
+        Protocol(
+            "jrg_video_topk",
+            "videos, then moments",
+            "The right video is among the first K of the paragraph's ranking, and one of ten "
+            "moments grounded in the right video overlaps the truth by more than m. Wrong "
+            "videos cost no moment its place: R@10 may show 100 moments.",
+            "the released test script of DMR-JRG; the numbers of its tables",
+            strict=True,
+            moments_per_video=10,
+        ),
+        Protocol(
+            "jrg_video_topk_n1",
+            "videos, then moments",
+            "As jrg_video_topk with one moment instead of ten: the strict reading of the paper's "
+            "sentence.",
+            "DMR-JRG, read strictly",
+            strict=True,
+            moments_per_video=1,
+        ),
+        Protocol(
+            "jrg_joint",
+            "pairs",
+            f"{_PAIRS} by m or more. Videos from the top of the paragraph's ranking, each sentence "
+            "grounded in every one of them; pair score = alpha · video score + moment score, alpha "
+            "chosen on validation; 10 moments a video, suppression in each video above 0.5, 100 "
+            "kept. Comparable with the vcmr numbers.",
+            "this project's primary joint number",
+            strict=False,
+            moments_per_video=10,
+            nms_iou=0.5,
+            mixed=True,
+        ),
+    )
+}

@@ -1,0 +1,200 @@
+"""What is asked and what was answered, as arrays. The predictions file is in ``files``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A corpus, its paragraphs and their moments. Letters as in ``spans``.
+
+    The sentences of a paragraph stand together and in order. Several paragraphs may belong to one
+    video; the video is then the right answer to each. Videos without a paragraph are distractors.
+
+    Raises:
+        InputError: a duplicate id, a moment that is none, or arrays that do not fit.
+    """
+
+    video_ids: tuple[str, ...]
+    durations: NDArray[np.float64]  # (V,) seconds
+    paragraph_ids: tuple[str, ...]
+    paragraph_video: NDArray[np.int64]  # (P,) index into video_ids
+    sentence_paragraph: NDArray[np.int64]  # (M,) ascending
+    moments: NDArray[np.float64]  # (M, 2) seconds
+    sentences: tuple[str, ...]
+    annotations: NDArray[np.float64] | None = None  # (M, A, 2) seconds, NaN where fewer annotators
+
+    def __post_init__(self) -> None:
+        for kind, ids in (("video", self.video_ids), ("paragraph", self.paragraph_ids)):
+            if len(set(ids)) != len(ids):
+                twice = next(name for name in ids if ids.count(name) > 1)
+                raise InputError(f"{kind} {twice!r} is in the truth twice, expected once")
+        V, P, M = len(self.video_ids), len(self.paragraph_ids), len(self.sentences)
+        shapes = {
+            "durations": (V,),
+            "paragraph_video": (P,),
+            "sentence_paragraph": (M,),
+            "moments": (M, 2),
+        }
+        for name, shape in shapes.items():
+            if np.shape(getattr(self, name)) != shape:
+                raise InputError(
+                    f"truth: {name} has shape {np.shape(getattr(self, name))}, expected {shape}"
+                )
+        if not M:
+            raise InputError("the truth holds no sentence, expected at least one")
+        if np.any(np.diff(self.sentence_paragraph) < 0):
+            raise InputError("truth: sentence_paragraph descends, expected paragraphs in order")
+        if not np.all(self.durations > 0) or not np.isfinite(self.durations).all():
+            video = self.video_ids[int(np.argmin(np.nan_to_num(self.durations, nan=-1.0)))]
+            raise InputError(f"video {video!r}: the duration is not a positive number of seconds")
+        bad = ~(self.moments[:, 0] < self.moments[:, 1]) | ~np.isfinite(self.moments).all(axis=1)
+        if bad.any():
+            i = int(bad.argmax())
+            raise InputError(
+                f"paragraph {self.paragraph_ids[self.sentence_paragraph[i]]!r}: the moment "
+                f"{self.moments[i].tolist()} is none, expected start < end"
+            )
+
+    @property
+    def sentence_video(self) -> NDArray[np.int64]:
+        """(M,) the video of each sentence."""
+        return self.paragraph_video[self.sentence_paragraph]
+
+    @property
+    def fractions(self) -> NDArray[np.float64]:
+        """(M, 2) the moments as fractions of their video."""
+        return self.moments / self.durations[self.sentence_video, None]
+
+    @property
+    def position(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each sentence's place in its paragraph, from 0, and the paragraph's length, both (M,)."""
+        counts = np.bincount(self.sentence_paragraph, minlength=len(self.paragraph_ids))
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        place = np.arange(len(self.sentences)) - first[self.sentence_paragraph]
+        return place, counts[self.sentence_paragraph]
+
+
+@dataclass(frozen=True)
+class CandidateMoments:
+    """Each sentence grounded in several candidate videos.
+
+    Scores are added: a pair is worth ``alpha · video_scores + scores``. With log-probabilities as
+    scores this is XML's exp(alpha · s) · p. Entries that do not exist have video -1, NaN spans or a
+    score of -inf.
+    """
+
+    videos: NDArray[np.integer]  # (M, Kv) index into video_ids; no video twice in a row
+    spans: NDArray[np.floating]  # (M, Kv, n, 2) fractions of the candidate video, best first
+    scores: NDArray[np.floating]  # (M, Kv, n)
+    video_scores: NDArray[np.floating]  # (M, Kv)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One list of (video, moment) pairs per sentence, in any order, as in a predictions file."""
+
+    videos: NDArray[np.integer]  # (M, L) index into video_ids; -1 where the list is shorter
+    spans: NDArray[np.floating]  # (M, L, 2) fractions of the pair's video
+    scores: NDArray[np.floating]  # (M, L)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best videos of each paragraph, listed. A video that is not listed is never retrieved."""
+
+    videos: NDArray[np.integer]  # (P, L) index into video_ids; -1 where the list is shorter
+    scores: NDArray[np.floating]  # (P, L)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said. None: the model does not do this.
+
+    Spans are fractions [0, 1] of a video. They should be exact on the model's grid (``on_grid``);
+    float32 thirds are not.
+    """
+
+    similarity: NDArray[np.floating] | Ranking | None = None  # (P, V)
+    spans: NDArray[np.float64] | None = None  # (M, n, 2) in the true video, best first; NaN = none
+    scores: NDArray[np.floating] | None = None  # (M, n); -inf = none
+    proposal_spans: NDArray[np.float64] | None = None  # (C, 2): the model's grid, for the ceiling
+    candidates: CandidateMoments | Pairs | None = None
+
+
+def on_grid(spans: NDArray, num_clips: int) -> NDArray[np.float64]:
+    """Spans moved to the nearest multiple of 1/num_clips, in float64."""
+    return np.round(np.asarray(spans, np.float64) * num_clips) / num_clips
+
+
+def check(truth: Truth, predictions: Predictions) -> None:
+    """Refuse predictions that do not fit the truth.
+
+    Raises:
+        InputError: a wrong shape; a similarity or a moment's score that is NaN or infinite.
+    """
+    P, V, M = len(truth.paragraph_ids), len(truth.video_ids), len(truth.sentences)
+    similarity = predictions.similarity
+    if isinstance(similarity, np.ndarray):
+        _expect("similarity", similarity.shape, (P, V))
+        bad = ~np.isfinite(similarity).all(axis=1)
+        if bad.any():
+            p = int(bad.argmax())
+            v = int((~np.isfinite(similarity[p])).argmax())
+            raise InputError(
+                f"paragraph {truth.paragraph_ids[p]!r}: its similarity with video "
+                f"{truth.video_ids[v]!r} is {similarity[p, v]}, expected a finite number"
+            )
+    elif similarity is not None:
+        _expect("ranking", similarity.videos.shape[:1], (P,))
+        _finite(truth, similarity.scores, similarity.videos >= 0, None)
+    if predictions.spans is not None:
+        if predictions.scores is None:
+            raise InputError("predictions: spans without scores, expected both")
+        n = predictions.spans.shape[1]
+        _expect("spans", predictions.spans.shape, (M, n, 2))
+        _expect("scores", predictions.scores.shape, (M, n))
+        exists = np.asarray(~np.isnan(predictions.spans).any(axis=-1))
+        _finite(truth, predictions.scores, exists, truth.sentence_paragraph)
+    candidates = predictions.candidates
+    if isinstance(candidates, CandidateMoments):
+        K, n = candidates.scores.shape[1:]
+        _expect("candidates.spans", candidates.spans.shape, (M, K, n, 2))
+        _expect("candidates.videos", candidates.videos.shape, (M, K))
+        _expect("candidates.video_scores", candidates.video_scores.shape, (M, K))
+        real = candidates.videos >= 0
+        _finite(truth, candidates.video_scores, real, truth.sentence_paragraph)
+        _not_nan(truth, candidates.scores.reshape(M, -1))
+    elif candidates is not None:
+        L = candidates.videos.shape[1]
+        _expect("pairs.spans", candidates.spans.shape, (M, L, 2))
+        _finite(truth, candidates.scores, candidates.videos >= 0, truth.sentence_paragraph)
+
+
+def _expect(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        raise InputError(f"predictions: {name} has shape {found}, expected {wanted}")
+
+
+def _finite(truth: Truth, scores: NDArray, exists: NDArray, owner: NDArray | None) -> None:
+    bad = (exists & ~np.isfinite(scores)).any(axis=1)
+    if bad.any():
+        _refuse(truth, int(bad.argmax()), owner)
+
+
+def _not_nan(truth: Truth, scores: NDArray) -> None:
+    bad = np.isnan(scores).any(axis=1)
+    if bad.any():
+        _refuse(truth, int(bad.argmax()), truth.sentence_paragraph)
+
+
+def _refuse(truth: Truth, row: int, owner: NDArray | None) -> None:
+    paragraph = truth.paragraph_ids[row if owner is None else owner[row]]
+    where = "" if owner is None else f", sentence {int(truth.position[0][row]) + 1}"
+    raise InputError(f"paragraph {paragraph!r}{where}: a score is not a finite number")

@@ -1,0 +1,90 @@
+"""Where the right video stands in a paragraph's ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.evaluation.records import Ranking
+
+TIES = ("expected", "optimistic", "pessimistic")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The right video's place, with its ties kept apart. Letters as in ``spans``.
+
+    Ties follow one of three rules. ``expected``: ties stand in random order and the value is its
+    mean, so that recall at K is the probability of being among the first K and the rank is
+    1 + better + equal / 2. ``optimistic`` puts the right video first among its equals,
+    ``pessimistic`` last. A model that gives every video the same score has the recall of chance.
+    """
+
+    better: NDArray[np.int64]  # (P,) videos with a higher score
+    equal: NDArray[np.int64]  # (P,) other videos with the same score
+    listed: NDArray[np.bool_]  # (P,) False: the right video was not ranked, a miss at every K
+
+    def within(self, k: int, ties: str = "expected") -> NDArray[np.float64]:
+        """(P,) probability that the right video is among the first ``k``."""
+        if ties == "expected":
+            inside = np.clip((k - self.better) / (self.equal + 1), 0.0, 1.0)
+        else:
+            inside = (self.rank(ties) <= k).astype(np.float64)
+        return np.where(self.listed, inside, 0.0)
+
+    def rank(self, ties: str = "expected") -> NDArray[np.float64]:
+        """(P,) from 1; infinite where not listed."""
+        share = {"expected": 0.5, "optimistic": 0.0, "pessimistic": 1.0}[ties]
+        return np.where(self.listed, 1.0 + self.better + share * self.equal, np.inf)
+
+    def reciprocal(self, ties: str = "expected") -> NDArray[np.float64]:
+        """(P,) one over the rank (its mean over tie orders when expected); 0 where not listed."""
+        if ties != "expected":
+            return 1.0 / self.rank(ties)
+        last = self.better + self.equal + 1
+        top = int(last.max(initial=1))
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, top + 1))])
+        mean = (harmonic[last] - harmonic[self.better]) / (self.equal + 1)
+        return np.where(self.listed, mean, 0.0)
+
+
+def rank_videos(
+    similarity: NDArray[np.floating] | Ranking, target: NDArray[np.int64], *, chunk: int = 1024
+) -> Ranks:
+    """Rank the corpus for every paragraph.
+
+    Args:
+        similarity: (P, V), higher is nearer; or listed videos.
+        target: (P,) the right video's index.
+        chunk: paragraphs at once; the result does not depend on it.
+
+    Scores are compared as they are given: two are equal when their bits are.
+    """
+    if isinstance(similarity, Ranking):
+        right = similarity.videos == target[:, None]
+        listed = right.any(axis=1)
+        own = np.where(right, similarity.scores, -np.inf).max(axis=1, initial=-np.inf)
+        real = similarity.videos >= 0
+        better = (real & (similarity.scores > own[:, None])).sum(axis=1)
+        equal = (real & (similarity.scores == own[:, None])).sum(axis=1) - listed
+        return Ranks(better, np.maximum(equal, 0), listed)
+    better = np.empty(len(target), np.int64)
+    equal = np.empty(len(target), np.int64)
+    for low in range(0, len(target), chunk):
+        rows = slice(low, low + chunk)
+        part = similarity[rows]
+        own = np.take_along_axis(part, target[rows, None], axis=1)
+        better[rows] = (part > own).sum(axis=1)
+        equal[rows] = (part == own).sum(axis=1) - 1
+    return Ranks(better, equal, np.ones(len(target), np.bool_))
+
+
+def retrieval_values(
+    ranks: Ranks, k: Sequence[int], *, ties: str = "expected"
+) -> dict[str, NDArray[np.float64]]:
+    """R@k and the reciprocal rank of every paragraph, each (P,) in [0, 1]."""
+    values = {f"R@{number}": ranks.within(number, ties) for number in k}
+    return {**values, "MRR": ranks.reciprocal(ties)}

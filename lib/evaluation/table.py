@@ -1,0 +1,74 @@
+"""A summary as text: a table for the console, the same in Markdown. Two decimals, here only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib.evaluation.protocols import PROTOCOLS
+
+Row = list[str]
+
+
+def rows_of(summary: dict[str, Any], name: str) -> list[Row]:
+    """One protocol as rows of text, the head first: metric, score, interval, floors, ceiling."""
+    scores = summary["protocols"][name]
+    intervals = summary.get("intervals", {}).get(name, {})
+    ceiling = summary.get("ceilings", {}).get(name, {})
+    columns: dict[str, list[str]] = {"score": [_number(scores[m]) for m in scores]}
+    if intervals:
+        columns["95 % interval"] = [_range(intervals.get(m)) for m in scores]
+    for rule, row in summary.get("floors", {}).get(name, {}).items():
+        columns[rule] = [_number(row.get(m)) for m in scores]
+    if ceiling:
+        columns["ceiling"] = [_number(ceiling.get(m)) for m in scores]
+    return [
+        ["", *columns],
+        *([m, *cells] for m, *cells in zip(scores, *columns.values(), strict=True)),
+    ]
+
+
+def heading(summary: dict[str, Any], name: str) -> str:
+    """What the numbers below it count, in one line."""
+    protocol, corpus = PROTOCOLS[name], summary["corpus"]
+    query = summary.get("queries", {}).get(name, {})
+    parts = [f"{corpus['videos']} videos", f"{query.get('counted', '?')} {protocol.unit}s"]
+    if query.get("missing"):
+        parts.append(f"{query['missing']} missing, counted as misses")
+    parts.append(f"K counts {protocol.k_counts}")
+    if protocol.strict is not None:
+        parts.append(protocol.sign)
+    return f"{name}: " + ", ".join(parts)
+
+
+def console_table(summary: dict[str, Any]) -> str:
+    """All protocols of ``summarise``, one table each, then the warnings."""
+    from terminaltables import AsciiTable
+
+    blocks = []
+    for name in summary["protocols"]:
+        head, *rows = rows_of(summary, name)
+        table = AsciiTable([[cell.replace(" ", "\n", 1) for cell in head], *rows])
+        table.justify_columns = dict.fromkeys(range(1, len(head)), "right")
+        blocks.append(f"{heading(summary, name)}\n{table.table}")
+    return "\n\n".join(blocks + [f"warning: {text}" for text in summary.get("warnings", [])])
+
+
+def markdown_table(summary: dict[str, Any]) -> str:
+    """The same in Markdown, with each protocol's definition."""
+    blocks = []
+    for name in summary["protocols"]:
+        head, *rows = rows_of(summary, name)
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        lines = ["| " + " | ".join(row) + " |" for row in (head, rule, *rows)]
+        text = f"### {heading(summary, name)}\n\n{PROTOCOLS[name].definition}\n\n"
+        blocks.append(text + "\n".join(lines))
+    notes = [f"> **Warning:** {text}" for text in summary.get("warnings", [])]
+    return "\n\n".join(blocks + notes) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _range(bounds: list[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}"

@@ -1,0 +1,44 @@
+"""Loss terms as pure functions, and the criterion that weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lib.datasets.batch import Batch
+from lib.models.interface import Losses
+
+
+class Criterion:
+    """The weighted sum of a model's loss terms.
+
+    Args:
+        terms: the model's, by name.
+        weights: by the same names; a term without a weight or with weight 0 is not computed.
+
+    Raises:
+        ValueError: a weight for a term that the model does not have, or no weight above zero.
+    """
+
+    def __init__(self, terms: Losses, weights: Mapping[str, float]) -> None:
+        unknown = sorted(set(weights) - set(terms))
+        if unknown:
+            raise ValueError(f"no loss terms {unknown}; the model has {sorted(terms)}")
+        self.weights = {name: float(w) for name, w in weights.items() if w != 0}
+        if not self.weights:
+            raise ValueError(f"every loss weight is zero; the model has {sorted(terms)}")
+        self.terms = {name: terms[name] for name in self.weights}
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The terms that are computed: what a model's ``forward`` has to provide for."""
+        return frozenset(self.terms)
+
+    def __call__(self, output: Any, batch: Batch) -> dict[str, Tensor]:
+        """Every term, unweighted, and their weighted sum under ``total``."""
+        values = {name: term(output, batch) for name, term in self.terms.items()}
+        total = sum(self.weights[name] * value for name, value in values.items())
+        assert isinstance(total, Tensor)
+        return {"total": total, **values}

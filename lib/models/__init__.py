@@ -1,0 +1,16 @@
+"""Every model by the name that an experiment gives it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lib.models.dmr_jrg import DMRJRG
+from lib.models.interface import DataDims
+from lib.models.tan2d import TAN2D
+
+MODELS: dict[str, type[nn.Module]] = {"dmr_jrg": DMRJRG, "tan2d": TAN2D}
+
+
+def build_model(name: str, dims: DataDims, **keywords: object) -> nn.Module:
+    """The model called ``name``, with its constructor's keywords."""
+    return MODELS[name](dims, **keywords)

@@ -1,0 +1,64 @@
+"""What a model is told about the data, and what it can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lib.datasets.batch import Batch
+
+Encoded = dict[str, Tensor]  # named tensors with the item axis first
+Term = Callable[[Any, Batch], Tensor]  # (a model's output, batch) -> scalar loss in float32
+
+
+@dataclass(frozen=True)
+class DataDims:
+    """The sizes that the data decides."""
+
+    video_dim: int  # C
+    word_dim: int  # E
+    vocab_size: int  # V: word ids are 0 (padding), 1 (unknown), 2 … V-1
+    num_frames: int  # T
+    num_clips: int  # N
+    max_sentences: int  # most sentences of any paragraph, for learned sentence positions
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Scored spans of every real sentence, before any suppression.
+
+    ``spans`` are [start, end) as fractions of the video, one list shared by all sentences (P, 2) or
+    one list each (M, P, 2). A higher score is a better span.
+    """
+
+    spans: Float[Tensor, "*M P 2"]
+    scores: Float[Tensor, "M P"]
+
+
+@runtime_checkable
+class Grounder(Protocol):
+    """A model that finds sentences in their video."""
+
+    def ground(self, batch: Batch) -> Proposals: ...
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """A model that ranks videos for paragraphs.
+
+    ``encode_videos`` reads no text and ``encode_paragraphs`` reads no video, so that a score cannot
+    leak the pairing. A test replaces the one and finds the other unchanged.
+    """
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded: ...
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded: ...
+
+    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]: ...
+
+
+Losses = Mapping[str, Term]

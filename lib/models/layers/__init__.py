@@ -1,0 +1,1 @@
+"""Blocks that the models share. They know sizes and tensors, nothing else."""

@@ -1,0 +1,156 @@
+"""Which spans are proposals, and one feature for each.
+
+A map has a cell (i, j) for every start clip i and end clip j >= i, both included: the span
+[i, j + 1) / N of the video. Only valid cells are computed: features are (…, P, D), in the order of
+``ProposalGrid.cells``; the square exists only inside the convolutions that need neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lib.core.moments import cell_spans
+
+DENSITIES = ("sparse", "dense")
+
+
+def valid_cells(num_clips: int, density: str = "sparse") -> Bool[Tensor, "N N"]:
+    """Which cells of the map are proposals.
+
+    ``dense``: every j >= i. ``sparse``: every span of up to 16 clips; of the longer ones, those
+    whose start and length are multiples of s = 2^(ceil(log2(L / 8)) - 1).
+
+    Source: 2D-TAN; 136, 428, 1,104 and 2,548 cells for 16, 32, 64 and 128 clips.
+    """
+    if density not in DENSITIES:
+        raise ValueError(f"density must be one of {DENSITIES}, found {density!r}")
+    start = torch.arange(num_clips)[:, None]
+    length = torch.arange(num_clips)[None, :] - start + 1
+    if density == "dense":
+        return length >= 1
+    doublings = torch.log2(length.clamp(min=16) / 8).ceil().long() - 1
+    stride = torch.where(length > 16, 2**doublings, 1)
+    return (length >= 1) & (start % stride == 0) & (length % stride == 0)
+
+
+class ProposalGrid(nn.Module):
+    """The constants of a map: its valid cells, their spans, and their frames.
+
+    All are buffers outside the state dict: they follow the module's device and are built anew.
+    """
+
+    mask: Bool[Tensor, "N N"]
+    spans: Float[Tensor, "P 2"]  # fractions of the video
+    cells: Int[Tensor, " P"]  # place of each valid cell in the flattened (N·N) square
+    lower: Int[Tensor, " P"]
+    upper: Int[Tensor, " P"]
+
+    def __init__(self, num_clips: int, density: str = "sparse") -> None:
+        super().__init__()
+        self.num_clips = num_clips
+        mask = valid_cells(num_clips, density)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("spans", cell_spans(num_clips, mask), persistent=False)
+        self.register_buffer("cells", mask.flatten().nonzero().squeeze(1), persistent=False)
+        start, end = mask.nonzero().unbind(dim=1)
+        # A span's maximum is that of two windows of 2^level clips, one from each of its ends.
+        level = ((end - start + 1).double().log2() + 1e-9).floor().long()
+        self.levels = int(level.max()) + 1
+        self.register_buffer("lower", level * num_clips + start, persistent=False)
+        self.register_buffer("upper", level * num_clips + end + 1 - 2**level, persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def max_pool(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B P D"]:
+        """Element-wise maximum of the clips i..j, for every valid cell.
+
+        log2(N) doublings and two look-ups, whatever the length of the span.
+        """
+        windows = [clips]
+        for level in range(1, self.levels):
+            last, half = windows[-1], 2 ** (level - 1)
+            # The tail windows would run past the end; they are never looked up.
+            windows.append(
+                torch.cat([torch.maximum(last[:, :-half], last[:, half:]), last[:, -half:]], dim=1)
+            )
+        table = torch.cat(windows, dim=1)
+        return torch.maximum(table.index_select(1, self.lower), table.index_select(1, self.upper))
+
+    def frames(self, num_frames: int, count: int) -> Int[Tensor, "P F"]:
+        """``count`` of the T resampled rows, evenly inside each cell's span."""
+        start, end = (self.spans * num_frames).double().unbind(dim=1)
+        steps = (torch.arange(count, device=start.device) + 0.5) / count
+        rows = (start[:, None] + steps * (end - start)[:, None]).floor().long()
+        return rows.clamp(max=num_frames - 1)
+
+
+class MaskedConvStack(nn.Module):
+    """Convolutions over the map that see valid cells only (2D-TAN's temporal adjacent network).
+
+    Each layer is convolution, ReLU, and a division by how many valid cells lay under the kernel.
+
+    Args:
+        hidden_size: D.
+        grid: the map.
+        kernel_size: odd.
+        num_layers: 0 leaves the features as they are.
+        padding: ``same`` keeps the map's size and its valid cells. ``first`` puts all padding into
+            the first layer, as 2D-TAN does: the valid region then grows from layer to layer.
+        norm: ``count`` divides by the number of valid cells (2D-TAN). ``relative`` divides by their
+            share of the kernel, and starts from He's initialisation: with ``count`` four layers of
+            81 cells shrink the signal until the map is flat to 1e-9 and its arg-max arbitrary.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        grid: ProposalGrid,
+        *,
+        kernel_size: int,
+        num_layers: int,
+        padding: str = "same",
+        norm: str = "relative",
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, found {kernel_size}")
+        if padding not in ("same", "first"):
+            raise ValueError(f"padding must be 'same' or 'first', found {padding!r}")
+        if norm not in ("count", "relative"):
+            raise ValueError(f"norm must be 'count' or 'relative', found {norm!r}")
+        self.num_clips = grid.num_clips
+        self.register_buffer("cells", grid.cells, persistent=False)
+        half = kernel_size // 2
+        paddings = [half] * num_layers
+        if padding == "first":
+            paddings = [half * num_layers if layer == 0 else 0 for layer in range(num_layers)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(hidden_size, hidden_size, kernel_size, padding=width) for width in paddings
+        )
+        if norm == "relative":
+            for conv in self.convs:
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # type: ignore[arg-type]
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        valid = grid.mask[None, None].double()
+        ones = torch.ones(1, 1, kernel_size, kernel_size, dtype=torch.float64)
+        for layer, width in enumerate(paddings):
+            count = nn.functional.conv2d(valid, ones, padding=width).round()
+            kept = valid > 0 if padding == "same" else count > 0
+            scale = kernel_size**2 if norm == "relative" else 1
+            weight = torch.where(kept, scale / count.clamp(min=1), 0.0).float()
+            self.register_buffer(f"weight_{layer}", weight, persistent=False)
+            valid = kept.double()
+
+    def forward(self, features: Float[Tensor, "M P D"]) -> Float[Tensor, "M P D"]:
+        if not len(self.convs):
+            return features
+        N = self.num_clips
+        square = features.new_zeros(features.shape[0], N * N, features.shape[2])
+        square = square.index_copy(1, self.cells, features).unflatten(1, (N, N))
+        x = square.permute(0, 3, 1, 2)  # channels last in memory
+        for layer, conv in enumerate(self.convs):
+            x = conv(x).relu() * getattr(self, f"weight_{layer}").to(x.dtype)
+        return x.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, self.cells)

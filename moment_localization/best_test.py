@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Score the best checkpoint of an experiment and write its tables.
+
+    python best_test.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
+
+The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
+results.md there (results_val.* for --split val), every score beside its floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.core import checkpoint
+from lib.core.assembly import (
+    Scorer,
+    add_common_flags,
+    metric,
+    open_corpus,
+    open_model,
+    run_folder,
+    run_script,
+)
+from lib.core.config import load_config
+from lib.core.run import Run
+from lib.core.runtime import Runtime
+from lib.evaluation import console_table, markdown_table
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_flags(parser)
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="score this one (default: best.pt of the run)"
+    )
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="default: test"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    config = load_config(args.cfg, args.set, vars(args))
+    run = Run.open(run_folder(args.cfg, config), exclusive=False)
+    path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
+    state = checkpoint.load(path)
+
+    runtime = Runtime.start(config.GPUS)
+    if args.split == "train":
+        config.TRAIN.SUPERVISION = "full"  # the split is scored here, so its moments are needed
+    corpus = open_corpus(config, (args.split,))
+    if args.verbose:
+        for line in corpus.lines():
+            print(line)
+    checkpoint.check_matches(state, config, corpus.dims)
+    model = open_model(config, corpus, runtime)
+    checkpoint.load_into(model, state)
+
+    scorer = Scorer(config, corpus[args.split], runtime, verbose=args.verbose)
+    summary = scorer.score(model, resamples=config.TEST.RESAMPLES)
+    summary["checkpoint"] = {
+        "file": str(path),
+        "epoch": state["epoch"],
+        "selected_by": state.get("select_by"),
+        "selected_on": "validation" if "select_by" in state else None,
+    }
+    summary["split"] = args.split
+    summary["notes"] = list(corpus.notes) + provenance(corpus, config)
+
+    stem = "results" if args.split == "test" else f"results_{args.split}"
+    run.write_json(f"{stem}.json", summary)
+    title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
+    notes = "\n".join(f"- {note}" for note in summary["notes"])
+    run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{notes}\n")
+
+    print(console_table(summary))
+    for note in summary["notes"]:
+        print(f"note: {note}")
+    epoch = state["epoch"] + 1
+    print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
+    if args.split == "val" and "validation" in state:
+        compare_with_training(summary, state)
+
+
+def provenance(corpus: Any, config: Any) -> list[str]:
+    """What a reader of the numbers must know about how they came about."""
+    order = "in the order of their times" if corpus.order == "time" else "in file order"
+    supervision = {
+        "weak": "training saw no timestamps",
+        "full": "training saw the timestamps (full supervision)",
+    }[config.TRAIN.SUPERVISION]
+    chosen = f"checkpoint chosen on validation by {config.TRAIN.SELECT_BY}"
+    if not config.TRAIN.SELECT_BY.startswith("vr"):
+        chosen += " (which reads validation timestamps)"
+    return [f"sentences stand {order}", supervision, chosen]
+
+
+def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> None:
+    """Say whether the number that training printed came out again."""
+    name = state["select_by"]
+    there, here = metric(state["validation"], name), metric(summary, name)
+    verdict = "the same" if there == here else "DIFFERENT (another device or library version?)"
+    print(f"{name} on val: {there!r} in training, {here!r} here: {verdict}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,271 @@
+#!/usr/bin/env python
+"""Train an experiment, validate it every epoch, and keep the best weights.
+
+    python dense_train.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
+
+The run's folder holds config.yaml, log.jsonl, last.pt (to go on from) and best.pt (to test). The
+best epoch is the best on validation by TRAIN.SELECT_BY; the test split is not read here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from tqdm import tqdm
+
+from lib.core import checkpoint
+from lib.core.assembly import (
+    Scorer,
+    add_common_flags,
+    metric,
+    open_corpus,
+    open_model,
+    run_folder,
+    run_script,
+)
+from lib.core.config import dump_config, load_config
+from lib.core.engine import Progress, train_one_epoch, unreached_parameters
+from lib.core.errors import InputError
+from lib.core.reporting import Scalars, describe_change, epoch_line
+from lib.core.run import Run
+from lib.core.runtime import Runtime
+from lib.datasets import build_loader
+from lib.datasets.dense import EpochBatches
+from lib.evaluation import console_table
+from lib.losses import Criterion
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_flags(parser)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the run's last.pt (start if there is none)",
+    )
+    start.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    config = load_config(args.cfg, args.set, vars(args))
+    train = config.TRAIN
+    folder = run_folder(args.cfg, config)
+    resuming = args.resume and (folder / "config.yaml").is_file()
+    if resuming:
+        refuse_changes(folder, config)
+    elif not args.overwrite and (folder / "config.yaml").exists():
+        Run.create(folder, "")  # refuses, before anything is loaded
+
+    runtime = Runtime.start(config.GPUS)
+    corpus = open_corpus(config, ("train", "val"))
+    for line in corpus.lines():
+        print(line)
+    model = open_model(config, corpus, runtime)
+    criterion = Criterion(type(model).losses(**config.LOSS.PARAMS), config.LOSS.WEIGHTS)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=train.LR,
+        weight_decay=train.WEIGHT_DECAY,
+    )
+    sampler = EpochBatches(len(corpus["train"]), train.BATCH_SIZE, seed=train.SEED)
+    batches = build_loader(
+        corpus["train"],
+        batch_size=train.BATCH_SIZE,
+        workers=config.WORKERS,
+        sampler=sampler,
+        pin_memory=runtime.pin_memory,
+    )
+    scorer = Scorer(config, corpus["val"], runtime)
+    experiment = checkpoint.identity(config, corpus.dims)
+
+    if resuming:
+        run = Run.open(folder)
+        progress = restore(run, model, optimizer, config, corpus.dims, runtime)
+        print(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
+    else:
+        run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
+        progress = Progress()
+        print(f"{folder}: a new run of {train.EPOCHS} epochs")
+    weights = sum(p.numel() for p in model.parameters())
+    print(f"{config.MODEL.NAME}: {weights:,} parameters on {runtime.device}")
+    log_dir = Path(config.LOG_DIR) / folder.name if config.LOG_DIR else folder
+    scalars = Scalars(log_dir, purge_from=progress.epoch)
+
+    def save_last() -> None:
+        checkpoint.save(
+            run.path("last.pt"),
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "progress": dataclasses.asdict(progress),
+                "experiment": experiment,
+                "epoch": progress.epoch,
+            },
+        )
+
+    stop = StopSignal()
+    while progress.epoch < train.EPOCHS:
+        epoch, began = progress.epoch, time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = train.LR * train.LR_DECAY ** (epoch // train.LR_DECAY_EVERY)
+        sampler.set_epoch(epoch, first_batch=progress.step)
+        bar = tqdm(
+            total=sampler.total,
+            initial=progress.step,
+            desc=f"epoch {epoch + 1}/{train.EPOCHS}",
+            disable=not args.verbose,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+        def after_step(progress: Progress, bar: tqdm = bar) -> None:
+            bar.update()
+            if progress.step % train.LOG_EVERY == 0:
+                means = {k: f"{v:.3g}" for k, v in progress.means().items()}
+                bar.set_postfix(means, refresh=False)
+                if not args.verbose:
+                    told = " ".join(f"{k} {v}" for k, v in means.items())
+                    print(f"  step {progress.step}/{bar.total}: {told}", flush=True)
+            if progress.epoch == 0 and progress.step == 1:
+                warn_of_unreached(model)
+            every = train.CHECKPOINT_EVERY
+            if stop.asked or (every and progress.step % every == 0):
+                save_last()
+            if stop.asked:
+                print(
+                    f"\n{stop.asked}: saved epoch {progress.epoch + 1}, step {progress.step}; "
+                    "the same command with --resume goes on from there"
+                )
+                sys.exit(128 + stop.number)
+
+        train_one_epoch(
+            model,
+            criterion,
+            batches,
+            optimizer,
+            runtime,
+            progress,
+            seed=train.SEED,
+            max_grad_norm=train.MAX_GRAD_NORM,
+            on_step=after_step,
+        )
+        bar.close()
+        means = progress.means()
+        record: dict[str, Any] = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
+        record["train"] = means
+        if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
+            summary = scorer.score(model)
+            record |= {key: summary[key] for key in ("protocols", "floors", "diagnostics")}
+            score = metric(summary, train.SELECT_BY)
+            if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
+                progress.best_score, progress.best_epoch = score, epoch
+                checkpoint.save(
+                    run.path("best.pt"),
+                    {
+                        "model": model.state_dict(),
+                        "experiment": experiment,
+                        "epoch": epoch,
+                        "select_by": train.SELECT_BY,
+                        "validation": summary,
+                    },
+                )
+            print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
+            for warning in summary["warnings"]:
+                print(f"  WARNING: {warning}")
+        record["seconds"] = round(time.monotonic() - began, 2)
+        run.log(record)
+        scalars.write(record)
+        progress.epoch, progress.step, progress.sums = epoch + 1, 0, {}
+        save_last()
+
+    finish(run, args.cfg, config)
+
+
+def refuse_changes(folder: Path, config: Any) -> None:
+    """A run goes on as it was started; only its length and its machine may change.
+
+    Raises:
+        InputError: names every other option that differs.
+    """
+    may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
+    may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "DATASET.PRELOAD"}
+    before = load_config(folder / "config.yaml")
+    changes = describe_change(before, config, ignore=may_change)
+    if changes:
+        raise InputError(
+            f"{folder}: --resume goes on with the options that the run was started with, but "
+            f"{'; '.join(changes)}; start another run by --tag, or replace this one by --overwrite"
+        )
+
+
+def restore(
+    run: Run, model: Any, optimizer: Any, config: Any, dims: Any, runtime: Runtime
+) -> Progress:
+    """The state in last.pt; without one (a run killed before its first), the beginning."""
+    if not run.path("last.pt").exists():
+        run.truncate_log(epoch=-1)
+        return Progress()
+    state = checkpoint.load(run.path("last.pt"), map_location=runtime.device)
+    checkpoint.check_matches(state, config, dims)
+    checkpoint.load_into(model, state)
+    optimizer.load_state_dict(state["optimizer"])
+    progress = Progress(**state["progress"])
+    run.truncate_log(epoch=progress.epoch - 1)
+    return progress
+
+
+def better(name: str, score: float, best: float) -> bool:
+    """Ranks are better when lower, everything else when higher; a tie keeps the earlier epoch."""
+    return score < best if name.endswith("MedR") else score > best
+
+
+def warn_of_unreached(model: torch.nn.Module) -> None:
+    names = unreached_parameters(model)
+    if names:
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        print(f"note: no active loss term reaches {shown}; they keep their initial values")
+
+
+class StopSignal:
+    """Ctrl-C or SIGTERM, remembered until the step is done; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.number = "", 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: object) -> None:
+        if self.asked:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.asked, self.number = signal.Signals(number).name, number
+
+
+def finish(run: Run, cfg: str, config: Any) -> None:
+    """Say what was best, and how to test it."""
+    best = checkpoint.load(run.path("best.pt"))
+    print(console_table(best["validation"]))
+    supervision = "no timestamps used" if config.TRAIN.SUPERVISION == "weak" else "supervised"
+    print(
+        f"best epoch {best['epoch'] + 1} by {best['select_by']} on validation "
+        f"({metric(best['validation'], best['select_by'])!r}; training: {supervision})\n"
+        f"test it: python best_test.py --cfg {cfg}" + (f" --tag {config.TAG}" if config.TAG else "")
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,165 @@
+"""Shared blocks against enumeration and slow versions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid, valid_cells
+from lib.models.layers.reconstructor import Reconstructor
+from lib.models.layers.text import SentenceEncoder, draw_masked_words
+from lib.models.layers.transformer import ClassToken, transformer_encoder
+from lib.models.layers.video import ClipEncoder
+
+
+@pytest.mark.parametrize(("num_clips", "cells"), [(16, 136), (32, 428), (64, 1104), (128, 2548)])
+def test_the_sparse_map_has_the_published_number_of_cells(num_clips: int, cells: int) -> None:
+    assert len(ProposalGrid(num_clips)) == cells
+
+
+@pytest.mark.parametrize("num_clips", [7, 16, 32, 64])
+def test_the_sparse_map_is_2d_tan_s_schedule_of_offsets(num_clips: int) -> None:
+    """16 offsets at stride 1, then 8 at each doubled stride, starts from 0."""
+    expected = torch.zeros(num_clips, num_clips, dtype=torch.bool)
+    offset, stride = -1, 1
+    for group, count in enumerate([16, 8, 8, 8]):
+        for _ in range(count):
+            offset += stride
+            for start in range(0, num_clips - offset, stride):
+                expected[start, start + offset] = True
+        offset, stride = offset, stride * 2
+        del group
+    assert torch.equal(valid_cells(num_clips), expected)
+
+
+@pytest.mark.parametrize("density", ["sparse", "dense"])
+@pytest.mark.parametrize("num_clips", [5, 16, 32])
+def test_max_pool_equals_a_loop_over_cells(density: str, num_clips: int) -> None:
+    grid = ProposalGrid(num_clips, density)
+    clips = torch.randn(2, num_clips, 3)
+    pooled = grid.max_pool(clips)
+    for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
+        assert torch.equal(pooled[:, p], clips[:, i : j + 1].max(dim=1).values)
+
+
+def test_the_frames_of_a_cell_lie_evenly_inside_it() -> None:
+    grid = ProposalGrid(4, "dense")
+    rows = grid.frames(32, 4)
+    cells = grid.mask.nonzero().tolist()
+    assert rows[cells.index([1, 1])].tolist() == [9, 11, 13, 15]
+    assert rows[cells.index([0, 3])].tolist() == [4, 12, 20, 28]
+    for p, (i, j) in enumerate(cells):
+        assert rows[p].min() >= i * 8 and rows[p].max() < (j + 1) * 8
+
+
+@pytest.mark.parametrize("padding", ["same", "first"])
+@pytest.mark.parametrize("norm", ["count", "relative"])
+def test_the_conv_stack_equals_2d_tan_s_formula(padding: str, norm: str) -> None:
+    torch.manual_seed(0)
+    N, K, L, D = 6, 3, 3, 4
+    grid = ProposalGrid(N, "dense")
+    stack = MaskedConvStack(D, grid, kernel_size=K, num_layers=L, padding=padding, norm=norm)
+    features = torch.randn(2, len(grid), D)
+    found = stack(features)
+    x, mask = torch.zeros(2, D, N, N), grid.mask.float()
+    for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
+        x[:, :, i, j] = features[:, p]
+    ones = torch.ones(1, 1, K, K)
+    for layer in range(L):
+        width = K // 2 if padding == "same" else (K // 2) * L if layer == 0 else 0
+        count = nn.functional.conv2d(mask[None, None], ones, padding=width)[0, 0]
+        kept = mask if padding == "same" else (count > 0.5).float()
+        weight = kept / count.clamp(min=1) * (K * K if norm == "relative" else 1)
+        conv = stack.convs[layer]
+        x = nn.functional.conv2d(x, conv.weight, conv.bias, padding=width).relu() * weight
+        mask = kept
+    for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
+        assert torch.allclose(found[:, p], x[:, :, i, j], atol=1e-6)
+
+
+def test_the_relative_norm_keeps_the_signal_that_the_count_norm_loses() -> None:
+    torch.manual_seed(0)
+    grid = ProposalGrid(16)
+    features = torch.randn(1, len(grid), 32)
+    spread = {
+        norm: MaskedConvStack(32, grid, kernel_size=5, num_layers=4, norm=norm)(features).std()
+        for norm in ("relative", "count")
+    }
+    assert spread["relative"] > 0.1 and spread["count"] < 1e-3
+
+
+def test_clips_are_means_of_consecutive_frames() -> None:
+    encoder = ClipEncoder(3, 5, 12, 4)
+    video = torch.randn(2, 12, 3)
+    frames = encoder.project(video).relu()
+    assert torch.allclose(encoder(video)[:, 2], frames[:, 6:9].mean(dim=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_sentence_is_read_to_its_last_word_and_no_further(bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    encoder = SentenceEncoder(4, 6, num_layers=2, bidirectional=bidirectional)
+    words = torch.randn(3, 7, 4)
+    counts = torch.tensor([7, 2, 4])
+    states, sentences = encoder(words, counts)
+    for m, count in enumerate(counts.tolist()):
+        alone_states, alone = encoder(words[m : m + 1, :count], torch.tensor([count]))
+        assert torch.allclose(sentences[m], alone[0], atol=1e-6)
+        assert torch.allclose(states[m, :count], alone_states[0], atol=1e-6)
+        assert (states[m, count:] == 0).all()
+
+
+def test_a_third_of_the_words_is_hidden_and_never_a_padded_one() -> None:
+    counts = torch.tensor([1, 2, 3, 6, 9, 10])
+    weights = torch.zeros(6, 10)
+    for m, count in enumerate(counts.tolist()):
+        weights[m, :count] = 1
+    drawn = draw_masked_words(weights, counts)
+    assert drawn.hidden.sum(dim=1).tolist() == [1, 1, 1, 2, 3, 3]
+    assert not (drawn.hidden & (weights == 0)).any()
+    places = torch.zeros(60, dtype=torch.bool)
+    places[drawn.place] = True
+    assert torch.equal(places.view(6, 10), drawn.hidden)
+    assert torch.equal(drawn.sentence, drawn.place // 10)
+
+
+def test_content_words_are_hidden_about_twice_as_often() -> None:
+    """One of three words is drawn, with weights 2, 1, 1: chances 1/2, 1/4, 1/4."""
+    weights = torch.tensor([2.0, 1.0, 1.0]).repeat(20_000, 1)
+    g = torch.Generator().manual_seed(0)
+    drawn = draw_masked_words(weights, torch.full((20_000,), 3), generator=g)
+    share = drawn.hidden.float().mean(dim=0)
+    assert torch.allclose(share, torch.tensor([0.5, 0.25, 0.25]), atol=0.015)
+
+
+def test_a_class_token_reads_the_real_items_only() -> None:
+    torch.manual_seed(0)
+    encoder = transformer_encoder(8, num_layers=2, heads=2, feedforward=16, dropout=0.1).eval()
+    token = ClassToken(4, 8)
+    items = torch.randn(2, 4, 8)
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    found = token(encoder, items, mask)
+    assert torch.allclose(found[0], token(encoder, items[:1, :2])[0], atol=1e-5)
+
+
+def test_a_paragraph_longer_than_any_seen_shares_the_last_position() -> None:
+    encoder = transformer_encoder(8, num_layers=1, heads=2, feedforward=16, dropout=0.0).eval()
+    assert ClassToken(3, 8)(encoder, torch.randn(2, 6, 8)).shape == (2, 8)
+
+
+def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
+    """Changing a frame outside a candidate changes nothing; inside, it does."""
+    torch.manual_seed(0)
+    model = Reconstructor(
+        5, 8, 11, num_layers=1, heads=2, feedforward=16, dropout=0.0, num_frames=3
+    ).eval()
+    video, states = torch.randn(2, 12, 5), torch.randn(2, 4, 8)
+    rows = torch.tensor([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]])
+    owner, mask, place = torch.tensor([1, 0]), torch.ones(2, 4).bool(), torch.tensor([1, 6])
+    before = model(video, owner, rows, states, mask, place)
+    assert before.shape == (2, 2, 11)
+    changed = video.clone()
+    changed[1, 4] += 1  # video 1 belongs to sentence 0, whose second candidate has row 4
+    difference = (model(changed, owner, rows, states, mask, place) - before).abs().sum(dim=-1)
+    assert (difference > 1e-6).tolist() == [[False, False], [True, False]]
