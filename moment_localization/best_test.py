@@ -29,7 +29,10 @@ from lib.core.assembly import (
 from lib.core.config import load_config
 from lib.core.run import Run
 from lib.core.runtime import Runtime
-from lib.evaluation import console_table, markdown_table
+from lib.datasets.fingerprint import difference, fingerprint
+from lib.evaluation import choose_alpha, console_table, fixed_list, markdown_table
+from lib.evaluation.files.run import save_run_predictions
+from lib.evaluation.records import CandidateMoments
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,10 +56,12 @@ def main() -> None:
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path)
 
-    runtime = Runtime.start(config.GPUS)
+    runtime = Runtime.start(config.GPUS, deterministic=config.TRAIN.DETERMINISTIC)
     if args.split == "train":
         config.TRAIN.SUPERVISION = "full"  # the split is scored here, so its moments are needed
-    corpus = open_corpus(config, (args.split,))
+    joint = config.TEST.CANDIDATES > 0
+    # The weight of the video in a joint score is chosen on validation, never where it is reported.
+    corpus = open_corpus(config, dict.fromkeys((args.split, "val") if joint else (args.split,)))
     if args.verbose:
         for line in corpus.lines():
             print(line)
@@ -65,7 +70,16 @@ def main() -> None:
     checkpoint.load_into(model, state)
 
     scorer = Scorer(config, corpus[args.split], runtime, verbose=args.verbose)
-    summary = scorer.score(model, resamples=config.TEST.RESAMPLES)
+    predictions = scorer.predict(model, candidates=config.TEST.CANDIDATES)
+    alpha = 0.0
+    if predictions.candidates is not None:
+        alpha = choose_weight(config, corpus, model, runtime, args.verbose)
+    summary = scorer.summarise(
+        predictions,
+        resamples=config.TEST.RESAMPLES,
+        fixed_spans=fixed_list(corpus.training_fractions),
+        alpha=alpha,
+    )
     summary["checkpoint"] = {
         "file": str(path),
         "epoch": state["epoch"],
@@ -74,12 +88,24 @@ def main() -> None:
     }
     summary["split"] = args.split
     summary["notes"] = list(corpus.notes) + provenance(corpus, config)
+    if "features" in state:
+        differing = difference(state["features"], fingerprint(corpus[args.split].videos.features))
+        if differing:
+            summary["notes"].append(f"the features are not those of training: {differing}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
     run.write_json(f"{stem}.json", summary)
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
     notes = "\n".join(f"- {note}" for note in summary["notes"])
     run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{notes}\n")
+    if args.split == "test":
+        save_run_predictions(
+            run.folder,
+            scorer.truth,
+            predictions,
+            maps=scorer.score_maps(model, predictions),
+            alpha=alpha,
+        )
 
     print(console_table(summary))
     for note in summary["notes"]:
@@ -88,6 +114,14 @@ def main() -> None:
     print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
     if args.split == "val" and "validation" in state:
         compare_with_training(summary, state)
+
+
+def choose_weight(config: Any, corpus: Any, model: Any, runtime: Runtime, verbose: bool) -> float:
+    """Alpha of the joint protocols: the best on validation."""
+    scorer = Scorer(config, corpus["val"], runtime, verbose=verbose)
+    candidates = scorer.predict(model, candidates=config.TEST.CANDIDATES).candidates
+    assert isinstance(candidates, CandidateMoments)
+    return choose_alpha(scorer.truth, candidates)[0]
 
 
 def provenance(corpus: Any, config: Any) -> list[str]:

@@ -15,33 +15,33 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 from tqdm import tqdm
 
-from lib.core import checkpoint
+from lib.core import checkpoint, guard
 from lib.core.assembly import (
     Scorer,
     add_common_flags,
     metric,
     open_corpus,
     open_model,
+    open_optimization,
     run_folder,
     run_script,
 )
 from lib.core.config import dump_config, load_config
-from lib.core.engine import Progress, train_one_epoch, unreached_parameters
+from lib.core.engine import Progress, train_one_epoch
 from lib.core.errors import InputError
 from lib.core.reporting import Scalars, describe_change, epoch_line
 from lib.core.run import Run
 from lib.core.runtime import Runtime
 from lib.datasets import build_loader
 from lib.datasets.dense import EpochBatches
+from lib.datasets.fingerprint import fingerprint
 from lib.evaluation import console_table
-from lib.losses import Criterion
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,18 +70,13 @@ def main() -> None:
     elif not args.overwrite and (folder / "config.yaml").exists():
         Run.create(folder, "")  # refuses, before anything is loaded
 
-    runtime = Runtime.start(config.GPUS)
+    runtime = Runtime.start(config.GPUS, deterministic=train.DETERMINISTIC)
     corpus = open_corpus(config, ("train", "val"))
     for line in corpus.lines():
         print(line)
     model = open_model(config, corpus, runtime)
-    criterion = Criterion(type(model).losses(**config.LOSS.PARAMS), config.LOSS.WEIGHTS)
-    optimizer = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=train.LR,
-        weight_decay=train.WEIGHT_DECAY,
-    )
     sampler = EpochBatches(len(corpus["train"]), train.BATCH_SIZE, seed=train.SEED)
+    optimization = open_optimization(config, model, sampler.total)
     batches = build_loader(
         corpus["train"],
         batch_size=train.BATCH_SIZE,
@@ -91,10 +86,11 @@ def main() -> None:
     )
     scorer = Scorer(config, corpus["val"], runtime)
     experiment = checkpoint.identity(config, corpus.dims)
+    features = fingerprint(corpus["train"].videos.features)
 
     if resuming:
         run = Run.open(folder)
-        progress = restore(run, model, optimizer, config, corpus.dims, runtime)
+        progress = restore(run, model, optimization, config, corpus.dims, runtime)
         print(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     else:
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
@@ -110,9 +106,10 @@ def main() -> None:
             run.path("last.pt"),
             {
                 "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizer": optimization.state_dict(),
                 "progress": dataclasses.asdict(progress),
                 "experiment": experiment,
+                "features": features,
                 "epoch": progress.epoch,
             },
         )
@@ -120,8 +117,6 @@ def main() -> None:
     stop = StopSignal()
     while progress.epoch < train.EPOCHS:
         epoch, began = progress.epoch, time.monotonic()
-        for group in optimizer.param_groups:
-            group["lr"] = train.LR * train.LR_DECAY ** (epoch // train.LR_DECAY_EVERY)
         sampler.set_epoch(epoch, first_batch=progress.step)
         bar = tqdm(
             total=sampler.total,
@@ -141,7 +136,7 @@ def main() -> None:
                     told = " ".join(f"{k} {v}" for k, v in means.items())
                     print(f"  step {progress.step}/{bar.total}: {told}", flush=True)
             if progress.epoch == 0 and progress.step == 1:
-                warn_of_unreached(model)
+                warn_of_unreached(optimization.unreached())
             every = train.CHECKPOINT_EVERY
             if stop.asked or (every and progress.step % every == 0):
                 save_last()
@@ -152,37 +147,40 @@ def main() -> None:
                 )
                 sys.exit(128 + stop.number)
 
-        train_one_epoch(
-            model,
-            criterion,
-            batches,
-            optimizer,
-            runtime,
-            progress,
-            seed=train.SEED,
-            max_grad_norm=train.MAX_GRAD_NORM,
-            on_step=after_step,
-        )
+        try:
+            train_one_epoch(
+                model,
+                batches,
+                optimization,
+                runtime,
+                progress,
+                seed=train.SEED,
+                max_grad_norm=train.MAX_GRAD_NORM,
+                on_step=after_step,
+            )
+        except guard.NotFinite as fault:
+            bar.close()
+            stop_not_finite(fault, run, model, optimization, progress, config, experiment)
         bar.close()
         means = progress.means()
-        record: dict[str, Any] = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
+        record: dict[str, Any] = {"epoch": epoch, "lr": optimization.lr}
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
-            summary = scorer.score(model)
+            summary = scorer.summarise(scorer.predict(model, calibrate=True), resamples=0)
             record |= {key: summary[key] for key in ("protocols", "floors", "diagnostics")}
             score = metric(summary, train.SELECT_BY)
+            state = {
+                "model": model.state_dict(),
+                "experiment": experiment,
+                "features": features,
+                "epoch": epoch,
+                "select_by": train.SELECT_BY,
+                "validation": summary,
+            }
             if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
                 progress.best_score, progress.best_epoch = score, epoch
-                checkpoint.save(
-                    run.path("best.pt"),
-                    {
-                        "model": model.state_dict(),
-                        "experiment": experiment,
-                        "epoch": epoch,
-                        "select_by": train.SELECT_BY,
-                        "validation": summary,
-                    },
-                )
+                checkpoint.save(run.path("best.pt"), state)
+            keep_best(run, state, score, progress, count=train.KEEP_BEST)
             print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
             for warning in summary["warnings"]:
                 print(f"  WARNING: {warning}")
@@ -202,7 +200,8 @@ def refuse_changes(folder: Path, config: Any) -> None:
         InputError: names every other option that differs.
     """
     may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
-    may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "DATASET.PRELOAD"}
+    may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
+    may_change |= {"DATASET.PRELOAD"}
     before = load_config(folder / "config.yaml")
     changes = describe_change(before, config, ignore=may_change)
     if changes:
@@ -213,7 +212,7 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 
 def restore(
-    run: Run, model: Any, optimizer: Any, config: Any, dims: Any, runtime: Runtime
+    run: Run, model: Any, optimization: Any, config: Any, dims: Any, runtime: Runtime
 ) -> Progress:
     """The state in last.pt; without one (a run killed before its first), the beginning."""
     if not run.path("last.pt").exists():
@@ -222,7 +221,7 @@ def restore(
     state = checkpoint.load(run.path("last.pt"), map_location=runtime.device)
     checkpoint.check_matches(state, config, dims)
     checkpoint.load_into(model, state)
-    optimizer.load_state_dict(state["optimizer"])
+    optimization.load_state_dict(state["optimizer"])
     progress = Progress(**state["progress"])
     run.truncate_log(epoch=progress.epoch - 1)
     return progress
@@ -233,8 +232,60 @@ def better(name: str, score: float, best: float) -> bool:
     return score < best if name.endswith("MedR") else score > best
 
 
-def warn_of_unreached(model: torch.nn.Module) -> None:
-    names = unreached_parameters(model)
+def keep_best(
+    run: Run, state: dict[str, Any], score: float, progress: Progress, *, count: int
+) -> None:
+    """Hold the best ``count`` epochs as best-EPOCH.pt; EPOCH counts from 1, as the lines do."""
+    place = sum(not better(state["select_by"], score, other) for other, _ in progress.kept)
+    progress.kept.insert(place, (score, state["epoch"]))
+    del progress.kept[count:]
+    names = {f"best-{epoch + 1}.pt" for _, epoch in progress.kept}
+    if place < count:
+        checkpoint.save(run.path(f"best-{state['epoch'] + 1}.pt"), state)
+    for path in run.folder.glob("best-*.pt"):
+        if path.name not in names:
+            path.unlink()
+
+
+def stop_not_finite(
+    fault: guard.NotFinite,
+    run: Run,
+    model: Any,
+    optimization: Any,
+    progress: Progress,
+    config: Any,
+    experiment: dict[str, Any],
+) -> NoReturn:
+    """Say where the step went wrong, keep it for replay.py, and leave; checkpoints stay."""
+    path = run.path(f"epoch{progress.epoch + 1}-step{progress.step + 1}.step")
+    guard.save_step(
+        path,
+        model=model,
+        optimization=optimization,
+        fault=fault,
+        progress=progress,
+        config=config,
+        experiment=experiment,
+    )
+    origin = guard.locate(
+        model,
+        optimization,
+        fault.batch,
+        seed=config.TRAIN.SEED,
+        epoch=progress.epoch,
+        step=progress.step,
+        stage=fault.stage,
+    )
+    lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
+    lines.append(
+        f"the step was not taken; the checkpoints are as they were. See it again: replay.py {path}"
+    )
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(guard.EXIT_STATUS)
+
+
+def warn_of_unreached(names: list[str]) -> None:
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         print(f"note: no active loss term reaches {shown}; they keep their initial values")

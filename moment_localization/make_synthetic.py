@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core.errors import InputError
+from lib.core.assembly import run_script
 from lib.datasets import catalog
 from lib.datasets.annotations import Paragraph, read_paragraphs
 from lib.datasets.synthetic import (
@@ -35,19 +35,14 @@ from lib.datasets.synthetic import (
 from lib.datasets.vocabulary import read_word_vectors
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit status."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line; None = the one this process was given."""
     args = parse(arguments)
-    try:
-        if args.command == "world":
-            write_world(args.out, _options(WorldOptions, args))
-        else:
-            write_simulated(args, _options(FeatureOptions, args))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if args.command == "world":
+        write_world(args.out, _options(WorldOptions, args))
+    else:
+        write_simulated(args, _options(FeatureOptions, args))
     print(f"written: {args.out}")
-    return 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -143,4 +138,4 @@ def _options(kind: Any, args: argparse.Namespace) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -41,6 +41,7 @@ def make_sample(index: int, sentences: int, *, video: int | None = None) -> Samp
         video_index=index if video is None else video,
         video_id=f"v{index if video is None else video}",
         paragraph_id=f"p{index}",
+        sentences=tuple(" ".join(f"w{i}" for i in each.tolist()) for each in ids),
     )
 
 
@@ -72,13 +73,16 @@ def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
                 continue
             if tensor.shape[:2] == (B, B) and tensor.dim() == 2:
                 said[f"{field.name}.{number}"] = tensor.diagonal()
+            elif tensor.shape == (M, B):  # of a sentence with every video: its own
+                said[f"{field.name}.{number}"] = batch.padded(tensor.gather(1, batch.owner[:, None]))
             elif tensor.dim() and tensor.shape[0] == M and field.name != "spans":
                 said[f"{field.name}.{number}"] = batch.padded(tensor)
     if hasattr(model, "ground"):
         said["ground"] = batch.padded(model.ground(batch).scores)
     if isinstance(model, Retriever):
         said |= {f"video.{k}": v for k, v in model.encode_videos(batch.video).items()}
-        said |= {f"text.{k}": v for k, v in model.encode_paragraphs(batch).items()}
+        text = model.encode_paragraphs(batch)
+        said |= {f"text.{k}": v for k, v in text.items() if v.is_floating_point()}
     return said
 
 
@@ -90,6 +94,7 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 def loss_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     terms = type(model).losses()
+    terms = {name: terms[name] for name in terms if name not in getattr(model, "unserved", ())}
     criterion = Criterion(terms, dict.fromkeys(terms, 1.0))
     return criterion(model(batch, terms=criterion.active), batch)
 

@@ -14,17 +14,35 @@ import numpy as np
 import torch
 from easydict import EasyDict
 from torch import nn
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from lib.core.config import experiment_name
-from lib.core.engine import predict
 from lib.core.errors import InputError
+from lib.core.optimization import Optimization
+from lib.core.prediction import (
+    CandidatePairs,
+    all_scores,
+    candidate_moments,
+    ground,
+    retrieve,
+)
 from lib.core.runtime import Runtime
 from lib.datasets import LoadedCorpus, build_loader, load_corpus
 from lib.datasets.dense import DenseParagraphs
 from lib.evaluation import summarise
+from lib.evaluation.chosen import (
+    ScoreMaps,
+    choose_paragraphs,
+    maps_of_cells,
+    paragraph_quality,
+    sentences_of,
+)
 from lib.evaluation.records import Predictions, Truth
+from lib.evaluation.retrieval import pairing_skill
+from lib.losses import Criterion
 from lib.models import build_model
+from lib.models.interface import Calibrated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +105,7 @@ def open_corpus(config: EasyDict, splits: Sequence[str]) -> LoadedCorpus:
         empty_sentences=data.EMPTY_SENTENCES,
         preload=data.PRELOAD,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak",
-        seed=config.TRAIN.SEED,
+        seed=data.SEED,
         synthetic=data.get("SYNTHETIC"),
     )
 
@@ -96,6 +114,37 @@ def open_model(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> nn.M
     """The experiment's model with its initial weights, a function of the seed."""
     torch.manual_seed(config.TRAIN.SEED)
     return build_model(config.MODEL.NAME, corpus.dims, **config.MODEL.PARAMS).to(runtime.device)
+
+
+def open_optimization(config: EasyDict, model: nn.Module, steps_per_epoch: int) -> Optimization:
+    """The experiment's loss and optimiser, with what the model says about its optimisation.
+
+    Raises:
+        InputError: a weight for a loss term whose part the model is built without.
+    """
+    train, kind = config.TRAIN, type(model)
+    unserved = getattr(model, "unserved", frozenset())
+    asked = sorted(term for term in unserved if config.LOSS.WEIGHTS.get(term))
+    if asked:
+        raise InputError(
+            f"LOSS.WEIGHTS: {', '.join(asked)} cannot be computed, because MODEL.PARAMS leave out"
+            " the part of the model that they train; expected weight 0"
+        )
+    plan = kind.plan(**train.PARAMS) if hasattr(kind, "plan") else None
+    return Optimization(
+        model,
+        Criterion(kind.losses(**config.LOSS.PARAMS), config.LOSS.WEIGHTS),
+        plan,
+        optimizer=train.OPTIMIZER,
+        lr=train.LR,
+        betas=(0.9, train.BETA2),
+        weight_decay=train.WEIGHT_DECAY,
+        decay=train.LR_DECAY,
+        decay_every=train.LR_DECAY_EVERY,
+        milestones=train.LR_MILESTONES,
+        warmup=train.WARMUP,
+        total_steps=steps_per_epoch * train.EPOCHS,
+    )
 
 
 def truth_of(split: DenseParagraphs) -> Truth:
@@ -123,40 +172,74 @@ class Scorer:
         self, config: EasyDict, split: DenseParagraphs, runtime: Runtime, *, verbose: bool = False
     ) -> None:
         self.options, self.runtime, self.verbose = config.TEST, runtime, verbose
-        self.truth = truth_of(split)
-        loader = dict(
+        self.split, self.truth = split, truth_of(split)
+        self.loader = dict(
             batch_size=config.TEST.BATCH_SIZE,
             workers=config.WORKERS,
             pin_memory=runtime.pin_memory,
         )
-        self.paragraphs = build_loader(split, **loader)
-        self.videos = build_loader(split.videos, **loader)
+        self.paragraphs = build_loader(split, **self.loader)
+        self.videos = build_loader(split.videos, **self.loader)
 
-    def predict(self, model: nn.Module) -> Predictions:
-        return predict(
+    def predict(
+        self, model: nn.Module, *, calibrate: bool = False, candidates: int = 0
+    ) -> Predictions:
+        """What the model answers for the split.
+
+        Args:
+            calibrate: tell the model how well it retrieves here, before it grounds (validation).
+            candidates: ground each paragraph in so many of its best videos too, for joint protocols.
+        """
+        similarity = retrieve(
             model,
             self._watched(self.paragraphs, "paragraphs"),
             self._watched(self.videos, "videos"),
             self.runtime,
-            moments=self.options.MOMENTS,
-            nms_iou=self.options.NMS_IOU,
+        )
+        if calibrate and similarity is not None and isinstance(model, Calibrated):
+            model.calibrate(pairing_skill(similarity, self.truth.paragraph_video))
+        rules = dict(moments=self.options.MOMENTS, nms_iou=self.options.NMS_IOU)
+        own = ground(model, self._watched(self.paragraphs, "grounding"), self.runtime, **rules)
+        joint = None
+        if own is not None and similarity is not None and candidates:
+            # Stable, so that equal scores keep the corpus's order on every machine.
+            best = np.argsort(-similarity, axis=1, kind="stable")[:, :candidates]
+            pairs = build_loader(CandidatePairs(self.split, best), **self.loader)
+            found = ground(model, self._watched(pairs, "candidates"), self.runtime, **rules)
+            assert found is not None
+            joint = candidate_moments(self.split, similarity, best, found)
+        return Predictions(
+            similarity=similarity,
+            spans=None if own is None else own.spans,
+            scores=None if own is None else own.scores,
+            proposal_spans=None if own is None else own.grid,
+            candidates=joint,
+        )
+
+    def score_maps(self, model: nn.Module, predictions: Predictions) -> ScoreMaps | None:
+        """The maps of a few paragraphs, best, worst and drawn, for the report."""
+        if predictions.proposal_spans is None:
+            return None
+        chosen = choose_paragraphs(paragraph_quality(self.truth, predictions))
+        paragraphs = sorted(p for group in chosen.values() for p in group)
+        few = build_loader(Subset(self.split, paragraphs), **{**self.loader, "workers": 0})
+        scores = np.concatenate([s for s in all_scores(model, few, self.runtime)])
+        return ScoreMaps(
+            sentences_of(self.truth, paragraphs), maps_of_cells(predictions.proposal_spans, scores)
         )
 
     def _watched(self, batches: Any, what: str) -> Any:
         return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not self.verbose)
 
-    def score(self, model: nn.Module, *, resamples: int = 0) -> dict[str, Any]:
-        """The summary of ``lib.evaluation``, without intervals unless asked for."""
-        return self.summarise(self.predict(model), resamples=resamples)
-
-    def summarise(self, predictions: Predictions, *, resamples: int) -> dict[str, Any]:
+    def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
+        """The summary of ``lib.evaluation`` by the experiment's thresholds and counts."""
         return summarise(
             self.truth,
             predictions,
             iou=self.options.IOU,
             grounding_n=self.options.GROUNDING_N,
             retrieval_k=self.options.RETRIEVAL_K,
-            resamples=resamples,
+            **more,
         )
 
 

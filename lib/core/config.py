@@ -5,8 +5,8 @@ found before any is told, so that one edit mends them all. Only the scripts read
 every other room takes keyword arguments.
 
 How a child goes over its parent: key by key, ``LOSS.WEIGHTS`` and the ``PARAMS`` sections
-included. A child that names another model starts those three sections empty, because they speak of
-the parent's model; one that names another corpus likewise drops ``DATASET.SYNTHETIC``.
+included. A child that names another model starts these sections empty, because they speak of the
+parent's model; one that names another corpus likewise drops ``DATASET.SYNTHETIC``.
 
 ``python -m lib.core.config > docs/options.md`` writes the reference page.
 """
@@ -34,15 +34,25 @@ from lib.core.options import (
     Option,
     Refused,
     Section,
-    explained,
     fit,
     fit_option,
     keywords,
     kind_of,
     shown,
+    within,
 )
-from lib.core.strict_yaml import MAX_VALUES, Unparsable, compose, dump, node_of, read_text, value_of
+from lib.core.strict_yaml import (
+    MAX_VALUES,
+    Unparsable,
+    compose,
+    dump,
+    mapping_of,
+    node_of,
+    read_text,
+    value_of,
+)
 
+_FAULTS_TOLD = 50
 WEIGHT = Option(float, 0.0, "", NOT_NEGATIVE)
 
 
@@ -71,7 +81,7 @@ def load_config(
     report = _Report()
     layers = _read_chain(Path(path), report)
     layers.append(_read_command_line(overrides, flags or {}, report))
-    if report.unreadable:  # half of the options are unknown: what else is said would mislead
+    if report.unreadable:  # what else would be told could mislead
         report.raise_if_any()
     config = _Resolver(
         _merge(layers), models or _models(), report, _Place(0, 0, str(path))
@@ -105,7 +115,7 @@ def explain(models: Mapping[str, Any] | None = None) -> str:
         "Written by `python -m lib.core.config > docs/options.md`; a test keeps it current.",
         "An experiment is a YAML file. `BASE: other.yaml` names one parent, relative to the file; "
         "the file then states only what differs. Sections are merged key by key, `LOSS.WEIGHTS` "
-        "and `PARAMS` included; a file that names another model starts those empty, and one that "
+        "and `PARAMS` included; a file that names another model starts these empty, and one that "
         "names another corpus drops `DATASET.SYNTHETIC`. Each option can be set on the command "
         "line, `--set TRAIN.LR=3e-4`, and again for the next one.",
         "## Top level",
@@ -122,6 +132,8 @@ def explain(models: Mapping[str, Any] | None = None) -> str:
         blocks += ["`MODEL.PARAMS`:", _table(keywords(model), "")]
         blocks += [f"`LOSS.WEIGHTS` over the terms {terms}.", "`LOSS.PARAMS`:"]
         blocks += [_table(keywords(losses), "")]
+        if hasattr(model, "plan"):
+            blocks += ["`TRAIN.PARAMS`:", _table(_plan_options(model), "")]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -169,10 +181,18 @@ class _Report:
         if key is not None:
             self.refused.add(key)
 
+    def cannot_read(self, place: _Place, sentence: str) -> None:
+        """A fault that hides a whole file: what is missing then says nothing."""
+        self.unreadable = True
+        self.add(place, sentence)
+
     def raise_if_any(self) -> None:
         if self.faults:
             ordered = sorted(self.faults, key=lambda fault: fault[0])
-            raise InputError("\n".join(_line(f"{place}: {text}") for place, text in ordered))
+            lines = [_line(f"{place}: {text}") for place, text in ordered]
+            if len(lines) > _FAULTS_TOLD:  # it is no experiment, then
+                lines[_FAULTS_TOLD:] = [f"… and {len(lines) - _FAULTS_TOLD} more"]
+            raise InputError("\n".join(lines))
 
 
 def _read_chain(path: Path, report: _Report) -> list[Layer]:
@@ -182,131 +202,135 @@ def _read_chain(path: Path, report: _Report) -> list[Layer]:
     place = _Place(0, 0, str(path))  # of the BASE line that asks for the file, once there is one
     while True:
         rank = len(layers)
-        if path.resolve() in seen:
-            report.add(place, f"BASE leads back to {path}; a chain of parents must end")
-            break
-        seen.append(path.resolve())
         start = _Place(rank, 1, str(path))
         try:
             root = compose(read_text(path))
+            if root is None:
+                raise Refused("is empty; expected a BASE, or DATASET and MODEL at least")
         except Unparsable as fault:
-            report.add(dataclasses.replace(start, line=fault.line), str(fault))
-            report.unreadable = True
+            report.cannot_read(dataclasses.replace(start, line=fault.line), str(fault))
             break
         except Refused as fault:
-            report.add(place, f"BASE: {path} {fault}" if rank else str(fault))
-            report.unreadable = True
+            report.cannot_read(place, f"BASE: {path} {fault}" if rank else str(fault))
             break
-        layer, base = _collect(root, start, report)
-        layers.insert(0, layer)
-        if base is None:
+        if path.resolve() in seen:
+            report.cannot_read(place, f"BASE leads back to {path}; a chain of parents must end")
             break
-        place = base.place
+        seen.append(path.resolve())
+        source = _Source(start, report)
+        source.read(root)
+        layers.insert(0, source.layer)
+        if source.base is None:
+            break
+        place = source.base.place
         # Not resolved further: a message then shows the path that was written.
-        path = Path(os.path.normpath(path.parent / base.value))
+        path = Path(os.path.normpath(path.parent / source.base.value))
     return layers
 
 
-def _collect(root: yaml.Node, start: _Place, report: _Report) -> tuple[Layer, _Found | None]:
-    """The options of one source, known and of the right type, and its BASE."""
-    layer: Layer = {}
-    base = None
-    budget = [MAX_VALUES]
-    for name, place, node in _items(root, (), start, report):
-        if name == "BASE":
-            try:
-                base = _Found(fit(value_of(node, budget), str), place)
-            except Refused as fault:
-                report.add(place, f"BASE {fault}", (name,))
-        elif name not in SCHEMA:
-            report.add(place, _unknown((name,), {**SCHEMA, "BASE": Option(str, "", "")}))
-        elif isinstance(option := SCHEMA[name], Option):
-            _take((name,), node, place, option, layer, report, budget)
-        else:
-            for key, key_place, child in _items(node, (name,), place, report):
-                if key not in option:
-                    report.add(key_place, _unknown((name, key), option))
-                elif option[key].hint is not dict:
-                    _take((name, key), child, key_place, option[key], layer, report, budget)
-                else:  # which entries are allowed is known when the model is
-                    for word, word_place, leaf in _items(child, (name, key), key_place, report):
-                        anything = Option(Any, None, "")
-                        _take((name, key, word), leaf, word_place, anything, layer, report, budget)
-    return layer, base
+class _Source:
+    """One file, or one flag, as it is read: its options as far as they are sound, and its BASE."""
 
+    def __init__(self, start: _Place, report: _Report) -> None:
+        self.start = start
+        self.report = report
+        self.layer: Layer = {}
+        self.base: _Found | None = None
+        self._budget = [MAX_VALUES]
 
-def _items(
-    node: yaml.Node, key: Key, place: _Place, report: _Report
-) -> Iterator[tuple[str, _Place, yaml.Node]]:
-    """Name, place and value node of each entry of a mapping, repeated names reported."""
-    if not isinstance(node, yaml.MappingNode) or not node.tag.endswith(":map"):
-        found = node.value[:40] if isinstance(node, yaml.ScalarNode) else "no mapping"
-        what = f"{_dotted(key)} is {found or 'empty'}" if key else "holds no options"
-        report.add(place, f"{what}; expected lines of the form KEY: value", key)
-        return
-    seen: dict[str, int] = {}
-    for key_node, child in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            report.add(place.at(key_node), f"a key of {_dotted(key) or 'the file'} is not a word")
-            continue
-        name = key_node.value
-        if name in seen:
-            report.add(
-                place.at(key_node),
-                f"{_dotted((*key, name))} is set twice; it was set in line {seen[name]} already",
-            )
-            continue
-        seen[name] = key_node.start_mark.line + 1
-        yield name, place.at(key_node), child
+    def read(self, root: yaml.Node) -> None:
+        for name, place, node in self._items(root, (), self.start):
+            if name == "BASE":
+                self._take_base(node, place)
+            elif name not in SCHEMA:
+                known = {**SCHEMA, "BASE": Option(str, "", "")}
+                self.report.add(place, _unknown((name,), known))
+            elif isinstance(option := SCHEMA[name], Option):
+                self.take((name,), node, place, option)
+            else:
+                self._read_section(name, option, node, place)
 
+    def take(self, key: Key, node: yaml.Node, place: _Place, option: Option) -> None:
+        """Keep the value, or report it."""
+        try:
+            self.layer[key] = _Found(fit_option(value_of(node, self._budget), option), place)
+        except Refused as fault:
+            self.report.add(place, f"{_dotted(key)} {fault}", key)
 
-def _take(
-    key: Key,
-    node: yaml.Node,
-    place: _Place,
-    option: Option,
-    layer: Layer,
-    report: _Report,
-    budget: list[int],
-) -> None:
-    try:
-        layer[key] = _Found(fit_option(value_of(node, budget), option), place)
-    except Refused as fault:
-        report.add(place, f"{_dotted(key)} {fault}", key)
+    def _take_base(self, node: yaml.Node, place: _Place) -> None:
+        try:
+            self.base = _Found(fit(value_of(node, self._budget), str), place)
+        except Refused as fault:
+            self.report.cannot_read(place, f"BASE {fault}")
+
+    def _read_section(self, section: str, options: Section, node: yaml.Node, at: _Place) -> None:
+        for name, place, child in self._items(node, (section,), at):
+            if name not in options:
+                self.report.add(place, _unknown((section, name), options))
+            elif options[name].hint is not dict:
+                self.take((section, name), child, place, options[name])
+            else:  # what may stand in it is known when model and corpus are
+                for entry, entry_place, leaf in self._items(child, (section, name), place):
+                    self.take((section, name, entry), leaf, entry_place, Option(Any, None, ""))
+
+    def _items(
+        self, node: yaml.Node, key: Key, place: _Place
+    ) -> Iterator[tuple[str, _Place, yaml.Node]]:
+        """Name, place and value of each entry of a mapping; repeated names are reported."""
+        if not isinstance(node, yaml.MappingNode) or not node.tag.endswith(":map"):
+            wanted = "expected lines of the form KEY: value"
+            if not key:
+                self.report.cannot_read(place, f"holds no options; {wanted}")
+                return
+            found = node.value[:40] if isinstance(node, yaml.ScalarNode) else "no mapping"
+            self.report.add(place, f"{_dotted(key)} is {found or 'empty'}; {wanted}", key)
+            return
+        seen: dict[str, int] = {}
+        for key_node, child in node.value:
+            here = place.at(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.report.add(here, f"a key of {_dotted(key) or 'the file'} is not a word")
+                continue
+            name = key_node.value
+            if name in seen:
+                first = f"it was set in line {seen[name]} already"
+                self.report.add(here, f"{_dotted((*key, name))} is set twice; {first}")
+                continue
+            seen[name] = key_node.start_mark.line + 1
+            yield name, here, child
 
 
 def _read_command_line(
     overrides: Iterable[str], flags: Mapping[str, Any], report: _Report
 ) -> Layer:
+    """What ``--set`` and the other flags say, as one layer."""
     layer: Layer = {}
     for text in overrides:
-        place = _Place(-1, 0, f"--set {text}")
+        source = _Source(_Place(-1, 0, f"--set {text}"), report)
         name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            report.add(place, "expected SECTION.KEY=VALUE, such as TRAIN.LR=3e-4")
-            continue
         words = name.strip().split(".")
-        if words[0] == "BASE":
-            report.add(place, "BASE is read from the file only")
-            continue
-        try:
-            node = compose(value) if value.strip() else node_of("", text=True)
-        except Refused as fault:
-            report.add(place, str(fault))
-            continue
-        for word in reversed(words):
-            mark = node.start_mark
-            node = yaml.MappingNode(
-                "tag:yaml.org,2002:map", [(node_of(word, text=True), node)], mark, mark
-            )
-        layer.update(_collect(node, place, report)[0])
+        if not equals or not all(words):
+            report.add(source.start, "expected SECTION.KEY=VALUE, such as TRAIN.LR=3e-4")
+        elif words[0] == "BASE":
+            report.add(source.start, "BASE is read from the file only")
+        else:
+            try:
+                node = compose(value) or node_of("", text=True)
+            except Refused as fault:
+                report.add(source.start, str(fault))
+                continue
+            for word in reversed(words):
+                node = mapping_of(word, node)
+            source.read(node)
+            layer.update(source.layer)
     for flag, name in FLAGS.items():
-        if flags.get(flag) is None:
-            continue
         option = SCHEMA[name]
         assert isinstance(option, Option)
-        node = node_of(str(flags[flag]), text=option.hint is str)
-        _take((name,), node, _Place(-1, 0, f"--{flag}"), option, layer, report, [1])
+        if flags.get(flag) is not None:
+            source = _Source(_Place(-1, 0, f"--{flag}"), report)
+            node = node_of(str(flags[flag]), text=option.hint is str)
+            source.take((name,), node, source.start, option)
+            layer.update(source.layer)
     return layer
 
 
@@ -314,7 +338,10 @@ def _merge(layers: Sequence[Layer]) -> Layer:
     """Later layers over earlier ones; what a renamed model or corpus leaves behind is dropped."""
     merged: Layer = {}
     about = {
-        ("MODEL", "NAME"): [("MODEL", "PARAMS"), ("LOSS", "WEIGHTS"), ("LOSS", "PARAMS")],
+        ("MODEL", "NAME"): [
+            *(("MODEL", "PARAMS"), ("TRAIN", "PARAMS")),
+            *(("LOSS", "WEIGHTS"), ("LOSS", "PARAMS")),
+        ],
         ("DATASET", "NAME"): [("DATASET", "SYNTHETIC")],
     }
     for layer in layers:
@@ -382,28 +409,27 @@ class _Resolver:
         return filled
 
     def _fill_world(self, config: dict[str, Any]) -> None:
-        section = ("DATASET", "SYNTHETIC")
-        if config["DATASET"]["NAME"] == "synthetic":
-            config["DATASET"]["SYNTHETIC"] = knobs = self._open(section, _world_knobs())
-            self._try_world(knobs)
-            return
+        section, corpus = ("DATASET", "SYNTHETIC"), config["DATASET"]["NAME"]
+        given = [key for key in self.found if key[:2] == section]
         config["DATASET"]["SYNTHETIC"] = {}
-        strays = [found.place for key, found in self.found.items() if key[:2] == section]
-        if strays and ("DATASET", "NAME") not in self.report.refused:
-            self.report.add(
-                min(strays),
-                f"DATASET.SYNTHETIC is for DATASET.NAME synthetic; "
-                f"found NAME {config['DATASET']['NAME']}",
+        if corpus == "synthetic":
+            config["DATASET"]["SYNTHETIC"] = knobs = self._open(section, _world_knobs())
+            if not any(key[:2] == section for key in self.report.refused):
+                self._try_world(knobs, given)
+        elif given:
+            self._conflict(
+                f"DATASET.SYNTHETIC is for DATASET.NAME synthetic; found NAME {corpus}",
+                *given,
+                ("DATASET", "NAME"),
             )
 
-    def _try_world(self, knobs: dict[str, Any]) -> None:
+    def _try_world(self, knobs: dict[str, Any], given: list[Key]) -> None:
         from lib.datasets.synthetic import WorldOptions
 
-        keys = [("DATASET", "SYNTHETIC", name) for name in knobs]
         try:
             WorldOptions(**knobs)
-        except (InputError, ValueError) as fault:  # its own rules, in its own words
-            self._conflict(f"DATASET.SYNTHETIC: {fault}", *keys)
+        except InputError as fault:  # how its knobs go together, in its own words
+            self._conflict(f"DATASET.SYNTHETIC: {str(fault).rstrip('.')}", *given)
 
     def _fill_model(self, config: dict[str, Any]) -> None:
         name = config["MODEL"]["NAME"]
@@ -421,6 +447,7 @@ class _Resolver:
         config["MODEL"]["PARAMS"] = self._open(("MODEL", "PARAMS"), keywords(model))
         config["LOSS"]["WEIGHTS"] = weights = self._open(("LOSS", "WEIGHTS"), terms)
         config["LOSS"]["PARAMS"] = self._open(("LOSS", "PARAMS"), keywords(model.losses))
+        config["TRAIN"]["PARAMS"] = self._open(("TRAIN", "PARAMS"), _plan_options(model))
         if len(weights) == len(terms) and not any(weights.values()):
             self.report.add(
                 self._place(*[("LOSS", "WEIGHTS", term) for term in terms]),
@@ -477,18 +504,24 @@ def _models() -> Mapping[str, Any]:
     return MODELS
 
 
+def _plan_options(model: Any) -> Section:
+    """The keywords of a model's plan; few models have one."""
+    return keywords(model.plan) if hasattr(model, "plan") else {}
+
+
 def _world_knobs() -> Section:
     from lib.datasets.synthetic import WorldOptions  # not at the top: core comes before data
 
     hints = typing.get_type_hints(WorldOptions)
-    doc = inspect.getdoc(WorldOptions) or ""
     return {
-        field.name: Option(hints[field.name], field.default, explained(field.name, doc))
+        field.name: Option(
+            hints[field.name],
+            field.default,
+            field.metadata["help"],
+            within(field.metadata["low"], field.metadata["high"]),
+        )
         for field in dataclasses.fields(WorldOptions)
     }
-
-
-# Types: what a hint means for a YAML value, and in words
 
 
 def _unknown(key: Key, options: Mapping[str, Option | Section]) -> str:
@@ -548,10 +581,8 @@ def _table(options: Section, prefix: str) -> str:
     for name, option in options.items():
         default = "required" if option.default is MISSING else f"`{_yaml(option.default)}`"
         kind = kind_of(option.hint) + (f" {option.limit.text}" if option.limit else "")
-        rows.append(
-            f"| `{prefix}{name}` | {kind} | {default} | {option.help} |".replace("|  |", "| |")
-        )
-    return "\n".join(rows)
+        rows.append(f"| `{prefix}{name}` | {kind} | {default} | {option.help} |")
+    return "\n".join(rows).replace("``", "`").replace("|  |", "| |")
 
 
 if __name__ == "__main__":

@@ -34,17 +34,23 @@ class Option:
     limit: Limit | None = None
 
 
+def within(low: int | float, high: int | float = math.inf) -> Limit:
+    """A range of numbers, both ends allowed."""
+    text = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    return Limit(text, lambda x: low <= x <= high)
+
+
 def _matches(pattern: str, text: str) -> Limit:
     return Limit(text, lambda value: re.fullmatch(pattern, value) is not None)
 
 
-COUNT = Limit("of at least 1", lambda x: x >= 1)
-NOT_NEGATIVE = Limit("of at least 0", lambda x: x >= 0)
+COUNT = within(1)
+NOT_NEGATIVE = within(0)
 POSITIVE = Limit("above 0", lambda x: x > 0)
 DECAY = Limit("above 0 and at most 1", lambda x: 0 < x <= 1)
 PART = Limit("above 0 and below 1", lambda x: 0 < x < 1)
-UNIT = Limit("from 0 to 1", lambda x: 0 <= x <= 1)
-SEED = Limit("from 0 to 4294967295", lambda x: 0 <= x < 2**32)
+UNIT = within(0, 1)
+SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
 LABEL = _matches(r"[\w.+=,-]*", "of letters, digits and _ . + = , -")
 METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
@@ -101,6 +107,10 @@ SCHEMA: dict[str, Option | Section] = {
             "Training videos held out where the corpus has no validation split, as a fraction.",
             PART,
         ),
+        "SEED": Option(
+            int, 0, "Of the held-out videos and of the limits; TRAIN.SEED leaves both alone.",
+            NOT_NEGATIVE,
+        ),
         "LIMIT_TRAIN": Option(
             int, 0, "Train on that many paragraphs, drawn by the seed; 0 = all.", NOT_NEGATIVE
         ),
@@ -135,10 +145,23 @@ SCHEMA: dict[str, Option | Section] = {
         ),
         "EPOCHS": Option(int, 100, "Passes over the training paragraphs.", COUNT),
         "BATCH_SIZE": Option(int, 16, "Paragraphs per step.", COUNT),
-        "LR": Option(float, 1e-4, "Learning rate of Adam.", POSITIVE),
-        "WEIGHT_DECAY": Option(float, 0.0, "Weight decay of Adam.", NOT_NEGATIVE),
+        "OPTIMIZER": Option(
+            Literal["adam", "adamw", "bert_adam"],
+            "adam",
+            "bert_adam has a schedule of its own (WARMUP), and clips tensor by tensor.",
+        ),
+        "LR": Option(float, 1e-4, "Learning rate.", POSITIVE),
+        "BETA2": Option(float, 0.999, "Decay of the mean of squared gradients.", PART),
+        "WEIGHT_DECAY": Option(float, 0.0, "Weight decay.", NOT_NEGATIVE),
         "LR_DECAY": Option(float, 0.8, "Factor on the learning rate …", DECAY),
-        "LR_DECAY_EVERY": Option(int, 20, "… every so many epochs.", COUNT),
+        "LR_DECAY_EVERY": Option(int, 20, "… every so many epochs …", COUNT),
+        "LR_MILESTONES": Option(
+            list[int], [], "… or after each of these numbers of epochs instead.", COUNT
+        ),
+        "WARMUP": Option(
+            float, 0.01, "Share of all steps in which bert_adam warms up; then down to 0.", UNIT
+        ),
+        "PARAMS": Option(dict, {}, "Keyword arguments of the model's plan, if it has one."),
         "MAX_GRAD_NORM": Option(
             float, 10.0, "Gradients are scaled down to this norm; 0 = never.", NOT_NEGATIVE
         ),
@@ -154,6 +177,12 @@ SCHEMA: dict[str, Option | Section] = {
         "CHECKPOINT_EVERY": Option(
             int, 0, "Steps between saves inside an epoch; 0 = only at its end.", NOT_NEGATIVE
         ),
+        "KEEP_BEST": Option(
+            int, 0, "So many best epochs also stay as best-EPOCH.pt.", NOT_NEGATIVE
+        ),
+        "DETERMINISTIC": Option(
+            bool, False, "Refuse GPU operations that can differ from run to run; slower."
+        ),
     },
     "TEST": {
         "BATCH_SIZE": Option(int, 32, "Paragraphs per step.", COUNT),
@@ -162,6 +191,13 @@ SCHEMA: dict[str, Option | Section] = {
         "IOU": Option(list[float], [0.3, 0.5, 0.7], "Overlaps at which a moment counts.", UNIT),
         "GROUNDING_N": Option(list[int], [1, 5], "n of grounding's R@n.", COUNT),
         "RETRIEVAL_K": Option(list[int], [1, 5, 10, 100], "k of retrieval's R@k.", COUNT),
+        "CANDIDATES": Option(
+            int,
+            10,
+            "Best videos of each paragraph that its sentences are grounded in, for the joint"
+            " protocols of the test; 0 = none.",
+            NOT_NEGATIVE,
+        ),
         "RESAMPLES": Option(
             int, 1000, "Bootstrap draws of paragraphs for the intervals; 0 = none.", NOT_NEGATIVE
         ),
@@ -197,7 +233,7 @@ def keywords(function: Callable[..., Any], doc: str | None = None) -> Section:
         name: Option(
             hints.get(name, Any),
             MISSING if parameter.default is parameter.empty else parameter.default,
-            explained(name, doc),
+            _explained(name, doc),
         )
         for name, parameter in inspect.signature(target).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
@@ -208,7 +244,9 @@ def fit_option(value: Any, option: Option) -> Any:
     try:
         fitted = fit(value, option.hint)
         values = fitted if isinstance(fitted, list) else [fitted]
-        if option.limit is None or (values and all(map(option.limit.holds, values))):
+        if option.limit is None or (
+            (values or fitted == option.default) and all(map(option.limit.holds, values))
+        ):
             return fitted
     except Refused:
         pass
@@ -275,6 +313,8 @@ def shown(value: Any) -> str:
         return "empty"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"a whole number above 10^{len(str(abs(value))) - 1} (int)"
     if isinstance(value, int | float):
         digits = str(value) if abs(value) < 10**20 or not math.isfinite(value) else f"{value:.3e}"
         return f"{digits} ({type(value).__name__})"
@@ -284,7 +324,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"a list of {len(value)}"
 
 
-def explained(name: str, doc: str) -> str:
+def _explained(name: str, doc: str) -> str:
     """A parameter's entry under ``Args:`` of a Google-style docstring, on one line."""
     entry = re.search(rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*(?:\n {{6,}}\S.*)*)", doc, re.MULTILINE)
     return " ".join(entry[1].split()) if entry else ""

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import os
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from lib.core.errors import InputError
 
 CONFIG, LOG = "config.yaml", "log.jsonl"
 # What a run writes, results first: an overwritten run must not keep the results of the one before.
-RUN_FILES = ("results.*", "predictions.*", "*.pt", "events.out.tfevents.*", LOG, CONFIG)
+RUN_FILES = ("results.*", "predictions.*", "*.pt", "*.step", "events.out.tfevents.*", LOG, CONFIG)
 
 
 class Run:
@@ -207,7 +208,7 @@ def _lock(folder: Path) -> IO[str]:
     except OSError as fault:
         raise _unwritable(path, fault) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(lock)
     except BlockingIOError:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
@@ -224,6 +225,14 @@ def _lock(folder: Path) -> IO[str]:
     # A forked loader process would hold the lock on after a kill of the one that trains.
     os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
+
+
+def _take(lock: IO[str]) -> None:
+    for _ in range(5):  # a process that was just killed takes a moment to let go
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _close(lock: weakref.ref[IO[str]]) -> None:

@@ -20,13 +20,30 @@ class Runtime:
     device: torch.device
 
     @classmethod
-    def start(cls, gpus: str = "", log: Callable[[str], None] = print) -> Runtime:
+    def start(
+        cls,
+        gpus: str = "",
+        log: Callable[[str], None] = print,
+        *,
+        deterministic: bool = False,
+    ) -> Runtime:
         """Pick the device: ``""`` the first GPU if there is one, ``cpu`` or ``-1`` the CPU, ``2``
         that GPU.
+
+        On the CPU the same seed gives the same bits on one machine, whatever the number of loader
+        processes; the number of threads may change the order of a sum. A GPU adds some gradients in
+        the order in which they arrive, unless ``deterministic``: then only algorithms of a fixed
+        order are used, and an operation that has none raises. Other devices and other releases of
+        Torch round differently either way.
 
         Raises:
             InputError: a GPU that this machine does not have.
         """
+        if deterministic:
+            # Read by cuBLAS when it starts; without it matrix products are not reproducible.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
         if gpus in CPU_NAMES:
             return cls(torch.device("cpu"))
         if not gpus and not torch.cuda.is_available():

@@ -25,6 +25,7 @@ class Unparsable(Refused):
 
 
 def read_text(path: Path) -> str:
+    """A whole file of UTF-8 text; refuses what cannot be one or is far too long."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -42,10 +43,13 @@ def read_text(path: Path) -> str:
         raise Unparsable(line, f"is not UTF-8 text (byte 0x{found:02x})") from None
 
 
-def compose(text: str) -> yaml.Node:
-    """The node tree of a YAML text: values with their places, nothing constructed."""
+def compose(text: str) -> yaml.Node | None:
+    """The node tree of a YAML text: values with their places, nothing constructed.
+
+    None if there is nothing in it. Refuses what is not YAML.
+    """
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         why = " ".join(filter(None, [fault.context, fault.problem]))
@@ -54,14 +58,9 @@ def compose(text: str) -> yaml.Node:
         line = text[: fault.position].count("\n") + 1
         raise Unparsable(line, "not valid YAML: a character that cannot be printed") from None
     except (ValueError, OverflowError):  # an escape or a version number that is no number
-        raise Refused(
-            "is not valid YAML: a number in an escape or directive is too large"
-        ) from None
+        raise Refused("is not valid YAML: a number in an escape is too large") from None
     except RecursionError:
         raise Refused("is nested too deeply for an experiment") from None
-    if root is None:
-        raise Refused("is empty; expected at least DATASET.NAME and MODEL.NAME, or a BASE")
-    return root
 
 
 def value_of(node: yaml.Node, budget: list[int], depth: int = 0) -> Any:
@@ -142,10 +141,15 @@ def dump(value: Any) -> str:
 
 def node_of(word: str, *, text: bool) -> yaml.ScalarNode:
     """The node of a single word from elsewhere: as ``text``, or what YAML would take it for."""
-    tag = (
-        "tag:yaml.org,2002:str"
-        if text
-        else _Loader("").resolve(yaml.ScalarNode, word, (True, False))
-    )
-    mark = yaml.Mark("", 0, 0, 0, "", 0)
-    return yaml.ScalarNode(tag, word, mark, mark)
+    tag = _TEXT if text else _Loader("").resolve(yaml.ScalarNode, word, (True, False))
+    return yaml.ScalarNode(tag, word, _NOWHERE, _NOWHERE)
+
+
+def mapping_of(word: str, node: yaml.Node) -> yaml.MappingNode:
+    """``{word: node}``."""
+    pairs = [(node_of(word, text=True), node)]
+    return yaml.MappingNode("tag:yaml.org,2002:map", pairs, _NOWHERE, _NOWHERE)
+
+
+_TEXT = "tag:yaml.org,2002:str"
+_NOWHERE = yaml.Mark("", 0, 0, 0, "", 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +26,8 @@ from lib.datasets.catalog import (
 )
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
-from lib.datasets.synthetic import WorldOptions, ensure_world
-from lib.datasets.vocabulary import Vocabulary, read_word_vectors, tokenise
+from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
+from lib.datasets.vocabulary import Vocabulary, WordVectors, read_word_vectors, tokenise
 
 if TYPE_CHECKING:
     from lib.models.interface import DataDims
@@ -36,6 +38,8 @@ __all__ = [
     "LoadedCorpus",
     "VideoFrames",
     "build_loader",
+    "corpus_folder",
+    "find_vectors",
     "epoch_order",
     "load_corpus",
 ]
@@ -53,15 +57,15 @@ class LoadedCorpus:
     vocabulary: Vocabulary
     cleaning: Mapping[str, Cleaning]  # per annotation file read
     notes: tuple[str, ...]
+    training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
 
     def lines(self) -> list[str]:
         """Everything to log."""
-        return [line for report in self.cleaning.values() for line in report.lines()] + [
-            *self.notes
-        ]
+        reports = [line for report in self.cleaning.values() for line in report.lines()]
+        return reports + list(self.notes)
 
 
 def load_corpus(
@@ -120,9 +124,7 @@ def load_corpus(
     if num_frames % num_clips:
         raise InputError(f"NUM_CLIPS {num_clips} does not divide NUM_FRAMES {num_frames}.")
     data_dir = Path(data_dir)
-    folder = data_dir / (directory or corpus.folder)
-    if name == "synthetic":
-        folder = _synthetic_folder(folder, synthetic or {})
+    folder = corpus_folder(name, data_dir, directory, synthetic)
     order = corpus.order if order == "auto" else order
 
     paragraphs, cleaning = _read_splits(
@@ -135,36 +137,33 @@ def load_corpus(
     )
     longest = max(len(p.sentences) for group in paragraphs.values() for p in group)
     notes = [*corpus.notes, *_shared_videos(paragraphs)]
-    words = {
+    words = Counter(
         word
         for group in paragraphs.values()
         for paragraph in group
         for sentence in paragraph.sentences
         for word in tokenise(sentence)
-    }
+    )
     if "val" not in paragraphs:
         notes += _hold_out(paragraphs, val_fraction, seed, needed="val" in splits)
     for split, limit in (limits or {}).items():
-        if limit and split in paragraphs and limit < len(paragraphs[split]):
-            notes.append(f"{split}: {limit:,} of {len(paragraphs[split]):,} paragraphs (limit)")
-            chosen = np.sort(
-                np.random.default_rng([seed, 1]).permutation(len(paragraphs[split]))[:limit]
-            )
-            paragraphs[split] = [paragraphs[split][i] for i in chosen]
+        if limit and limit < len(paragraphs.get(split, ())):
+            count = len(paragraphs[split])
+            notes.append(f"{split}: {limit:,} of {count:,} paragraphs (LIMIT_{split.upper()})")
+            chosen = np.random.default_rng([seed, 1]).permutation(count)[:limit]
+            paragraphs[split] = [paragraphs[split][i] for i in sorted(chosen)]
     if "train" in splits and max_sentences:
         cut = sum(len(p.sentences) > max_sentences for p in paragraphs["train"])
         notes.append(f"train: {cut:,} paragraphs cut to their first {max_sentences} sentences")
 
-    vectors = read_word_vectors(_find_vectors(word_vectors, folder, data_dir))
-    known = [word for word in words if word in vectors]
-    notes.append(f"word vectors: {len(known):,} of {len(words):,} distinct words have one")
+    feature_file = FeatureFile(folder / (features or corpus.features), expected_dim=feature_dim)
+    _require_videos(feature_file, {split: paragraphs[split] for split in splits})
+    vectors = read_word_vectors(find_vectors(word_vectors, folder, data_dir))
+    notes.append(_coverage(words, vectors))
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
     vocabulary = Vocabulary(
         training_sentences, vectors.restrict(words), size=vocab_size, tagger=tagger
     )
-
-    feature_file = FeatureFile(folder / (features or corpus.features), expected_dim=feature_dim)
-    _require_videos(feature_file, {split: paragraphs[split] for split in splits})
     datasets = {
         split: DenseParagraphs(
             paragraphs[split],
@@ -187,7 +186,21 @@ def load_corpus(
         num_clips=num_clips,
         max_sentences=longest,
     )
-    return LoadedCorpus(name, folder, order, datasets, dims, vocabulary, cleaning, tuple(notes))
+    fractions = np.concatenate([p.moments / p.duration for p in paragraphs["train"]])
+    return LoadedCorpus(
+        name, folder, order, datasets, dims, vocabulary, cleaning, tuple(notes), fractions
+    )
+
+
+def corpus_folder(
+    name: str,
+    data_dir: Path | str,
+    directory: str = "",
+    synthetic: Mapping[str, Any] | None = None,
+) -> Path:
+    """The folder of a corpus; that of the synthetic world is made when it is missing."""
+    folder = Path(data_dir) / (directory or facts(name).folder)
+    return _synthetic_folder(folder, synthetic or {}) if name == "synthetic" else folder
 
 
 def build_loader(
@@ -212,13 +225,23 @@ def build_loader(
     )
     if workers:
         options |= {"persistent_workers": True, "multiprocessing_context": start_method}
-    return DataLoader(
+    return _Loader(
         dataset,
         num_workers=workers,
-        collate_fn=collate if isinstance(dataset, DenseParagraphs) else torch.stack,
+        collate_fn=torch.stack if isinstance(dataset, VideoFrames) else collate,
         pin_memory=pin_memory,
         **options,
     )
+
+
+class _Loader(DataLoader):
+    """What was wrong with the data stays one sentence when another process found it."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
 
 
 def _read_splits(
@@ -271,7 +294,20 @@ def _hold_out(
     return [f"val: {count:,} of {len(videos):,} training videos held out (no validation file)"]
 
 
-def _find_vectors(name: str, folder: Path, data_dir: Path) -> Path:
+def _coverage(words: Counter[str], vectors: WordVectors) -> str:
+    lacking = Counter({word: count for word, count in words.items() if word not in vectors})
+    share = 100 * (1 - lacking.total() / words.total())
+    most = ", ".join(word for word, _ in lacking.most_common(5))
+    tail = f"; the most frequent without: {most}" if lacking else ""
+    return f"word vectors: {share:.2f} % of the words have one{tail}"
+
+
+def find_vectors(name: str, folder: Path, data_dir: Path) -> Path:
+    """A word-vector file: in the corpus's folder, in the data folder, or a path.
+
+    Raises:
+        InputError: it is in none of these places.
+    """
     places = [folder / name, data_dir / name, Path(name)]
     for place in places:
         if place.is_file():
@@ -292,13 +328,22 @@ def _require_videos(features: FeatureFile, groups: Mapping[str, Sequence[Paragra
 
 
 def _synthetic_folder(folder: Path, knobs: Mapping[str, Any]) -> Path:
-    """A world made by hand in the folder itself, or the world of these knobs below it."""
-    known = list(WorldOptions.__dataclass_fields__)
-    for knob in knobs:
-        if knob not in known:
-            near = difflib.get_close_matches(knob, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}."
-            raise InputError(f"the synthetic world has no knob {knob!r}{hint}")
-    if not knobs and find_annotations(facts("synthetic"), folder, "train"):
-        return folder
-    return ensure_world(folder, WorldOptions(**knobs))
+    """A world that was written into the folder itself, or the world of these knobs below it."""
+    known = [knob.name for knob in dataclasses.fields(WorldOptions)]
+    for name in knobs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            raise InputError(f"the synthetic world has no knob {name!r}; {hint}")
+    options = WorldOptions(**knobs)
+    made = read_manifest(folder)
+    if made is None:
+        return ensure_world(folder, options)
+    for knob in dataclasses.fields(options):
+        wanted = getattr(options, knob.name)
+        if wanted not in (knob.default, made.get(knob.name)):
+            raise InputError(
+                f"{folder}: this world was made with {knob.name} {made.get(knob.name)}, "
+                f"not {wanted}; leave the knob out, or choose another folder."
+            )
+    return folder

@@ -68,7 +68,7 @@ class Cleaning:
 
 
 @dataclass
-class _Record:
+class Record:
     """Sentences of one video as they stand in the file, in seconds."""
 
     paragraph_id: str
@@ -106,7 +106,7 @@ def read_paragraphs(
     cleaning = Cleaning(path)
     paragraphs: list[Paragraph] = []
     used: Counter[str] = Counter()
-    for record in _read(path):
+    for record in read_records(path):
         kept = _clean(record, path, cleaning, bad_moments, empty_sentences)
         for part in _cut(kept) if cut_descriptions else [kept]:
             if not part.sentences:
@@ -114,9 +114,7 @@ def read_paragraphs(
                 continue
             if len(part.sentences) < min_sentences:
                 what = f"paragraphs under {min_sentences} sentences dropped"
-                cleaning.note(what, part.video_id)
-                cleaning.counts["sentences dropped with them"] += len(part.sentences)
-                cleaning.examples["sentences dropped with them"] = ["see above"]
+                cleaning.note(what, f"{part.video_id}: {part.sentences[0]!r}")
                 continue
             used[part.paragraph_id] += 1
             number = used[part.paragraph_id]
@@ -131,10 +129,10 @@ def read_paragraphs(
 
 
 def _clean(
-    record: _Record, path: Path, cleaning: Cleaning, bad_moments: str, empty_sentences: str
-) -> _Record:
+    record: Record, path: Path, cleaning: Cleaning, bad_moments: str, empty_sentences: str
+) -> Record:
     """Clip and drop; the numbering in messages is the file's, from 1."""
-    kept = _Record(record.paragraph_id, record.video_id, record.duration, [], [])
+    kept = Record(record.paragraph_id, record.video_id, record.duration, [], [])
     pairs = zip(record.moments, record.sentences, strict=True)
     for number, ((start, end), sentence) in enumerate(pairs, start=1):
         cleaning.sentences_read += 1
@@ -165,12 +163,12 @@ def _clean(
     return kept
 
 
-def _cut(record: _Record) -> Iterator[_Record]:
+def _cut(record: Record) -> Iterator[Record]:
     """One record per description: a new one begins where a start goes back."""
     starts = [start for start, _ in record.moments]
     cuts = [0] + [i for i in range(1, len(starts)) if starts[i] < starts[i - 1]] + [len(starts)]
     for begin, end in zip(cuts, cuts[1:], strict=False):
-        yield _Record(
+        yield Record(
             record.paragraph_id,
             record.video_id,
             record.duration,
@@ -179,7 +177,7 @@ def _cut(record: _Record) -> Iterator[_Record]:
         )
 
 
-def _paragraph(record: _Record, name: str, order: str, cleaning: Cleaning) -> Paragraph:
+def _paragraph(record: Record, name: str, order: str, cleaning: Cleaning) -> Paragraph:
     places = range(len(record.sentences))
     if order == "time":
         places_sorted = sorted(places, key=record.moments.__getitem__)
@@ -197,8 +195,12 @@ def _paragraph(record: _Record, name: str, order: str, cleaning: Cleaning) -> Pa
     )
 
 
-def _read(path: Path) -> Iterable[_Record]:
-    """Records of a file in whichever layout it has."""
+def read_records(path: Path) -> Iterable[Record]:
+    """Records of a file in whichever layout it has, as they stand there.
+
+    Raises:
+        InputError: the file is missing, malformed, or of another layout.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -231,11 +233,15 @@ def _parse_json(text: str, path: Path) -> Any:
         raise InputError(
             f"{path}: is not valid JSON (line {error.lineno}: {error.msg}); is it complete?"
         ) from None
+    except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+        raise InputError(
+            f"{path}: is JSON nested too deeply or with numbers too long for annotations."
+        ) from None
 
 
-def _from_rows(rows: list[Any], path: Path) -> Iterator[_Record]:
+def _from_rows(rows: list[Any], path: Path) -> Iterator[Record]:
     """CPL: consecutive rows of one video are a paragraph."""
-    record: _Record | None = None
+    record: Record | None = None
     for number, row in enumerate(rows, start=1):
         if not (isinstance(row, list) and len(row) == 4 and isinstance(row[0], str)):
             raise InputError(
@@ -249,7 +255,7 @@ def _from_rows(rows: list[Any], path: Path) -> Iterator[_Record]:
         if record is None or record.paragraph_id != row[0]:
             if record is not None:
                 yield record
-            record = _Record(row[0], _video_of(row[0]), duration, [], [])
+            record = Record(row[0], _video_of(row[0]), duration, [], [])
         elif record.duration != duration:
             raise InputError(
                 f"{path}: {place} has the duration {duration:g}, the row before {record.duration:g}"
@@ -260,7 +266,7 @@ def _from_rows(rows: list[Any], path: Path) -> Iterator[_Record]:
         yield record
 
 
-def _from_dict(data: dict[str, Any], path: Path) -> Iterator[_Record]:
+def _from_dict(data: dict[str, Any], path: Path) -> Iterator[Record]:
     """2D-TAN: an object of videos, in seconds or (with fps and num_frames) in frames."""
     for video, entry in data.items():
         if not isinstance(entry, dict):
@@ -295,16 +301,16 @@ def _from_dict(data: dict[str, Any], path: Path) -> Iterator[_Record]:
             _sentence(sentence, path, place)
             for sentence, place in zip(sentences, places, strict=True)
         ]
-        yield _Record(video, _video_of(video), duration, moments, texts)
+        yield Record(video, _video_of(video), duration, moments, texts)
 
 
-def _from_charades(text: str, path: Path) -> Iterator[_Record]:
+def _from_charades(text: str, path: Path) -> Iterator[Record]:
     """Charades-STA: lines of ``video start end##sentence``, durations in Charades_v1_*.csv.
 
     A video's lines need not be neighbours; its paragraph stands where its first line does.
     """
     durations_path, durations = _charades_durations(path)
-    records: dict[str, _Record] = {}
+    records: dict[str, Record] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -320,7 +326,7 @@ def _from_charades(text: str, path: Path) -> Iterator[_Record]:
             )
         if video not in durations:
             raise InputError(f"{durations_path}: has no row for {video} ({path} line {number}).")
-        record = records.setdefault(video, _Record(video, video, durations[video], [], []))
+        record = records.setdefault(video, Record(video, video, durations[video], [], []))
         record.moments.append(_moment([start, end], path, f"{video} (line {number})"))
         record.sentences.append(sentence)
     yield from records.values()
@@ -331,17 +337,22 @@ def _charades_durations(path: Path) -> tuple[Path, dict[str, float]]:
     csv_path = path.with_name(f"Charades_v1_{split}.csv")
     if not csv_path.is_file():
         raise InputError(f"{csv_path}: is missing; it holds the durations for {path.name}.")
-    with csv_path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not {"id", "length"} <= set(rows.fieldnames or ()):
-            raise InputError(f"{csv_path}: the columns are {rows.fieldnames}, without id, length.")
-        durations = {}
-        for row in rows:
-            try:
-                length = float(row["length"])
-            except (TypeError, ValueError):
-                length = math.nan
-            durations[row["id"]] = _duration(length, csv_path, row["id"])
+    durations: dict[str, float] = {}
+    try:
+        with csv_path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"id", "length"} <= set(rows.fieldnames or ()):
+                raise InputError(
+                    f"{csv_path}: the columns are {_short(rows.fieldnames)}, without id, length."
+                )
+            for row in rows:
+                try:
+                    length = float(row["length"])
+                except (TypeError, ValueError):
+                    length = math.nan
+                durations[row["id"]] = _duration(length, csv_path, _short(row["id"]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{csv_path}: is not a readable CSV file ({error}).") from None
     return csv_path, durations
 
 
@@ -351,7 +362,8 @@ def _video_of(key: str) -> str:
 
 
 def _number(value: Any, path: Path, place: str, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # Compared and not converted: an int may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         raise InputError(f"{path}: {place}: {what} is {_short(value)}; expected a finite number.")
     return float(value)
 

@@ -33,6 +33,7 @@ class Sample:
     video_index: int
     video_id: str
     paragraph_id: str
+    sentences: tuple[str, ...] = ()  # as written, for text encoders with a tokeniser of their own
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,22 @@ class Batch:
     word_counts: Int[Tensor, " M"]  # words of each real sentence; stays on the CPU (LSTM packing)
     video_ids: tuple[str, ...]
     paragraph_ids: tuple[str, ...]
+    sentences: tuple[str, ...] = ()  # the M real ones as written; empty where samples have none
 
     @property
     def owner(self) -> Int[Tensor, " M"]:
         """Which paragraph of the batch each real sentence belongs to."""
         return self.flat_index // self.sentence_mask.shape[1]
+
+    @property
+    def place(self) -> Int[Tensor, " M"]:
+        """Each real sentence's place in its paragraph, from 0."""
+        return self.flat_index % self.sentence_mask.shape[1]
+
+    @property
+    def sentence_counts(self) -> Int[Tensor, " B"]:
+        """How many sentences each paragraph has."""
+        return self.sentence_mask.sum(dim=1)
 
     @property
     def same_video(self) -> Bool[Tensor, "B B"]:
@@ -130,4 +142,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         word_counts=torch.tensor([count for row in counts for count in row]),
         video_ids=tuple(sample.video_id for sample in samples),
         paragraph_ids=tuple(sample.paragraph_id for sample in samples),
+        sentences=tuple(text for sample in samples for text in sample.sentences),
     )

@@ -86,7 +86,7 @@ class VideoFrames(Dataset[Tensor]):
 def _shared_room() -> float:
     """Free bytes of shared memory; a container may have very little, and overrunning it kills."""
     try:
-        return shutil.disk_usage("/dev/shm").free
+        return float(shutil.disk_usage("/dev/shm").free)
     except OSError:
         return math.inf  # no such mount: the system keeps shared memory elsewhere
 
@@ -157,6 +157,7 @@ class DenseParagraphs(Dataset[Sample]):
             video_index=video_index,
             video_id=paragraph.video_id,
             paragraph_id=paragraph.paragraph_id,
+            sentences=tuple(paragraph.sentences[kept]),
         )
 
 

@@ -13,6 +13,10 @@ from jaxtyping import Float
 
 from lib.core.errors import InputError
 
+# What h5py raises where a file is damaged, or asks for more memory than there is.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
+_MOST_VALUES = 2**28  # of a video: a day of one row a second, 3,000 wide
+
 
 class FeatureFile:
     """Features of a corpus: one (n, C) dataset per video.
@@ -40,7 +44,7 @@ class FeatureFile:
             InputError: no such file or video, wrong rank, width or type, no rows, or NaN.
         """
         try:
-            node = self._find(video_id)
+            node = self.dataset(video_id)
             if node is None:
                 raise InputError(f"{self.path}: has no features of the video {video_id}.")
             shape, kind = node.shape, node.dtype.kind
@@ -55,9 +59,8 @@ class FeatureFile:
                 )
             if shape[0] == 0:
                 raise InputError(f"{self.path}: {video_id} has no rows.")
-            with np.errstate(over="ignore"):  # to infinity, which is refused below
-                rows = np.asarray(node[()], dtype=np.float32)
-        except OSError as error:
+            rows = self.values(node)
+        except _DAMAGE as error:
             raise InputError(
                 f"{self.path}: {video_id} cannot be read; is the file complete? ({error})"
             ) from None
@@ -69,21 +72,53 @@ class FeatureFile:
             )
         return rows
 
+    def values(self, node: h5py.Dataset) -> Float[np.ndarray, "n C"]:
+        """A dataset as float32; numbers too large for it become infinite.
+
+        Raises:
+            InputError: a size that no video has; a damaged header can ask for any.
+            OSError: the file is damaged there.
+        """
+        if node.size > _MOST_VALUES:
+            raise InputError(
+                f"{self.path}: {node.name} has the shape {node.shape}; expected at most "
+                f"{_MOST_VALUES:,} numbers."
+            )
+        with np.errstate(over="ignore"):
+            return np.asarray(node[()], dtype=np.float32)
+
     def width(self, video_id: str) -> int:
         """C, as this video has it."""
         return self.read(video_id).shape[1]
 
+    def keys(self) -> list[str]:
+        """The names at the top of the file, sorted; videos, and whatever else is there."""
+        try:
+            return sorted(self._open())
+        except _DAMAGE as error:
+            raise InputError(
+                f"{self.path}: is damaged; its names cannot be read ({error})"
+            ) from None
+
     def missing(self, video_ids: Iterable[str]) -> list[str]:
         """The videos that the file does not have."""
-        return [video_id for video_id in video_ids if self._find(video_id) is None]
+        return [video_id for video_id in video_ids if self.dataset(video_id) is None]
 
-    def _find(self, video_id: str) -> h5py.Dataset | None:
-        file = self._open()
+    def dataset(self, video_id: str) -> h5py.Dataset | None:
+        """Where this video's rows are stored, under whichever of its names; None = nowhere."""
+        try:
+            return self._look_up(self._open(), video_id)
+        except _DAMAGE as error:
+            raise InputError(
+                f"{self.path}: {video_id} cannot be looked up; is the file complete? ({error})"
+            ) from None
+
+    def _look_up(self, file: h5py.File, video_id: str) -> h5py.Dataset | None:
         bare = video_id.removesuffix(".avi")
         short = bare.removeprefix("v_")
         names = (video_id, bare, f"{bare}.avi", f"v_{bare}", short, f"v_{bare}.avi", f"{short}.avi")
         for name in names:
-            node = file.get(name)
+            node = file.get(name) if name in file else None
             if isinstance(node, h5py.Group):
                 node = node["c3d_features"] if "c3d_features" in node else _only(node)
             if isinstance(node, h5py.Dataset):

@@ -105,7 +105,7 @@ _MANNERS = _words("slowly quickly carefully happily quietly gently calmly proudl
 _CONNECTIVES = ("then", "next", "after that", "later", "in the end", "meanwhile", "soon")
 
 
-def _knob(default: Any, text: str, *, low: float, high: float = math.inf) -> Any:
+def _knob(default: Any, text: str, *, low: int | float, high: int | float = math.inf) -> Any:
     """A field of an options class with its meaning and its range, both ends allowed."""
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
@@ -122,7 +122,7 @@ class WorldOptions:
     lexicon: float = _knob(1.0, "share of the 266 content words in use", low=0.3, high=1)
     signal: float = _knob(1.0, "length of a moment's signal; one row's noise has 1", low=0)
     distractors: float = _knob(1.0, "events of a video that no sentence tells, mean", low=0, high=9)
-    overlap: float = _knob(0.15, "chance that a moment begins inside the last one", low=0, high=1)
+    overlap: float = _knob(0.15, "chance that a moment begins in the previous one", low=0, high=1)
     disorder: float = _knob(0.1, "chance that two neighbouring sentences swap", low=0, high=1)
     rows_per_second: float = _knob(2.0, "feature rows per second", low=0.1, high=100)
     feature_dim: int = _knob(64, "feature width", low=4)
@@ -158,11 +158,8 @@ class FeatureOptions:
 def _check(options: WorldOptions | FeatureOptions) -> None:
     """Types and ranges; a whole number is a fine float."""
     for knob in dataclasses.fields(options):
-        value, low, high = (
-            getattr(options, knob.name),
-            knob.metadata["low"],
-            knob.metadata["high"],
-        )
+        value = getattr(options, knob.name)
+        low, high = knob.metadata["low"], knob.metadata["high"]
         kinds = (int,) if knob.type == "int" else (int, float)
         if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
             limits = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
@@ -174,7 +171,8 @@ def _check(options: WorldOptions | FeatureOptions) -> None:
 
 def ensure_world(folder: Path, options: WorldOptions) -> Path:
     """The folder of these knobs below ``folder``, written unless it is there."""
-    text = json.dumps([_FORMAT, dataclasses.asdict(options)], sort_keys=True)
+    knobs = {name: float(value) for name, value in dataclasses.asdict(options).items()}
+    text = json.dumps([_FORMAT, knobs], sort_keys=True)
     target = Path(folder) / f"world-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     if not (target / "manifest.json").is_file():
         write_world(target, options)
@@ -250,22 +248,23 @@ class _Grammar:
             _Theme(share(theme.actions), share(theme.objects), share(theme.attributes))
             for theme in _THEMES
         )
-        groups = [share(group) for group in (_ACTORS, _LOOKS, _PLACES, _MANNERS)]
-        listed = [group for theme in themes for group in dataclasses.astuple(theme)] + groups
+        people = share(_ACTORS), share(_LOOKS)
+        listed = [group for theme in themes for group in dataclasses.astuple(theme)]
+        listed += [*people, share(_PLACES)]
         words = [word for group in listed for word in group]
         appearance = {
             word: _unit(_generator(options.seed, "appearance", word), options.feature_dim)
             for word in words
         }
-        return cls(themes, *groups, appearance=appearance, seed=options.seed)
+        return cls(themes, *people, share(_PLACES), share(_MANNERS), appearance, options.seed)
 
     def event(
         self, random: np.random.Generator, actors: Sequence[tuple[str, str]], *, unseen: bool
     ) -> _Event:
         """A random event whose (person, action, object) is, or is not, kept out of training."""
         while True:
-            theme = self.themes[random.integers(len(self.themes))]
-            actor = actors[random.integers(len(actors))]
+            theme = self.themes[int(random.integers(len(self.themes)))]
+            actor = actors[int(random.integers(len(actors)))]
             action, object_ = _pick(random, theme.actions), _pick(random, theme.objects)
             if (_fold(self.seed, actor[1], action, object_) == 0) == unseen:
                 return _Event(actor, action, (_pick(random, theme.attributes), object_))
@@ -510,7 +509,7 @@ def _simulate_video(
     for _ in range(random.poisson(options.distractors)):
         start, length = random.uniform(0, 0.9), random.uniform(0.03, 0.3)
         inside = (times >= start) & (times < start + length)
-        signal[inside] += look(sentences[random.integers(len(sentences))])
+        signal[inside] += look(_pick(random, sentences))
     for paragraph in group:
         for sentence, (start, end) in zip(paragraph.sentences, paragraph.moments, strict=True):
             inside = (times >= start / duration) & (times < end / duration)
@@ -563,6 +562,14 @@ def write_manifest(folder: Path, kind: str, options: Any, **more: Any) -> None:
     """``manifest.json``: what made the folder."""
     record = {"format": _FORMAT, "kind": kind, "options": dataclasses.asdict(options), **more}
     _write_json(folder / "manifest.json", record)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The knobs a folder was made with, or None where nothing says so."""
+    try:
+        return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["options"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import re
+import shutil
+import sys
 import tempfile
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -136,19 +138,14 @@ def read_word_vectors(path: Path) -> WordVectors:
     return WordVectors(list(first), matrix[torch.tensor(list(first.values()), dtype=torch.int64)])
 
 
+_NUMPY_CORES = ("numpy.core", "numpy._core")  # before and since numpy 2
 _ALLOWED_GLOBALS = {
     ("collections", "Counter"),
-    ("collections", "OrderedDict"),
     ("_codecs", "encode"),  # how protocol 2 writes the bytes of an array
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct",)
-    ),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar",)),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    *((f"{core}.multiarray", name) for core in _NUMPY_CORES for name in ("_reconstruct", "scalar")),
+    *((f"{core}.numeric", "_frombuffer") for core in _NUMPY_CORES),
 }
 
 
@@ -158,14 +155,11 @@ class _VectorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED_GLOBALS:
             raise _Forbidden(f"{module}.{name}")
-        # The core of numpy moved in 2.0: files of either age must open under either.
-        for place in (
-            module,
-            module.replace("._core.", ".core."),
-            module.replace(".core.", "._core."),
-        ):
-            with contextlib.suppress(ImportError, AttributeError), warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
+        # Files of either numpy must open under the other.
+        inner = module.removeprefix("numpy.core").removeprefix("numpy._core")
+        places = [core + inner for core in _NUMPY_CORES] if inner != module else [module]
+        for place in reversed(places):
+            with contextlib.suppress(ImportError, AttributeError):
                 return super().find_class(place, name)
         raise _Forbidden(f"{module}.{name}")
 
@@ -208,9 +202,9 @@ def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
     for word, vector in vectors.items():
         try:
             row = np.asarray(vector, dtype=np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             row = np.zeros((0, 0), dtype=np.float32)
-        width = width or row.shape[-1]
+        width = width or (len(row) if row.ndim == 1 else 0)
         if not isinstance(word, str) or row.ndim != 1 or len(row) != width or width == 0:
             raise InputError(
                 f"{path}: {word!r} -> {type(vector).__name__} of shape {np.shape(row)}; "
@@ -222,14 +216,17 @@ def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
     return list(vectors), torch.from_numpy(np.stack(rows))
 
 
-def _from_text(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
-    """Through torchtext, which keeps a binary copy: large files then load in a second.
+_COPY_FROM = 200 * 2**20  # bytes of text from which a binary copy is worth its place
 
-    The copy goes to a folder beside the file whose name holds the file's size and age, so that a
-    newer file is never shadowed, and appears there at once and whole. Nothing is downloaded.
+
+def _from_text(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
+    """Through torchtext, which makes a binary copy; that of a large file is kept beside it.
+
+    The copy's folder is named after the file's size and age, so that a newer file is never
+    shadowed, and it appears there whole. Nothing is downloaded.
     """
     _check_text(path)
-    from torchtext.vocab import Vectors  # late: only needed here, and slow to import
+    from torchtext.vocab import Vectors  # late: only needed here
 
     stat = path.stat()
     cache = path.with_name(f".{path.name}.cache") / f"{stat.st_size}-{stat.st_mtime_ns}"
@@ -238,17 +235,21 @@ def _from_text(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
         with contextlib.suppress(Exception):  # a damaged copy is made again
             loaded = Vectors(str(path), cache=str(cache))
             return list(loaded.itos), loaded.vectors
-        copy.unlink()
+    # torchtext's progress bar is for people only.
+    silence = contextlib.redirect_stderr(io.StringIO())
+    quiet = contextlib.nullcontext() if sys.stderr.isatty() else silence
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            loaded = Vectors(str(path), cache=scratch)
+            with quiet:
+                loaded = Vectors(str(path), cache=scratch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{path}: is not a GloVe or word2vec text file ({error}).") from None
-        with contextlib.suppress(OSError):  # no room or not ours to write: do without the copy
-            cache.mkdir(parents=True, exist_ok=True)
-            part = cache / f"{copy.name}.{os.getpid()}"
-            part.write_bytes((Path(scratch) / copy.name).read_bytes())
-            part.replace(copy)
+        if stat.st_size >= _COPY_FROM:
+            with contextlib.suppress(OSError):  # no room, or not ours to write: do without
+                cache.mkdir(parents=True, exist_ok=True)
+                part = cache / f"{copy.name}.{os.getpid()}"
+                shutil.copyfile(Path(scratch) / copy.name, part)
+                part.replace(copy)
     return list(loaded.itos), loaded.vectors
 
 
@@ -261,8 +262,8 @@ def _check_text(path: Path) -> None:
         if len(fields[0]) == 2:
             fields = fields[1:]
         for row in fields:
-            if len(row) < 3:
-                raise ValueError(f"{len(row)} fields")
+            if len(row) < 4:  # torchtext takes shorter ones for headers
+                raise ValueError(f"a line of {len(row)} fields")
             [float(value) for value in row[1:]]
         if not fields:
             raise ValueError("no vectors")

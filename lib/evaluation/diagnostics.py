@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from lib.evaluation.records import Ranking, Truth
 
+_FEW = 20
+
 
 def span_diagnostics(truth: Truth, spans: NDArray[np.float64]) -> dict[str, Any]:
     """How varied the best-ranked spans are.
@@ -75,11 +77,17 @@ def warnings(
     retrieval: dict[str, Any],
     *,
     paragraphs: int,
+    sentences: int,
     mean_iou: float | None = None,
     floor: float | None = None,
 ) -> list[str]:
-    """Sentences for whoever reads the numbers; empty when nothing looks wrong."""
+    """Sentences for whoever reads the numbers; empty when nothing looks wrong.
+
+    Sameness among fewer than twenty is no sign of anything, and is not told.
+    """
     found = []
+    if sentences < _FEW:
+        spans = {}
     if spans.get("most_common_share", 0) > 50:
         start, end = spans["most_common_span"]
         found.append(
@@ -105,7 +113,7 @@ def warnings(
         found.append(
             f"{retrieval['all_tied']:.1f} % of the paragraphs give every video the same score"
         )
-    elif paragraphs >= 20 and retrieval.get("most_common_first", 0) > 25:
+    elif paragraphs >= _FEW and retrieval.get("most_common_first", 0) > 25:
         found.append(
             f"{retrieval['most_common_first']:.1f} % of the paragraphs rank one and the same video "
             "first: retrieval has collapsed or has a hub"

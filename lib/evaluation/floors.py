@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,67 +39,75 @@ def fixed_list(
     moments: NDArray[np.float64],
     *,
     size: int = 10,
-    iou: Sequence[float] = (0.5,),
+    iou: float = 0.5,
     max_iou: float = 0.5,
     grid: int = 32,
 ) -> NDArray[np.float64]:
     """(size, 2) spans, the same for every sentence, that pass for as many moments as possible.
 
-    Greedy: each step adds the span of a grid that raises most the share of moments passed by any
-    span so far, summed over the thresholds, among spans that overlap none chosen by more than
-    ``max_iou`` (they would not survive suppression together).
+    Greedy: each step adds the span of a grid of clips that raises most the share of moments that
+    some span so far overlaps by more than ``iou``, among spans that overlap none chosen by more
+    than ``max_iou``, which would not survive suppression together.
 
     Args:
         moments: (M, 2) **training** moments as fractions of their video.
     """
     starts, ends = np.triu_indices(grid)
     cells = np.stack([starts, ends + 1], axis=-1) / grid
-    own = overlap(cells[:, None], moments)  # (C, M)
-    passed = np.stack([passes(own, threshold, strict=True) for threshold in iou])
-    covered = np.zeros((len(iou), len(moments)), np.bool_)
+    passed = np.stack([passes(overlap(cell, moments), iou, strict=True) for cell in cells])
+    open_moments = np.ones(len(moments), np.bool_)
     allowed = np.ones(len(cells), np.bool_)
     chosen: list[int] = []
-    for _ in range(size):  # order is the point: each step sees what is covered
-        gain = (passed & ~covered[:, None]).sum(axis=(0, 2))
+    while len(chosen) < size and allowed.any():  # order is the point: a step sees what is covered
+        gain = (passed & open_moments).sum(axis=1)
         best = int(np.where(allowed, gain, -1).argmax())
-        if not allowed[best]:
-            break
         chosen.append(best)
-        covered |= passed[:, best]
+        open_moments &= ~passed[best]
         allowed &= ~passes(overlap(cells, cells[best]), max_iou, strict=True)
         allowed[best] = False
     return cells[chosen]
 
 
-def cells_that_pass(
-    truth: Truth,
-    cells: NDArray[np.float64],
-    thresholds: Sequence[float],
-    *,
-    strict: bool,
-    chunk: int = 2048,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How many cells of a grid pass, (thresholds, M), and the best cell's overlap, (M,)."""
-    counts = np.zeros((len(thresholds), len(truth.sentences)), np.int64)
-    best = np.zeros(len(truth.sentences))
-    moments = truth.fractions
-    for low in range(0, len(best), chunk):
+@dataclass(frozen=True)
+class GridFit:
+    """How a grid of C cells fits the moments, whatever a model makes of it."""
+
+    cells: int
+    best: NDArray[np.float64]  # (M,) overlap of the best cell
+    mean: NDArray[np.float64]  # (M,) overlap of a random cell
+    counts: dict[tuple[float, bool], NDArray[np.int64]]  # (threshold, strict) -> (M,) cells passing
+    weights: dict[float, NDArray[np.float64]]  # threshold -> (M, 2) discounted hit: mean and best
+
+    def chance(
+        self, threshold: float, n: int, *, strict: bool, videos: int = 1
+    ) -> NDArray[np.float64]:
+        """(M,) probability that one of n different random cells passes, with the cells of this many
+        videos to draw from, of which one is right. No suppression between the draws."""
+        total = self.cells * videos
+        return 1.0 - miss_probability(
+            np.asarray(total), self.counts[threshold, strict], min(n, total)
+        )
+
+
+def grid_fit(
+    truth: Truth, cells: NDArray[np.float64], thresholds: Sequence[float], *, chunk: int = 2048
+) -> GridFit:
+    """Compare every cell (C, 2), fractions of a video, with every moment."""
+    M, moments = len(truth.sentences), truth.fractions
+    best, mean = np.zeros(M), np.zeros(M)
+    counts = {(m, strict): np.zeros(M, np.int64) for m in thresholds for strict in (True, False)}
+    weights = {m: np.zeros((M, 2)) for m in thresholds}
+    for low in range(0, M, chunk):
         rows = slice(low, low + chunk)
         own = overlap(cells, moments[rows, None])
-        best[rows] = own.max(axis=1)
-        for t, threshold in enumerate(thresholds):
-            counts[t, rows] = passes(own, threshold, strict=strict).sum(axis=1)
-    return counts, best
-
-
-def chance_of_cells(
-    counts: NDArray[np.int64], total: int, n: int, *, videos: int = 1
-) -> NDArray[np.float64]:
-    """(M,) probability that n different random cells of ``videos`` grids hold one that passes.
-
-    No suppression between the draws.
-    """
-    return 1.0 - miss_probability(np.asarray(total * videos), counts, min(n, total * videos))
+        best[rows], mean[rows] = own.max(axis=1), own.mean(axis=1)
+        kept = (1.0 - np.abs(cells - moments[rows, None])).clip(min=0).prod(axis=-1)
+        for m in thresholds:
+            for strict in (True, False):
+                counts[m, strict][rows] = passes(own, m, strict=strict).sum(axis=1)
+            discounted = passes(own, m, strict=True) * kept
+            weights[m][rows] = np.stack([discounted.mean(axis=1), discounted.max(axis=1)], axis=-1)
+    return GridFit(len(cells), best, mean, counts, weights)
 
 
 def chance_ranks(paragraphs: int, videos: int) -> Ranks:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.evaluation.grounding import any_passes
+from lib.evaluation.protocols import Protocol
 from lib.evaluation.records import CandidateMoments, Pairs, Truth
 from lib.evaluation.retrieval import Ranks
 from lib.evaluation.spans import miss_probability, overlap, passes, suppress
@@ -91,16 +92,9 @@ def pair_values(
         videos, spans, scores = _flat(candidates, rows, alpha, moments_per_video)
         own = _own_overlap(truth, rows, videos, spans, target[rows], annotators)
         order = _order(scores, own, ties)
-        videos, scores, own = (np.take_along_axis(x, order, 1) for x in (videos, scores, own))
+        own = np.take_along_axis(own, order, 1)
+        scores = _finished(videos, spans, scores, order, moments_per_video, before, nms_iou)
         alive = scores > -np.inf
-        if moments_per_video is not None and isinstance(candidates, Pairs):
-            alive &= _place_in_video(videos) < moments_per_video
-        if before is not None:
-            alive &= np.cumsum(alive, axis=1) <= before
-        if nms_iou is not None:
-            spans = np.take_along_axis(spans, order[..., None], 1)
-            alive = _suppress_in_videos(videos, spans, alive, nms_iou)
-        scores = np.where(alive, scores, -np.inf)
         for threshold in iou:
             hits = alive & passes(own, threshold, strict=strict)
             for number in k:
@@ -109,11 +103,48 @@ def pair_values(
     return values
 
 
+def finished_pairs(
+    candidates: CandidateMoments,
+    protocol: Protocol,
+    *,
+    alpha: float,
+    keep: int = 100,
+    chunk: int = 256,
+) -> Pairs:
+    """The list that a protocol makes of candidates, best first, for a predictions file.
+
+    Scoring the list under the same protocol gives the same numbers, up to equal scores on both
+    sides of the cut at ``keep``.
+    """
+    parts = []
+    for low in range(0, len(candidates.videos), chunk):
+        rows = slice(low, low + chunk)
+        weight = alpha if protocol.mixed else None
+        videos, spans, scores = _flat(candidates, rows, weight, protocol.moments_per_video)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        left = _finished(
+            videos,
+            spans,
+            scores,
+            order,
+            protocol.moments_per_video,
+            protocol.before,
+            protocol.nms_iou,
+        )
+        best = np.argsort(-left, axis=1, kind="stable")[:, :keep]
+        left = np.take_along_axis(left, best, 1)
+        order = np.take_along_axis(order, best, 1)
+        videos = np.where(left > -np.inf, np.take_along_axis(videos, order, 1), -1)
+        parts.append((videos, np.take_along_axis(spans, order[..., None], 1), left))
+    videos, spans, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Pairs(videos, spans, scores, made_for=(protocol.name,))
+
+
 def choose_alpha(
     truth: Truth,
     candidates: CandidateMoments,
     *,
-    alphas: Sequence[float] = (0, 1, 2, 5, 10, 20, 30, 50, 100, 200),
+    alphas: Sequence[float] = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0),
     k: int = 10,
     iou: float = 0.5,
     **rules: object,
@@ -147,6 +178,28 @@ def _flat(
         scores = moments.reshape(m, K * n)
     missing = (videos < 0) | np.isnan(spans).any(axis=-1)
     return videos, spans, np.where(missing, -np.inf, scores)
+
+
+def _finished(
+    videos: NDArray,
+    spans: NDArray,
+    scores: NDArray,
+    order: NDArray[np.int64],
+    moments_per_video: int | None,
+    before: int | None,
+    nms_iou: float | None,
+) -> NDArray[np.float64]:
+    """(m, L) scores in ``order``, -inf where a pair did not make it into the list."""
+    videos, scores = (np.take_along_axis(x, order, 1) for x in (videos, scores))
+    alive = scores > -np.inf
+    if moments_per_video is not None:
+        alive &= _place_in_video(videos) < moments_per_video
+    if before is not None:
+        alive &= np.cumsum(alive, axis=1) <= before
+    if nms_iou is not None:
+        spans = np.take_along_axis(spans, order[..., None], 1)
+        alive = _suppress_in_videos(videos, spans, alive, nms_iou)
+    return np.where(alive, scores, -np.inf)
 
 
 def _own_overlap(
@@ -200,7 +253,7 @@ def _suppress_in_videos(
 ) -> NDArray[np.bool_]:
     """Greedy suppression among the entries (m, L), best first, of one sentence and video."""
     m, L = videos.shape
-    group = (videos.astype(np.int64) + 1) + np.arange(m)[:, None] * (int(videos.max()) + 2)
+    group = (videos.astype(np.int64) + 1) + np.arange(m)[:, None] * (int(videos.max(initial=0)) + 2)
     flat = np.flatnonzero(alive)  # row by row, best first: a stable sort keeps that inside a group
     order = flat[np.argsort(group.ravel()[flat], kind="stable")]
     label = group.ravel()[order]

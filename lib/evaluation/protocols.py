@@ -6,6 +6,7 @@ another name.
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ class Protocol:
     mixed: bool = False  # pair score = alpha · video score + moment score; else the moment's alone
     annotators: int = 1  # that must agree with a hit
     discounted: bool = False
+    missing: Literal["miss", "refuse"] = "miss"  # a query without an answer
 
     @property
     def sign(self) -> str:
@@ -50,11 +52,14 @@ class Protocol:
 
     def describe(self) -> str:
         """The definition and its settings, for a terminal."""
+        indent = {"width": 96, "initial_indent": "  ", "subsequent_indent": "  "}
         lines = [
             f"{self.name}",
-            f"  {self.definition}",
+            *textwrap.wrap(self.definition, **indent),  # type: ignore[arg-type]
             f"  K counts: {self.k_counts}; counted unit: {self.unit}; comparison: {self.sign}",
         ]
+        answer = {"miss": "counts as a miss", "refuse": "is refused"}[self.missing]
+        lines.append(f"  a query that the predictions leave out {answer}")
         if self.ranked != "videos":
             budget = ", ".join(f"{self.moment_budget(k)} at K={k}" for k in (1, 5, 10, 100))
             lines.append(f"  moments a query may show: {budget}")
@@ -118,6 +123,7 @@ PROTOCOLS: dict[str, Protocol] = {
             strict=False,
             before=200,
             mixed=True,
+            missing="refuse",
         ),
         Protocol(
             "vcmr_tvr_nms",
@@ -129,6 +135,7 @@ PROTOCOLS: dict[str, Protocol] = {
             before=200,
             nms_iou=0.5,
             mixed=True,
+            missing="refuse",
         ),
         Protocol(
             "vcmr_jsg",
@@ -140,6 +147,7 @@ PROTOCOLS: dict[str, Protocol] = {
             moments_per_video=10,
             before=1000,
             nms_iou=0.5,
+            missing="refuse",
         ),
         Protocol(
             "vcmr_didemo",
@@ -150,6 +158,7 @@ PROTOCOLS: dict[str, Protocol] = {
             moments_per_video=10,
             before=1000,
             nms_iou=0.5,
+            missing="refuse",
             annotators=2,
         ),
         Protocol(

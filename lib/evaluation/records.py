@@ -1,8 +1,9 @@
-"""What is asked and what was answered, as arrays. The predictions file is in ``files``."""
+"""What is asked and what was answered, as arrays. ``files`` reads and writes them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ class Truth:
     moments: NDArray[np.float64]  # (M, 2) seconds
     sentences: tuple[str, ...]
     annotations: NDArray[np.float64] | None = None  # (M, A, 2) seconds, NaN where fewer annotators
+    sentence_ids: tuple[str, ...] = ()  # unique; empty: "<paragraph>/<place, from 1>"
 
     def __post_init__(self) -> None:
         for kind, ids in (("video", self.video_ids), ("paragraph", self.paragraph_ids)):
@@ -49,6 +51,8 @@ class Truth:
                 )
         if not M:
             raise InputError("the truth holds no sentence, expected at least one")
+        if self.sentence_ids and len(set(self.sentence_ids)) != M:
+            raise InputError(f"truth: {len(set(self.sentence_ids))} sentence ids, expected {M}")
         if np.any(np.diff(self.sentence_paragraph) < 0):
             raise InputError("truth: sentence_paragraph descends, expected paragraphs in order")
         if not np.all(self.durations > 0) or not np.isfinite(self.durations).all():
@@ -61,6 +65,14 @@ class Truth:
                 f"paragraph {self.paragraph_ids[self.sentence_paragraph[i]]!r}: the moment "
                 f"{self.moments[i].tolist()} is none, expected start < end"
             )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sentences' ids."""
+        if self.sentence_ids:
+            return self.sentence_ids
+        owners = (self.paragraph_ids[p] for p in self.sentence_paragraph)
+        return tuple(f"{p}/{i + 1}" for p, i in zip(owners, self.position[0], strict=True))
 
     @property
     def sentence_video(self) -> NDArray[np.int64]:
@@ -98,11 +110,16 @@ class CandidateMoments:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One list of (video, moment) pairs per sentence, in any order, as in a predictions file."""
+    """One finished list of (video, moment) pairs per sentence, in any order.
+
+    A pair's score already holds whatever the model mixed into it, so that a list may have been made
+    for some protocols only: it is then not counted under others.
+    """
 
     videos: NDArray[np.integer]  # (M, L) index into video_ids; -1 where the list is shorter
     spans: NDArray[np.floating]  # (M, L, 2) fractions of the pair's video
     scores: NDArray[np.floating]  # (M, L)
+    made_for: tuple[str, ...] = ()  # names of protocols; empty: all
 
 
 @dataclass(frozen=True)
@@ -126,11 +143,41 @@ class Predictions:
     scores: NDArray[np.floating] | None = None  # (M, n); -inf = none
     proposal_spans: NDArray[np.float64] | None = None  # (C, 2): the model's grid, for the ceiling
     candidates: CandidateMoments | Pairs | None = None
+    answered: NDArray[np.bool_] | None = None  # (M,) False: the sentence was left out; None: none
 
 
 def on_grid(spans: NDArray, num_clips: int) -> NDArray[np.float64]:
     """Spans moved to the nearest multiple of 1/num_clips, in float64."""
     return np.round(np.asarray(spans, np.float64) * num_clips) / num_clips
+
+
+def per_sentence(truth: Truth) -> Truth:
+    """The same corpus with every sentence a query of its own, as in TVR."""
+    return replace(
+        truth,
+        paragraph_ids=truth.names,
+        paragraph_video=truth.sentence_video,
+        sentence_paragraph=np.arange(len(truth.sentences)),
+        sentence_ids=truth.names,
+    )
+
+
+def merge_videos(
+    names: Sequence[str], similarity: NDArray[np.floating]
+) -> tuple[tuple[str, ...], NDArray[np.floating]]:
+    """A corpus in which videos occur several times, with each video once.
+
+    Duplicates raise recall: they are right answers twice. A video's similarity is the highest of
+    its copies; the order is that of the first occurrence.
+    """
+    unique = tuple(dict.fromkeys(names))
+    if len(unique) == len(names):
+        return unique, similarity
+    place = {name: index for index, name in enumerate(unique)}
+    places = np.array([place[name] for name in names])
+    order, sizes = np.argsort(places, kind="stable"), np.bincount(places)
+    first = np.cumsum(sizes) - sizes
+    return unique, np.maximum.reduceat(similarity[:, order], first, axis=1)
 
 
 def check(truth: Truth, predictions: Predictions) -> None:
@@ -154,6 +201,7 @@ def check(truth: Truth, predictions: Predictions) -> None:
     elif similarity is not None:
         _expect("ranking", similarity.videos.shape[:1], (P,))
         _finite(truth, similarity.scores, similarity.videos >= 0, None)
+        _known(truth, similarity.videos)
     if predictions.spans is not None:
         if predictions.scores is None:
             raise InputError("predictions: spans without scores, expected both")
@@ -170,11 +218,19 @@ def check(truth: Truth, predictions: Predictions) -> None:
         _expect("candidates.video_scores", candidates.video_scores.shape, (M, K))
         real = candidates.videos >= 0
         _finite(truth, candidates.video_scores, real, truth.sentence_paragraph)
-        _not_nan(truth, candidates.scores.reshape(M, -1))
+        scores = candidates.scores.reshape(M, -1)
+        _finite(truth, scores, scores != -np.inf, truth.sentence_paragraph)
+        listed = np.sort(candidates.videos, axis=1)
+        twice = ((listed[:, 1:] == listed[:, :-1]) & (listed[:, 1:] >= 0)).any(axis=1)
+        if twice.any():
+            where = _place(truth, int(twice.argmax()), truth.sentence_paragraph)
+            raise InputError(f"{where}: a candidate video is listed twice")
+        _known(truth, candidates.videos)
     elif candidates is not None:
         L = candidates.videos.shape[1]
         _expect("pairs.spans", candidates.spans.shape, (M, L, 2))
         _finite(truth, candidates.scores, candidates.videos >= 0, truth.sentence_paragraph)
+        _known(truth, candidates.videos)
 
 
 def _expect(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -185,16 +241,18 @@ def _expect(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 def _finite(truth: Truth, scores: NDArray, exists: NDArray, owner: NDArray | None) -> None:
     bad = (exists & ~np.isfinite(scores)).any(axis=1)
     if bad.any():
-        _refuse(truth, int(bad.argmax()), owner)
+        where = _place(truth, int(bad.argmax()), owner)
+        raise InputError(f"{where}: a score is not a finite number")
 
 
-def _not_nan(truth: Truth, scores: NDArray) -> None:
-    bad = np.isnan(scores).any(axis=1)
-    if bad.any():
-        _refuse(truth, int(bad.argmax()), truth.sentence_paragraph)
+def _known(truth: Truth, videos: NDArray) -> None:
+    if videos.size and videos.max() >= len(truth.video_ids):
+        raise InputError(
+            f"predictions: video {videos.max()} is none of the {len(truth.video_ids)} of the corpus"
+        )
 
 
-def _refuse(truth: Truth, row: int, owner: NDArray | None) -> None:
+def _place(truth: Truth, row: int, owner: NDArray | None) -> str:
     paragraph = truth.paragraph_ids[row if owner is None else owner[row]]
     where = "" if owner is None else f", sentence {int(truth.position[0][row]) + 1}"
-    raise InputError(f"paragraph {paragraph!r}{where}: a score is not a finite number")
+    return f"paragraph {paragraph!r}{where}"

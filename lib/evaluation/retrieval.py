@@ -82,9 +82,30 @@ def rank_videos(
     return Ranks(better, equal, np.ones(len(target), np.bool_))
 
 
+def top_videos(similarity: NDArray[np.floating], k: int) -> Ranking:
+    """The k best videos of every paragraph, best first; equal scores in the order of the corpus."""
+    k = min(k, similarity.shape[1])
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return Ranking(order.astype(np.int32), np.take_along_axis(similarity, order, axis=1))
+
+
 def retrieval_values(
     ranks: Ranks, k: Sequence[int], *, ties: str = "expected"
 ) -> dict[str, NDArray[np.float64]]:
     """R@k and the reciprocal rank of every paragraph, each (P,) in [0, 1]."""
     values = {f"R@{number}": ranks.within(number, ties) for number in k}
     return {**values, "MRR": ranks.reciprocal(ties)}
+
+
+def pairing_skill(similarity: NDArray[np.floating], target: NDArray[np.int64]) -> float:
+    """How surely a paragraph's own video scores above another one: 0 by chance, 1 always.
+
+    Twice the mean share of other videos that score lower (ties count half), minus one, less two
+    standard errors over paragraphs, so that chance is not mistaken for skill; never below 0. It
+    needs to know which paragraph belongs to which video, and no timestamp.
+    """
+    P, V = similarity.shape
+    own = similarity[np.arange(P), target][:, None]
+    below = (similarity < own).sum(axis=1) + 0.5 * ((similarity == own).sum(axis=1) - 1)
+    skill = 2 * below / max(V - 1, 1) - 1
+    return float(np.clip(skill.mean() - 2 * skill.std() / np.sqrt(P), 0, 1))

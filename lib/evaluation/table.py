@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from lib.evaluation.protocols import PROTOCOLS
@@ -35,8 +36,12 @@ def heading(summary: dict[str, Any], name: str) -> str:
     if query.get("missing"):
         parts.append(f"{query['missing']} missing, counted as misses")
     parts.append(f"K counts {protocol.k_counts}")
+    if protocol.ranked == "videos, then moments":
+        parts.append(f"{protocol.moments_per_video} moment(s) shown in each")
     if protocol.strict is not None:
         parts.append(protocol.sign)
+    if "alpha" in query:
+        parts.append(f"alpha = {query['alpha']:g}")
     return f"{name}: " + ", ".join(parts)
 
 
@@ -47,7 +52,7 @@ def console_table(summary: dict[str, Any]) -> str:
     blocks = []
     for name in summary["protocols"]:
         head, *rows = rows_of(summary, name)
-        table = AsciiTable([[cell.replace(" ", "\n", 1) for cell in head], *rows])
+        table = AsciiTable([["\n".join(textwrap.wrap(cell, 13)) for cell in head], *rows])
         table.justify_columns = dict.fromkeys(range(1, len(head)), "right")
         blocks.append(f"{heading(summary, name)}\n{table.table}")
     return "\n\n".join(blocks + [f"warning: {text}" for text in summary.get("warnings", [])])

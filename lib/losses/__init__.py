@@ -36,6 +36,14 @@ class Criterion:
         """The terms that are computed: what a model's ``forward`` has to provide for."""
         return frozenset(self.terms)
 
+    def scaled(self, factors: Mapping[str, float]) -> Criterion | None:
+        """The same with some weights multiplied; None if no weight above zero is left.
+
+        A factor for a term of another experiment's weights changes nothing.
+        """
+        weights = {name: w * factors.get(name, 1.0) for name, w in self.weights.items()}
+        return Criterion(self.terms, weights) if any(weights.values()) else None
+
     def __call__(self, output: Any, batch: Batch) -> dict[str, Tensor]:
         """Every term, unweighted, and their weighted sum under ``total``."""
         values = {name: term(output, batch) for name, term in self.terms.items()}

@@ -6,6 +6,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lib.core.moments import iou
+from lib.datasets.batch import Batch
+
+
+def overlap_with_truth(spans: Float[Tensor, "P 2"], batch: Batch) -> Float[Tensor, "M P"]:
+    """Overlap of every span, given as fractions of the video, with each sentence's moment."""
+    seconds = spans * batch.duration[:, None, None]  # (B, P, 2)
+    truth = batch.flat(batch.moments)
+    return iou(truth[:, None], seconds.index_select(0, batch.owner))
+
 
 def scaled_iou_bce(
     logits: Float[Tensor, "M P"],

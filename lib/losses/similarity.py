@@ -7,7 +7,7 @@ pairs that describe one video: they are positives already, so they are never neg
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -25,6 +25,52 @@ def info_nce(
     target = torch.arange(B, device=similarity.device)
     return nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(
         logits.T, target
+    )
+
+
+def sentence_nce(
+    similarity: Float[Tensor, "M B"],
+    scale: Float[Tensor, ""],
+    owner: Int[Tensor, " M"],
+    same_video: Bool[Tensor, "B B"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of finding a sentence's video among the batch, plus that of finding the
+    sentence for its video among all sentences of other videos.
+
+    Args:
+        similarity: sentences x videos.
+        owner: the paragraph of each sentence, and so the column of its video.
+    """
+    logits = similarity.float() * scale.float()
+    other = same_video.index_select(0, owner)  # (M, B): columns that are the sentence's own video
+    own = nn.functional.one_hot(owner, len(same_video)).bool()
+    to_video = nn.functional.cross_entropy(logits.masked_fill(other & ~own, -torch.inf), owner)
+    # Row m of the second matrix: every sentence against the video of sentence m.
+    columns = logits.T.index_select(0, owner)
+    siblings = other.T.index_select(0, owner)
+    itself = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
+    to_sentence = nn.functional.cross_entropy(
+        columns.masked_fill(siblings & ~itself, -torch.inf),
+        torch.arange(len(owner), device=owner.device),
+    )
+    return to_video + to_sentence
+
+
+def within_paragraph_nce(
+    similarity: Float[Tensor, "B S S"], scale: Float[Tensor, ""], mask: Bool[Tensor, "B S"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of finding a sentence for its moment among the sentences of its paragraph,
+    plus that of finding its moment for the sentence. Zero for a paragraph of one sentence.
+
+    Args:
+        similarity: [b, s, t] of sentence s with the moment that sentence t points at.
+    """
+    B, S = mask.shape
+    logits = (similarity.float() * scale.float()).masked_fill(~mask[:, None, :], -torch.inf)
+    flipped = (similarity.mT.float() * scale.float()).masked_fill(~mask[:, None, :], -torch.inf)
+    target = torch.arange(S, device=mask.device).expand(B, S).masked_fill(~mask, -100).flatten()
+    return nn.functional.cross_entropy(logits.flatten(0, 1), target) + nn.functional.cross_entropy(
+        flipped.flatten(0, 1), target
     )
 
 

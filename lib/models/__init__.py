@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
+from lib.models.cdn import CDN
+from lib.models.clip_align import ClipAlign
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.interface import DataDims
+from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
 
-MODELS: dict[str, type[nn.Module]] = {"dmr_jrg": DMRJRG, "tan2d": TAN2D}
+MODELS: dict[str, type[nn.Module]] = {
+    "cdn": CDN,
+    "clip_align": ClipAlign,
+    "dmr_jrg": DMRJRG,
+    "mmn": MMN,
+    "tan2d": TAN2D,
+}
 
 
 def build_model(name: str, dims: DataDims, **keywords: object) -> nn.Module:

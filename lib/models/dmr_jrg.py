@@ -9,37 +9,47 @@ where we differ from the paper and from the authors' release.
     clips ─ map ──┴─ TAN ─ P ─┬─ candidates ─ global branch ── S^g ──┘
                               ├─ candidates ─ reconstructor
                               └─ temporal heads P^f, P^r
+
+The keywords' defaults are the paper's reading. Those from ``words`` on are ours, off by default;
+``experiments/*/…_plus.yaml`` turns them on, and ``docs/results.md`` says what each is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.core.moments import greedy_suppression, iou
 from lib.datasets.batch import Batch
 from lib.losses.overlap import remaining_mass, scaled_iou_bce
 from lib.losses.reconstruction import candidate_nll, rank_by_reconstruction
-from lib.losses.similarity import distill, info_nce, triplet
+from lib.losses.similarity import (
+    distill,
+    info_nce,
+    sentence_nce,
+    triplet,
+    within_paragraph_nce,
+)
 from lib.models.interface import DataDims, Encoded, Losses, Proposals
+from lib.models.layers.alignment import Alignment, ClipAlignment, against_siblings, correlation
+from lib.models.layers.ordering import decode_in_order
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import SentenceEncoder, draw_masked_words
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
-TEMPORAL = ("both", "forward", "reverse", "none")
-RETRIEVAL = ("class_token", "mean")
-GROUNDING_TERMS = frozenset(
-    {"reconstruction", "rank", "global_triplet", "global_nce", "distillation", "temporal",
-     "temporal_rank"}
-)  # fmt: skip
+DIRECTIONS = {"both": (False, True), "forward": (False,), "reverse": (True,), "none": ()}
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
+TEMPORAL_TERMS = frozenset({"temporal", "temporal_rank", "temporal_teacher"})
+ALIGNMENT_TERMS = frozenset({"temporal_teacher", "sentence_nce", "within_nce"})
+MAP_TERMS = GLOBAL_TERMS | RECONSTRUCTION_TERMS | TEMPORAL_TERMS
 
 
 @dataclass(frozen=True)
@@ -49,12 +59,14 @@ class DMRJRGOutput:
     similarity: Float[Tensor, "B B"]  # S^r, paragraphs x videos
     scale: Float[Tensor, ""]  # λ of S^r
     spans: Float[Tensor, "P 2"]
+    alignment: Alignment | None = None
     logits: Float[Tensor, "M P"] | None = None  # of P
     candidates: Int[Tensor, "M Q"] | None = None
     nll: Float[Tensor, "M Q"] | None = None  # of the hidden words, by candidate
     global_similarity: Float[Tensor, "B B"] | None = None  # S^g
     global_scale: Float[Tensor, ""] | None = None  # λ of S^g
     temporal_logits: tuple[Float[Tensor, "M P"], ...] = ()  # of P^f and P^r, as far as built
+    teacher: Int[Tensor, " M"] | None = None  # the span that the ordered alignment points at
 
 
 class DMRJRG(nn.Module):
@@ -71,7 +83,8 @@ class DMRJRG(nn.Module):
         learn_candidate_weights: start from them and train them (Table V).
         candidate_iou: two candidates of a sentence overlap by at most this; 1 takes the plain top Q.
         candidate_frames: rows of the video that the reconstructor sees of a candidate.
-        retrieval: ``class_token`` (VPCMR) or ``mean`` of clips and sentences (the ablation's base).
+        retrieval: ``class_token`` (VPCMR), ``mean`` of clips and sentences (the ablation's base), or
+            ``alignment``: a paragraph's sentences against the clips they attend to.
         grounded_retrieval: build the global branch, VTFA-GD.
         temporal: which of the heads of BTSE-TD to build: both, forward, reverse or none.
         encoder_layers, heads, feedforward, dropout: of the encoders E1 and E2.
@@ -79,10 +92,20 @@ class DMRJRG(nn.Module):
         reconstruct: ``masked`` words only, or ``all`` words of the sentence.
         label_smoothing: of the reconstruction.
         initial_scale, learn_scale: λ of Eq. 3 and 4; bounded above by 100.
+        words: add the mean of a sentence's words to its feature.
+        alignment: align clips and sentences directly; the map reads the evidence, candidates are
+            drawn by it, and its ordered decoding teaches the temporal heads.
+        attention: inverse temperature of the alignment's attention over clips.
+        siblings: a sentence's evidence counts against that of its paragraph's other sentences.
+        place_features: tell the map where in the paragraph a sentence stands.
+        decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a position
+            prior, all sentences of a paragraph jointly.
+        map_weight: weight of P beside the alignment's correlation, for candidates and ``order``.
+        prior: weight of the position prior in ordered decoding.
+        order: what it costs a sentence to lie before its predecessor, per length of the video.
     """
 
     supervision = "weak"
-    temporal_rows: tuple[bool, ...]
 
     def __init__(
         self,
@@ -90,51 +113,57 @@ class DMRJRG(nn.Module):
         *,
         hidden_size: int = 512,
         lstm_layers: int = 1,
-        density: str = "sparse",
+        density: Literal["sparse", "dense"] = "sparse",
         kernel_size: int = 5,
         conv_layers: int = 4,
-        conv_norm: str = "relative",
+        conv_norm: Literal["relative", "count"] = "relative",
         num_candidates: int = 3,
         candidate_weights: Sequence[float] = (0.4, 0.3, 0.3),
         learn_candidate_weights: bool = False,
         candidate_iou: float = 1.0,
         candidate_frames: int = 16,
-        retrieval: str = "class_token",
+        retrieval: Literal["class_token", "mean", "alignment"] = "class_token",
         grounded_retrieval: bool = True,
-        temporal: str = "both",
+        temporal: Literal["both", "forward", "reverse", "none"] = "both",
         encoder_layers: int = 6,
         heads: int = 8,
         feedforward: int = 2048,
         dropout: float = 0.1,
         reconstructor_layers: int = 2,
-        reconstruct: str = "masked",
+        reconstruct: Literal["masked", "all"] = "masked",
         label_smoothing: float = 0.1,
         initial_scale: float = 1 / 0.07,
         learn_scale: bool = True,
+        words: bool = False,
+        alignment: bool = False,
+        attention: float = 10.0,
+        siblings: bool = True,
+        place_features: bool = False,
+        decoder: Literal["map", "order"] = "map",
+        map_weight: float = 0.5,
+        prior: float = 0.3,
+        order: float = 2.0,
     ) -> None:
         super().__init__()
         if len(candidate_weights) != num_candidates:
             raise ValueError(f"{num_candidates} candidates, {len(candidate_weights)} weights")
-        if temporal not in TEMPORAL:
-            raise ValueError(f"temporal must be one of {TEMPORAL}, found {temporal!r}")
-        if retrieval not in RETRIEVAL:
-            raise ValueError(f"retrieval must be one of {RETRIEVAL}, found {retrieval!r}")
-        if reconstruct not in ("masked", "all"):
-            raise ValueError(f"reconstruct must be 'masked' or 'all', found {reconstruct!r}")
-        self.num_candidates = num_candidates
-        self.candidate_iou = candidate_iou
-        self.reconstruct = reconstruct
-        self.label_smoothing = label_smoothing
+        if grounded_retrieval and retrieval == "mean":
+            raise ValueError("grounded_retrieval needs an encoder to share: retrieval is 'mean'")
+        if retrieval == "alignment" and not alignment:
+            raise ValueError("retrieval 'alignment' needs alignment: true")
+        self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
+        self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
+        self.siblings, self.decoder, self.map_weight = siblings, decoder, map_weight
+        self.prior, self.order = prior, order
         D, N = hidden_size, dims.num_clips
 
-        self.text = SentenceEncoder(dims.word_dim, D, num_layers=lstm_layers)
+        self.text = SentenceEncoder(dims.word_dim, D, num_layers=lstm_layers, words=words)
         self.hidden_word = nn.Parameter(torch.randn(dims.word_dim) * 0.02)
         self.clips = ClipEncoder(dims.video_dim, D, dims.num_frames, N)
 
         self.grid = ProposalGrid(N, density)
-        self.register_buffer(
-            "frame_rows", self.grid.frames(dims.num_frames, candidate_frames), persistent=False
-        )
+        rows = self.grid.frames(dims.num_frames, candidate_frames)
+        self.register_buffer("frame_rows", rows, persistent=False)
         self.query = nn.Linear(D, D)  # W_s
         self.cell = nn.Linear(D, D)  # W_v
         self.context = MaskedConvStack(
@@ -151,24 +180,29 @@ class DMRJRG(nn.Module):
             dropout=dropout,
             num_frames=candidate_frames,
         )
-        self.directions = {"both": (False, True), "forward": (False,), "reverse": (True,)}.get(
-            temporal, ()
-        )
+        self.directions = DIRECTIONS[temporal]
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r
+        self.alignment = None
+        if alignment:
+            self.alignment = ClipAlignment(D, attention=attention, initial_scale=initial_scale)
+            self.evidence_cell = nn.Linear(1, D)
+        self.place_cell = None
+        if place_features:
+            self.place_cell = nn.Sequential(nn.Linear(4, D), nn.ReLU(), nn.Linear(D, D))
+        # How far the evidence is to be believed in ordered decoding; see ``calibrate``.
+        self.register_buffer("trust", torch.ones(()))
 
-        sizes = dict(num_layers=encoder_layers, heads=heads, feedforward=feedforward)
-        self.retrieval = retrieval
-        if retrieval == "class_token":
+        self.retrieval, self.grounded_retrieval = retrieval, grounded_retrieval
+        log_scale = torch.tensor(float(initial_scale)).log()
+        if retrieval != "alignment":
+            self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
+        if retrieval == "class_token" or grounded_retrieval:
+            sizes = dict(num_layers=encoder_layers, heads=heads, feedforward=feedforward)
             self.video_encoder = transformer_encoder(D, dropout=dropout, **sizes)  # E1 = E3
             self.text_encoder = transformer_encoder(D, dropout=dropout, **sizes)  # E2
             self.video_token = ClassToken(N, D)
             self.text_token = ClassToken(dims.max_sentences, D)
-        log_scale = torch.tensor(float(initial_scale)).log()
-        self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
-        self.grounded_retrieval = grounded_retrieval
         if grounded_retrieval:
-            if retrieval != "class_token":
-                raise ValueError("grounded_retrieval needs retrieval: class_token (E3 is E1)")
             self.candidate_weights = nn.Parameter(
                 torch.tensor(list(candidate_weights)), requires_grad=learn_candidate_weights
             )
@@ -176,18 +210,41 @@ class DMRJRG(nn.Module):
             self.merge = nn.Linear(2 * D, D)  # the 1x1 convolution of Eq. 16
             self.global_log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
 
+    @property
+    def unserved(self) -> frozenset[str]:
+        """Loss terms of parts that this instance does not have."""
+        terms: frozenset[str] = frozenset()
+        if not self.grounded_retrieval:
+            terms |= GLOBAL_TERMS
+        if not self.directions:
+            terms |= TEMPORAL_TERMS
+        if self.alignment is None:
+            terms |= ALIGNMENT_TERMS
+        return terms
+
     # Retrieval branch (III-D). Neither side reads the other.
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``token``: unit features of the videos, (B, D)."""
-        return {"token": nn.functional.normalize(self._video_state(self.clips(video)), dim=-1)}
+        """``token``: unit features (B, D); or ``clips`` (B, N, D) for the alignment."""
+        clips = self.clips(video)
+        if self.retrieval == "alignment":
+            assert self.alignment is not None
+            return {"clips": self.alignment.clip(clips)}
+        return {"token": nn.functional.normalize(self._video_state(clips), dim=-1)}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``token``: unit features of the paragraphs, (B, D)."""
+        """``token``: unit features (B, D); or ``sentences`` (B, S, D) and ``mask``."""
         _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
+        if self.retrieval == "alignment":
+            return {"sentences": batch.padded(sentences), "mask": batch.sentence_mask}
         return {"token": self._text_feature(batch, sentences)}
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
+        if self.retrieval == "alignment":
+            assert self.alignment is not None
+            return self.alignment.paragraph_similarity(
+                paragraphs["sentences"], paragraphs["mask"], videos["clips"]
+            )
         return paragraphs["token"] @ videos["token"].T
 
     def _video_state(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
@@ -205,23 +262,44 @@ class DMRJRG(nn.Module):
 
     # Grounding branch.
 
+    def _correlation(self, evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M P"]:
+        """What the alignment says of each span; no gradient, it is read by arg-max and as input."""
+        evidence = evidence.detach()
+        return correlation(
+            against_siblings(evidence, batch) if self.siblings else evidence, self.grid
+        )
+
     def _map(
         self,
         clips: Float[Tensor, "B N D"],
         sentences: Float[Tensor, "M D"],
-        owner: Int[Tensor, " M"],
+        batch: Batch,
+        found: Float[Tensor, "M P"] | None,
     ) -> Float[Tensor, "M P D"]:
         """F̄: the fused map after the TAN (Eq. 8), valid cells only."""
-        cells = self.cell(self.grid.max_pool(clips)).index_select(0, owner)
+        cells = self.cell(self.grid.max_pool(clips)).index_select(0, batch.owner)
         fused = nn.functional.normalize(self.query(sentences)[:, None] * cells, dim=-1)
         # Entries of a unit vector shrink with D; the TAN is initialised for entries of variance one.
-        return self.context(fused * fused.shape[-1] ** 0.5)
+        fused = fused * fused.shape[-1] ** 0.5
+        if found is not None:
+            fused = fused + self.evidence_cell(found[..., None])
+        if self.place_cell is not None:
+            fused = fused + self.place_cell(self._places(batch))
+        return self.context(fused)
 
-    def _candidates(self, logits: Float[Tensor, "M P"]) -> Int[Tensor, "M Q"]:
+    def _places(self, batch: Batch) -> Float[Tensor, "M P 4"]:
+        """Where each span lies from the middle of the sentence's equal part, and how wide it is,
+        both in parts."""
+        count = batch.sentence_counts[batch.owner, None].to(self.grid.spans.dtype)
+        off = self.grid.spans.mean(dim=1) * count - (batch.place[:, None] + 0.5)
+        width = (self.grid.spans[:, 1] - self.grid.spans[:, 0]).expand_as(off)
+        return torch.stack([off, off.abs(), (width * count).log(), width.log()], dim=-1)
+
+    def _candidates(self, scores: Float[Tensor, "M P"]) -> Int[Tensor, "M Q"]:
         if self.candidate_iou >= 1:
-            return logits.topk(self.num_candidates, dim=1).indices
+            return scores.topk(self.num_candidates, dim=1).indices
         chosen, _ = greedy_suppression(
-            self.grid.spans, logits, keep=self.num_candidates, max_iou=self.candidate_iou
+            self.grid.spans, scores, keep=self.num_candidates, max_iou=self.candidate_iou
         )
         return chosen
 
@@ -273,57 +351,108 @@ class DMRJRG(nn.Module):
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DMRJRGOutput:
         """Everything the named loss terms read; None stands for all of them."""
-        wanted = (GROUNDING_TERMS if terms is None else terms) & GROUNDING_TERMS
+        wanted = MAP_TERMS if terms is None else terms & MAP_TERMS
+        globally = self.grounded_retrieval and bool(wanted & GLOBAL_TERMS)
         _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
         clips = self.clips(batch.video)
-        text, video_state = self._text_feature(batch, sentences), self._video_state(clips)
-        similarity = text @ nn.functional.normalize(video_state, dim=-1).T
-        scale = self.log_scale.exp().clamp(max=100)
+        aligned = None
+        if self.alignment is not None:
+            aligned = self.alignment(sentences, clips, batch)
+        if self.retrieval != "alignment" or globally:
+            text, video_state = self._text_feature(batch, sentences), self._video_state(clips)
+        if self.retrieval == "alignment":
+            assert aligned is not None
+            similarity, scale = aligned.similarity, aligned.scale
+        else:
+            similarity = text @ nn.functional.normalize(video_state, dim=-1).T
+            scale = self.log_scale.exp().clamp(max=100)
         if not wanted:
-            return DMRJRGOutput(similarity, scale, self.grid.spans)
+            return DMRJRGOutput(similarity, scale, self.grid.spans, aligned)
 
-        features = self._map(clips, sentences, batch.owner)
+        found = None if aligned is None else self._correlation(aligned.evidence, batch)
+        features = self._map(clips, sentences, batch, found)
         logits = self.score(features).squeeze(-1)
-        candidates = self._candidates(logits.detach())
-        nll = global_similarity = global_scale = None
+        candidates = self._candidates(self._belief(logits.detach(), found))
+        nll = global_similarity = global_scale = teacher = None
         if wanted & RECONSTRUCTION_TERMS:
             nll = self._reconstruction(batch, candidates)
-        if self.grounded_retrieval and wanted & GLOBAL_TERMS:
+        if globally:
             global_similarity = self._global_similarity(
                 batch, text, video_state, features, candidates
             )
             global_scale = self.global_log_scale.exp().clamp(max=100)
+        if found is not None and "temporal_teacher" in wanted:
+            teacher = self._decode(found, batch).argmax(dim=1)
         return DMRJRGOutput(
             similarity=similarity,
             scale=scale,
             spans=self.grid.spans,
+            alignment=aligned,
             logits=logits,
             candidates=candidates,
             nll=nll,
             global_similarity=global_similarity,
             global_scale=global_scale,
-            temporal_logits=self._temporal(batch, features),
+            temporal_logits=self._temporal(batch, features) if wanted & TEMPORAL_TERMS else (),
+            teacher=teacher,
         )
 
+    # Inference (III-H): the global and the temporal heads take no part.
+
+    def _belief(
+        self, logits: Float[Tensor, "M P"], found: Float[Tensor, "M P"] | None
+    ) -> Float[Tensor, "M P"]:
+        """A span's score from the sentence alone: P, or the alignment with P beside it."""
+        if found is None:
+            return logits.sigmoid()
+        return found + self.map_weight * logits.sigmoid()
+
+    def _decode(self, scores: Float[Tensor, "M P"], batch: Batch) -> Float[Tensor, "M P"]:
+        return decode_in_order(scores, batch, self.grid, prior=self.prior, order=self.order)
+
     def ground(self, batch: Batch) -> Proposals:
-        """P over the valid cells; the global and the temporal heads take no part (III-H)."""
+        """Every valid cell's score, by P or by decoding the paragraph in order."""
         _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
-        features = self._map(self.clips(batch.video), sentences, batch.owner)
-        return Proposals(self.grid.spans, self.score(features).squeeze(-1).sigmoid())
+        clips = self.clips(batch.video)
+        found = None
+        if self.alignment is not None:
+            found = self._correlation(self.alignment(sentences, clips, batch).evidence, batch)
+        logits = self.score(self._map(clips, sentences, batch, found)).squeeze(-1)
+        if self.decoder == "map":
+            return Proposals(self.grid.spans, logits.sigmoid())
+        return Proposals(
+            self.grid.spans, self._decode(self.trust * self._belief(logits, found), batch)
+        )
+
+    def calibrate(self, skill: float) -> None:
+        """Believe the evidence as far as it tells videos apart.
+
+        Args:
+            skill: 0 (pairs on validation are found no better than by chance) to 1 (always found);
+                no timestamp is needed to know it. At 0 ordered decoding is left with the prior.
+        """
+        self.trust.fill_(skill)
 
     @staticmethod
     def losses(*, margin: float = 0.2, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:
-        """The terms of Eq. 23, one weight each.
+        """The terms of Eq. 23, one weight each, and ours.
 
         L_cmr is ``retrieval_triplet`` + β1 · ``retrieval_nce``; L_local is ``reconstruction`` +
         ``rank``; L_global is ``global_triplet`` + β2 · ``global_nce``; L_mse is ``distillation``;
-        L_time is ``temporal``. ``temporal_rank`` is ours: the candidates' rank loss on P^f and P^r,
-        without which no gradient reaches PL^f and PL^r (their arg-max is a label, not a function).
+        L_time is ``temporal``. The paper leaves PL^f and PL^r without any gradient (an arg-max is a
+        label, not a function); ``temporal_rank`` gives them the candidates' rank loss, and
+        ``temporal_teacher`` the span that the ordered alignment points at. ``sentence_nce`` and
+        ``within_nce`` train the alignment: the right video for a sentence, the right sentence for
+        the clips it attends to.
 
         Args:
             margin: Δ of Eq. 6 and 7.
             min_iou, max_iou: overlap with a pseudo-label at which its soft label is 0 and 1.
         """
+
+        def labelled(logits: Tensor, best: Tensor, spans: Tensor) -> Tensor:
+            overlap = iou(spans[best][:, None], spans)
+            return scaled_iou_bce(logits, overlap, min_iou=min_iou, max_iou=max_iou)
 
         def retrieval_nce(out: DMRJRGOutput, batch: Batch) -> Tensor:
             return info_nce(out.similarity, out.scale, batch.same_video)
@@ -350,11 +479,7 @@ class DMRJRG(nn.Module):
         def temporal(out: DMRJRGOutput, batch: Batch) -> Tensor:
             total = out.logits.new_zeros((), dtype=torch.float32)
             for logits in out.temporal_logits:
-                best = out.spans[logits.detach().argmax(dim=1)]
-                overlap = iou(best[:, None], out.spans)
-                total = total + scaled_iou_bce(
-                    out.logits, overlap, min_iou=min_iou, max_iou=max_iou
-                )
+                total = total + labelled(out.logits, logits.detach().argmax(dim=1), out.spans)
             return total
 
         def temporal_rank(out: DMRJRGOutput, batch: Batch) -> Tensor:
@@ -363,6 +488,22 @@ class DMRJRG(nn.Module):
                 scores = logits.float().sigmoid().gather(1, out.candidates)
                 total = total + rank_by_reconstruction(scores, out.nll)
             return total
+
+        def temporal_teacher(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            total = out.logits.new_zeros((), dtype=torch.float32)
+            for logits in out.temporal_logits:
+                total = total + labelled(logits, out.teacher, out.spans)
+            return total
+
+        def sentence(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            aligned = out.alignment
+            return sentence_nce(
+                aligned.sentence_similarity, aligned.scale, batch.owner, batch.same_video
+            )
+
+        def within(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            aligned = out.alignment
+            return within_paragraph_nce(aligned.within, aligned.scale, batch.sentence_mask)
 
         return {
             "retrieval_triplet": retrieval_triplet,
@@ -374,4 +515,7 @@ class DMRJRG(nn.Module):
             "distillation": distillation,
             "temporal": temporal,
             "temporal_rank": temporal_rank,
+            "temporal_teacher": temporal_teacher,
+            "sentence_nce": sentence,
+            "within_nce": within,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -61,4 +61,38 @@ class Retriever(Protocol):
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]: ...
 
 
+@runtime_checkable
+class Calibrated(Protocol):
+    """A model that is told after each epoch how well its retrieval does on validation."""
+
+    def calibrate(self, skill: float) -> None: ...
+
+
 Losses = Mapping[str, Term]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One optimiser step on a batch: which loss terms count, and which parameters learn.
+
+    ``factors`` multiply the weights of the terms they name, 0 leaves a term out, and a term not
+    named keeps its weight. ``frozen`` are prefixes of names of parameters that do not learn.
+    """
+
+    factors: Mapping[str, float] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model wants to be optimised; what a static ``plan(**constants)`` of it returns.
+
+    A model without one takes one step per batch, all terms, all parameters at one learning rate.
+
+    ``stages`` gives the steps that a batch makes in an epoch (from 0), in order; their learning
+    parameters should not overlap, since the optimiser keeps one state for each parameter.
+    ``rates`` are factors on the learning rate, by prefix of the parameter's name.
+    """
+
+    stages: Callable[[int], tuple[Stage, ...]] = lambda epoch: (Stage(),)
+    rates: Mapping[str, float] = field(default_factory=dict)

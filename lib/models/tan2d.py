@@ -7,16 +7,16 @@ Natural Language", AAAI 2020. Fully supervised; here on paragraphs, one sentence
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.core.moments import iou
 from lib.datasets.batch import Batch
-from lib.losses.overlap import scaled_iou_bce
+from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
 from lib.models.interface import DataDims, Losses, Proposals
-from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
+from lib.models.layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
 from lib.models.layers.video import ClipEncoder
 
@@ -30,14 +30,18 @@ class TAN2DOutput:
 
 
 class TAN2D(nn.Module):
-    """The max-pooled variant.
+    """Both published variants: the max-pooled map, and the map made by convolutions.
 
     Args:
         dims: the sizes that the data decides.
         hidden_size: D, everywhere.
         lstm_layers, bidirectional: of the sentence encoder.
+        proposal_map: ``pool`` or ``conv``: how a proposal's feature is made of its clips.
         density: ``sparse`` (the paper) or ``dense``: which spans are proposals.
         kernel_size, conv_layers, padding, conv_norm: of the map stack, see ``MaskedConvStack``.
+        mask_fused: nothing enters the map stack from cells that are no proposals (the original).
+            Off for weights of the ChenJoya port, which were trained with the unit vectors that the
+            bias of the fusion leaves there.
     """
 
     supervision = "full"
@@ -49,11 +53,13 @@ class TAN2D(nn.Module):
         hidden_size: int = 512,
         lstm_layers: int = 3,
         bidirectional: bool = False,
-        density: str = "sparse",
+        proposal_map: Literal["pool", "conv"] = "pool",
+        density: Literal["sparse", "dense"] = "sparse",
         kernel_size: int = 9,
         conv_layers: int = 4,
-        padding: str = "first",
-        conv_norm: str = "count",
+        padding: Literal["first", "same"] = "first",
+        conv_norm: Literal["count", "relative"] = "count",
+        mask_fused: bool = True,
     ) -> None:
         super().__init__()
         self.clips = ClipEncoder(dims.video_dim, hidden_size, dims.num_frames, dims.num_clips)
@@ -61,7 +67,9 @@ class TAN2D(nn.Module):
             dims.word_dim, hidden_size, num_layers=lstm_layers, bidirectional=bidirectional
         )
         self.grid = ProposalGrid(dims.num_clips, density)
+        self.proposals = PROPOSAL_MAPS[proposal_map](hidden_size, self.grid)
         self.cell = nn.Linear(hidden_size, hidden_size)
+        self.mask_fused = mask_fused
         self.context = MaskedConvStack(
             hidden_size,
             self.grid,
@@ -73,10 +81,13 @@ class TAN2D(nn.Module):
         self.score = nn.Linear(hidden_size, 1)
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> TAN2DOutput:
-        cells = self.cell(self.grid.max_pool(self.clips(batch.video)))  # (B, P, D)
+        cells = self.cell(self.proposals(self.clips(batch.video)))  # (B, P, D)
         _, query = self.sentence(batch.flat(batch.words), batch.word_counts)
         fused = query[:, None] * cells.index_select(0, batch.owner)
-        context = self.context(nn.functional.normalize(fused, dim=-1))
+        outside = None
+        if not self.mask_fused:
+            outside = nn.functional.normalize(query * self.cell.bias, dim=-1)
+        context = self.context(nn.functional.normalize(fused, dim=-1), outside)
         return TAN2DOutput(self.score(context).squeeze(-1), self.grid.spans)
 
     def ground(self, batch: Batch) -> Proposals:
@@ -87,9 +98,7 @@ class TAN2D(nn.Module):
         """``overlap``: cross-entropy against the rescaled overlap with the annotated moment."""
 
         def overlap(out: TAN2DOutput, batch: Batch) -> Tensor:
-            seconds = out.spans * batch.duration[:, None, None]  # (B, P, 2)
-            truth = batch.flat(batch.moments)
-            target = iou(truth[:, None], seconds.index_select(0, batch.owner))
+            target = overlap_with_truth(out.spans, batch)
             return scaled_iou_bce(out.logits, target, min_iou=min_iou, max_iou=max_iou)
 
         return {"overlap": overlap}

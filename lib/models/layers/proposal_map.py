@@ -7,6 +7,8 @@ A map has a cell (i, j) for every start clip i and end clip j >= i, both include
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -79,12 +81,110 @@ class ProposalGrid(nn.Module):
         table = torch.cat(windows, dim=1)
         return torch.maximum(table.index_select(1, self.lower), table.index_select(1, self.upper))
 
+    def square(
+        self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None = None
+    ) -> Float[Tensor, "M D N N"]:
+        """The features on the whole map, channels last in memory; ``outside`` (default: zero) is
+        what stands in a cell that is no proposal."""
+        M, _, D = features.shape
+        N = self.num_clips
+        blank = features.new_zeros(M, N * N, D)
+        if outside is not None:
+            blank = outside[:, None].expand(M, N * N, D)
+        whole = blank.index_copy(1, self.cells, features).unflatten(1, (N, N))
+        return whole.permute(0, 3, 1, 2)
+
+    def valid(self, square: Float[Tensor, "M D N N"]) -> Float[Tensor, "M P D"]:
+        """What the map holds in its valid cells: the inverse of ``square``."""
+        return square.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, self.cells)
+
     def frames(self, num_frames: int, count: int) -> Int[Tensor, "P F"]:
         """``count`` of the T resampled rows, evenly inside each cell's span."""
         start, end = (self.spans * num_frames).double().unbind(dim=1)
         steps = (torch.arange(count, device=start.device) + 0.5) / count
         rows = (start[:, None] + steps * (end - start)[:, None]).floor().long()
         return rows.clamp(max=num_frames - 1)
+
+
+class MaxPoolMap(nn.Module):
+    """Clips to cells by their maximum; no parameters. Source: 2D-TAN, the "pool" variant."""
+
+    def __init__(self, hidden_size: int, grid: ProposalGrid) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B P D"]:
+        return self.grid.max_pool(clips)
+
+
+class ConvMap(nn.Module):
+    """Clips to cells by a chain of convolutions without activations.
+
+    Each link makes the spans of one length from those of the length before: kernel 2, and kernel 3
+    with stride 2 where the sparse map doubles its stride.
+
+    Args:
+        hidden_size: D.
+        grid: sparse.
+        project: begin with a convolution of kernel 1 for the diagonal (2D-TAN, CDN); without it the
+            diagonal holds the clips themselves (MMN).
+
+    Source: 2D-TAN, the "conv" variant: 16, 32 and 40 layers for 16, 64 and 128 clips.
+    """
+
+    order: Int[Tensor, " P"]
+
+    def __init__(self, hidden_size: int, grid: ProposalGrid, *, project: bool = True) -> None:
+        super().__init__()
+        D, N = hidden_size, grid.num_clips
+        self.links = nn.ModuleList([nn.Conv1d(D, D, 1)] if project else [])
+        cells = [start * N + start for start in range(N)]  # in the order in which they are made
+        count, stride, offset, left = N, 1, 0, 15
+        while True:
+            widen = left == 0
+            kernel, step = (3, 2) if widen else (2, 1)
+            if count < kernel:
+                break
+            left = 7 if widen else left - 1
+            offset += 2 * stride if widen else stride
+            stride *= step
+            count = (count - kernel) // step + 1
+            self.links.append(nn.Conv1d(D, D, kernel, stride=step))
+            cells += [p * stride * N + p * stride + offset for p in range(count)]
+        if sorted(cells) != grid.cells.tolist():
+            raise ValueError("a map of convolutions needs density 'sparse'")
+        order = torch.tensor(cells).argsort()
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B P D"]:
+        last = clips.mT
+        lengths = [last] if self.links[0].kernel_size != (1,) else []
+        for link in self.links:
+            last = link(last)
+            lengths.append(last)
+        return torch.cat(lengths, dim=2).index_select(2, self.order).mT
+
+
+PROPOSAL_MAPS: dict[str, Callable[..., nn.Module]] = {"pool": MaxPoolMap, "conv": ConvMap}
+
+
+def neighbour_weights(
+    mask: Bool[Tensor, "N N"], kernel_size: int, paddings: Sequence[int], *, grow: bool
+) -> list[Float[Tensor, "1 1 _ _"]]:
+    """For each layer of a masked stack, 1 / (valid cells under the kernel), 0 where there are none.
+
+    ``grow``: a cell that saw a valid one is valid for the next layer, as in 2D-TAN. Otherwise the
+    valid cells stay what they are.
+    """
+    valid = mask[None, None].double()
+    ones = torch.ones(1, 1, kernel_size, kernel_size, dtype=torch.float64)
+    weights = []
+    for width in paddings:
+        count = nn.functional.conv2d(valid, ones, padding=width).round()
+        kept = count > 0 if grow else valid > 0
+        weights.append(torch.where(kept, 1 / count.clamp(min=1), 0.0).float())
+        valid = kept.double()
+    return weights
 
 
 class MaskedConvStack(nn.Module):
@@ -102,6 +202,8 @@ class MaskedConvStack(nn.Module):
         norm: ``count`` divides by the number of valid cells (2D-TAN). ``relative`` divides by their
             share of the kernel, and starts from He's initialisation: with ``count`` four layers of
             81 cells shrink the signal until the map is flat to 1e-9 and its arg-max arbitrary.
+        batch_norm: between convolution and ReLU (MMN). Its statistics are those of the whole
+            square, cells that are empty by construction included.
     """
 
     def __init__(
@@ -113,6 +215,7 @@ class MaskedConvStack(nn.Module):
         num_layers: int,
         padding: str = "same",
         norm: str = "relative",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -121,8 +224,7 @@ class MaskedConvStack(nn.Module):
             raise ValueError(f"padding must be 'same' or 'first', found {padding!r}")
         if norm not in ("count", "relative"):
             raise ValueError(f"norm must be 'count' or 'relative', found {norm!r}")
-        self.num_clips = grid.num_clips
-        self.register_buffer("cells", grid.cells, persistent=False)
+        self.grid = grid
         half = kernel_size // 2
         paddings = [half] * num_layers
         if padding == "first":
@@ -130,27 +232,25 @@ class MaskedConvStack(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(hidden_size, hidden_size, kernel_size, padding=width) for width in paddings
         )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(hidden_size) if batch_norm else nn.Identity() for _ in paddings
+        )
         if norm == "relative":
             for conv in self.convs:
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # type: ignore[arg-type]
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        valid = grid.mask[None, None].double()
-        ones = torch.ones(1, 1, kernel_size, kernel_size, dtype=torch.float64)
-        for layer, width in enumerate(paddings):
-            count = nn.functional.conv2d(valid, ones, padding=width).round()
-            kept = valid > 0 if padding == "same" else count > 0
-            scale = kernel_size**2 if norm == "relative" else 1
-            weight = torch.where(kept, scale / count.clamp(min=1), 0.0).float()
-            self.register_buffer(f"weight_{layer}", weight, persistent=False)
-            valid = kept.double()
+        scale = kernel_size**2 if norm == "relative" else 1
+        weights = neighbour_weights(grid.mask, kernel_size, paddings, grow=padding == "first")
+        for layer, weight in enumerate(weights):
+            self.register_buffer(f"weight_{layer}", weight * scale, persistent=False)
 
-    def forward(self, features: Float[Tensor, "M P D"]) -> Float[Tensor, "M P D"]:
+    def forward(
+        self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None = None
+    ) -> Float[Tensor, "M P D"]:
+        """``outside`` stands in the cells that are no proposals; nothing does, unless given."""
         if not len(self.convs):
             return features
-        N = self.num_clips
-        square = features.new_zeros(features.shape[0], N * N, features.shape[2])
-        square = square.index_copy(1, self.cells, features).unflatten(1, (N, N))
-        x = square.permute(0, 3, 1, 2)  # channels last in memory
-        for layer, conv in enumerate(self.convs):
-            x = conv(x).relu() * getattr(self, f"weight_{layer}").to(x.dtype)
-        return x.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, self.cells)
+        x = self.grid.square(features, outside)
+        for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = norm(conv(x)).relu() * getattr(self, f"weight_{layer}").to(x.dtype)
+        return self.grid.valid(x)

@@ -1,13 +1,20 @@
-"""Sentences: the recurrent encoder, and which words get hidden from it."""
+"""Sentences: the recurrent encoder and the pretrained one, and which words get hidden."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from lib.core.errors import InputError
+from lib.datasets.batch import Batch
+from lib.models.interface import DataDims
 
 
 class SentenceEncoder(nn.Module):
@@ -18,10 +25,19 @@ class SentenceEncoder(nn.Module):
         hidden_size: D; in the bidirectional case each direction has half of it.
         num_layers: depth.
         bidirectional: read the sentence both ways (DMR-JRG III-C.1). 2D-TAN reads it forwards.
+        words: add the mean of the words, through a linear layer of their own, to the sentence: what
+            a few thousand sentences teach about words carries over to new sentences sooner than
+            what they teach about word order.
     """
 
     def __init__(
-        self, word_dim: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = True
+        self,
+        word_dim: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        words: bool = False,
     ) -> None:
         super().__init__()
         if bidirectional and hidden_size % 2:
@@ -35,6 +51,7 @@ class SentenceEncoder(nn.Module):
         )
         self.directions = 2 if bidirectional else 1
         self.project = nn.Linear(hidden_size, hidden_size)
+        self.words = nn.Linear(word_dim, hidden_size) if words else None
 
     def forward(
         self, words: Float[Tensor, "M W E"], counts: Int[Tensor, " M"]
@@ -49,7 +66,115 @@ class SentenceEncoder(nn.Module):
         states, (last, _) = self.lstm(packed)
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=words.shape[1])
         top = last[-self.directions :].transpose(0, 1).flatten(1)  # (M, D)
-        return states, self.project(top)
+        sentence = self.project(top)
+        if self.words is not None:
+            places = torch.arange(words.shape[1], device=words.device)
+            lengths = counts.to(words.device, non_blocking=True)[:, None]
+            real = (places < lengths)[..., None]
+            sentence = sentence + self.words((words * real).sum(dim=1) / lengths)
+        return states, sentence
+
+
+class SentenceFeatures(nn.Module):
+    """One feature per sentence, (M, width), from the reader that an experiment names.
+
+    Args:
+        dims: the sizes that the data decides.
+        text_encoder: ``lstm`` reads the batch's word vectors; anything else is the folder of a
+            pretrained transformer (DistilBERT, BERT, …), which reads the sentences as written.
+        hidden_size, lstm_layers, bidirectional: of the LSTM.
+
+    Attributes:
+        width: of a feature: ``hidden_size``, or what the transformer has.
+    """
+
+    def __init__(
+        self,
+        dims: DataDims,
+        text_encoder: str,
+        *,
+        hidden_size: int,
+        lstm_layers: int = 1,
+        bidirectional: bool = True,
+    ) -> None:
+        super().__init__()
+        self.lstm: SentenceEncoder | None = None
+        self.pretrained: PretrainedEncoder | None = None
+        if text_encoder == "lstm":
+            self.width = hidden_size
+            self.lstm = SentenceEncoder(
+                dims.word_dim, hidden_size, num_layers=lstm_layers, bidirectional=bidirectional
+            )
+        else:
+            self.pretrained = PretrainedEncoder(*read_pretrained(text_encoder))
+            self.width = self.pretrained.width
+
+    def forward(self, batch: Batch) -> Float[Tensor, "M H"]:
+        if self.lstm is not None:
+            return self.lstm(batch.flat(batch.words), batch.word_counts)[1]
+        assert self.pretrained is not None
+        return self.pretrained(batch.sentences)
+
+
+class PretrainedEncoder(nn.Module):
+    """A transformer over the tokens of whole sentences: the mean of its last hidden states.
+
+    All real tokens count, the two special ones included.
+
+    Args:
+        encoder: called with ``input_ids`` and ``attention_mask`` (H is its ``config.hidden_size``).
+        tokenizer: turns a list of texts into these two, padded.
+
+    Source: MMN.
+    """
+
+    def __init__(self, encoder: nn.Module, tokenizer: Callable[..., Any]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.width = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, sentences: Sequence[str]) -> Float[Tensor, "M H"]:
+        """Raises ValueError for a batch without texts."""
+        if not sentences:
+            raise ValueError("a pretrained text encoder reads Batch.sentences, which is empty")
+        tokens = self.tokenizer(
+            list(sentences), padding=True, truncation=True, max_length=512, return_tensors="pt"
+        )
+        device = next(self.encoder.parameters()).device
+        ids, mask = tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        weights = mask[..., None].to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def read_pretrained(folder: str) -> tuple[nn.Module, Callable[..., Any]]:
+    """A transformer and its tokeniser from a folder as ``transformers`` writes it; no download.
+
+    Raises:
+        InputError: transformers is not installed, or the folder does not hold such a model.
+    """
+    try:
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError:
+        raise InputError(
+            f"text_encoder {folder!r} needs the package transformers (pip install transformers), "
+            "or use text_encoder: lstm"
+        ) from None
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"text_encoder {folder!r} is no folder; expected lstm, or the folder of a pretrained "
+            "transformer (config.json, its weights and its tokeniser)"
+        )
+    try:
+        encoder = AutoModel.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as fault:
+        reason = str(fault).split("\n")[0]
+        raise InputError(f"text_encoder {folder!r} cannot be read ({reason})") from None
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # reads the first state alone; nothing here would train it
+    return encoder.float().train(), tokenizer
 
 
 @dataclass(frozen=True)

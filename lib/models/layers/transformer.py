@@ -1,6 +1,8 @@
-"""Class tokens that summarise a sequence."""
+"""Summaries of a sequence, attention blocks, and a decoder whose attention can be weighed."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,3 +47,144 @@ class ClassToken(nn.Module):
             padding = ~torch.cat([mask.new_ones(B, 1), mask], dim=1)
         states = encoder(tokens + self.positions[places], src_key_padding_mask=padding)
         return states[:, 0]
+
+
+class AttentivePool(nn.Module):
+    """The items' mean, weighed by the soft-max of a linear score over the real ones."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(hidden_size, 1, bias=False)
+
+    def forward(
+        self, items: Float[Tensor, "M L D"], mask: Bool[Tensor, "M L"] | None = None
+    ) -> Float[Tensor, "M D"]:
+        scores = self.score(items).squeeze(-1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return torch.einsum("ml,mld->md", scores.softmax(dim=1), items)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention, added to its input and normalised; no feed-forward part.
+
+    Args:
+        copies: blocks with weights of their own that read the same input; their mean comes out.
+
+    Source: the encoder of TVR and GMMFormer, which DCIML uses (there without Gaussian windows).
+    """
+
+    def __init__(self, hidden_size: int, *, heads: int, dropout: float, copies: int = 1) -> None:
+        super().__init__()
+        self.attention = nn.ModuleList(
+            nn.MultiheadAttention(hidden_size, heads, dropout, batch_first=True)
+            for _ in range(copies)
+        )
+        self.norm = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(copies))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "M L D"], mask: Bool[Tensor, "M L"] | None = None
+    ) -> Float[Tensor, "M L D"]:
+        padding = None if mask is None else ~mask
+        out = torch.zeros_like(x)
+        for attention, norm in zip(self.attention, self.norm, strict=True):
+            found, _ = attention(x, x, x, key_padding_mask=padding, need_weights=False)
+            out = out + norm(x + self.dropout(found))
+        return out / len(self.attention)
+
+
+class WeighedDecoder(nn.Module):
+    """Causal decoder layers, post-norm, with optional memory and optional weights on what is read.
+
+    Weights multiply the attention's probabilities, which are brought back to sum 1; that is adding
+    their logarithm before the soft-max. Attention itself drops nothing.
+
+    Source: CPL's decoders, as DCIML uses them.
+    """
+
+    def __init__(
+        self, hidden_size: int, *, num_layers: int, heads: int, feedforward: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(hidden_size, heads, feedforward, dropout, batch_first=True)
+            for _ in range(num_layers)
+        )
+        for layer in self.layers:
+            layer.self_attn.dropout = layer.multihead_attn.dropout = 0.0  # type: ignore
+
+    def forward(
+        self,
+        x: Float[Tensor, "M L D"],
+        mask: Bool[Tensor, "M L"] | None = None,
+        weights: Float[Tensor, "M L"] | None = None,
+        memory: Float[Tensor, "M K D"] | None = None,
+        memory_mask: Bool[Tensor, "M K"] | None = None,
+        memory_weights: Float[Tensor, "M K"] | None = None,
+    ) -> Float[Tensor, "M L D"]:
+        """A position reads the ones up to itself, and all of ``memory`` where there is one."""
+        L = x.shape[1]
+        future = torch.ones(L, L, dtype=torch.bool, device=x.device).triu(1)
+        bias = self._bias(x, mask, weights).masked_fill(future, -torch.inf)
+        across = None if memory is None else self._bias(memory, memory_mask, memory_weights)
+        for layer in self.layers:
+            found = layer.self_attn(x, x, x, attn_mask=self._heads(bias, L), need_weights=False)[0]
+            x = layer.norm1(x + layer.dropout1(found))
+            if memory is not None and across is not None:
+                bias_across = self._heads(across, L)
+                found = layer.multihead_attn(
+                    x, memory, memory, attn_mask=bias_across, need_weights=False
+                )[0]
+                x = layer.norm2(x + layer.dropout2(found))
+            x = layer.norm3(x + layer._ff_block(x))
+        return x
+
+    @staticmethod
+    def _bias(
+        read: Float[Tensor, "M K D"],
+        mask: Bool[Tensor, "M K"] | None,
+        weights: Float[Tensor, "M K"] | None,
+    ) -> Float[Tensor, "M 1 K"]:
+        """What is added to the scores of the positions that are read."""
+        bias = read.new_zeros(read.shape[:2]) if weights is None else (weights + 1e-10).log()
+        if mask is not None:
+            bias = bias.masked_fill(~mask, -torch.inf)
+        return bias[:, None]
+
+    def _heads(self, bias: Float[Tensor, "M _ K"], length: int) -> Float[Tensor, "MH L K"]:
+        """One mask for every head, as the attention wants it."""
+        full = bias.expand(-1, length, -1)
+        return full.repeat_interleave(self.heads, dim=0)
+
+
+class FiLM(nn.Module):
+    """Scale and shift of features, both made from a condition by a small network.
+
+    Source: Perez et al. 2018, as DCIML's branches modulate each other.
+    """
+
+    def __init__(self, condition: int, hidden_size: int, inner: int = 512) -> None:
+        super().__init__()
+        self.scale, self.shift = (
+            nn.Sequential(nn.Linear(condition, inner), nn.ReLU(), nn.Linear(inner, hidden_size))
+            for _ in range(2)
+        )
+
+    def forward(
+        self, features: Float[Tensor, "M ... D"], condition: Float[Tensor, "M E"]
+    ) -> Float[Tensor, "M ... D"]:
+        shape = (len(condition), *(1 for _ in features.shape[1:-1]), -1)
+        scale, shift = self.scale(condition), self.shift(condition)
+        return scale.reshape(shape) * features + shift.reshape(shape)
+
+
+def sinusoids(length: int, hidden_size: int) -> Float[Tensor, "L D"]:
+    """Positions as sines, then cosines, of falling frequency; the first row is zero (fairseq)."""
+    half = hidden_size // 2
+    frequency = (torch.arange(half) * (-math.log(10_000) / (half - 1))).exp()
+    angle = torch.arange(length)[:, None] * frequency
+    table = torch.cat([angle.sin(), angle.cos()], dim=1)
+    table[0] = 0
+    return table

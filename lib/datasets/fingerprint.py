@@ -1,0 +1,86 @@
+"""What a feature file looks like in a few numbers, to notice when another one is in its place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib.core.errors import InputError
+from lib.datasets.features import FeatureFile
+
+_APART = 0.25  # standard deviations between two means that a sample of the same kind does not show
+
+
+def fingerprint(features: FeatureFile, *, videos: int = 16, seed: int = 0) -> dict[str, Any]:
+    """Statistics of a seeded sample of the file's videos, and a digest of all its keys.
+
+    Videos that cannot be read are passed over: the file may hold other things beside them.
+
+    Raises:
+        InputError: the file cannot be opened, or none of the sample can be read.
+    """
+    keys = features.keys()
+    chosen = np.random.default_rng(seed).permutation(len(keys))
+    rows: list[np.ndarray] = []
+    read: list[str] = []
+    for index in chosen[: 4 * videos]:
+        try:
+            found = features.read(keys[index])
+        except InputError:
+            continue
+        if not rows or found.shape[1] == rows[0].shape[1]:
+            rows.append(found)
+            read.append(keys[index])
+        if len(rows) == videos:
+            break
+    if not rows:
+        raise InputError(
+            f"{features.path}: none of {len(chosen[: 4 * videos])} entries is readable"
+        )
+    together = np.concatenate(rows).astype(np.float64)
+    return {
+        "entries": len(keys),
+        "keys": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+        "sample": read,
+        "rows": len(together),
+        "dtype": str(stored.dtype) if (stored := features.dataset(read[0])) is not None else "",
+        "width": together.shape[1],
+        "mean": torch.from_numpy(together.mean(axis=0)).float(),
+        "std": torch.from_numpy(together.std(axis=0)).float(),
+    }
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """How the file here differs from the one a checkpoint was trained on, in a line; "" = it does
+    not. Files of the same videos must agree in every number; of others, in kind."""
+    told = [
+        f"{name} {there.get(name)} there, {here[name]} here"
+        for name in ("width", "dtype")
+        if there.get(name) != here[name]
+    ]
+    same_videos = there.get("keys") == here["keys"]
+    if not same_videos:
+        told.append(f"other videos ({there.get('entries', 0):,} there, {here['entries']:,} here)")
+    elif there.get("rows") != here["rows"]:
+        told.append(f"{there.get('rows')} rows in a sample there, {here['rows']} here")
+    if there.get("width") == here["width"]:
+        apart = (there["mean"] - here["mean"]).abs() / there["std"].clamp(min=1e-6)
+        spread = here["std"] / there["std"].clamp(min=1e-6)
+        worst = int(apart.argmax())
+        moved, widened = (
+            (apart.max(), (spread - 1).abs().max())
+            if same_videos
+            else (apart.median(), (spread.median() - 1).abs())
+        )
+        limit = 1e-3 if same_videos else _APART
+        if max(float(moved), float(widened)) > limit:
+            mean, std = (f"{float(of['mean'][worst]):.4g}" for of in (there, here)), spread.median()
+            told.append(
+                f"values of another kind (dimension {worst}: mean {next(mean)} there, "
+                f"{next(mean)} here; spread {float(std):.3g} times as wide)"
+            )
+    return "; ".join(told)

@@ -1,0 +1,123 @@
+"""Counts of what is odd in annotations as they stand in their file, before any repair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lib.datasets.annotations import Record
+
+
+@dataclass
+class Timestamps:
+    """Moments and paragraphs of a split by what is wrong with their times."""
+
+    sentences: int = 0
+    paragraphs: int = 0
+    start_past_end: int = 0  # start >= end
+    end_past_duration: int = 0
+    end_past_duration_by_a_second: int = 0
+    start_past_duration: int = 0
+    start_below_zero: int = 0
+    empty_after_clipping: int = 0  # to [0, duration]
+    paragraphs_with_start_past_end: int = 0
+    sentences_of_those: int = 0
+    unsorted_paragraphs: int = 0  # by start
+    paragraphs_with_equal_moments: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)  # the first four of a kind
+
+    def note(self, what: str, place: str) -> None:
+        setattr(self, what, getattr(self, what) + 1)
+        found = self.examples.setdefault(what, [])
+        if len(found) < 4:
+            found.append(place)
+
+
+def timestamps(records: Sequence[Record]) -> Timestamps:
+    """Count over a split."""
+    counts = Timestamps(paragraphs=len(records))
+    for record in records:
+        counts.sentences += len(record.sentences)
+        for start, end in record.moments:
+            place = f"{record.video_id} [{start:g}, {end:g}] of {record.duration:g} s"
+            faults = {
+                "start_past_end": start >= end,
+                "end_past_duration": end > record.duration,
+                "end_past_duration_by_a_second": end > record.duration + 1,
+                "start_past_duration": start >= record.duration,
+                "start_below_zero": start < 0,
+                "empty_after_clipping": min(max(start, 0), record.duration)
+                >= min(max(end, 0), record.duration),
+            }
+            for what, wrong in faults.items():
+                if wrong:
+                    counts.note(what, place)
+        starts = [start for start, _ in record.moments]
+        if any(start >= end for start, end in record.moments):
+            counts.note("paragraphs_with_start_past_end", record.paragraph_id)
+            counts.sentences_of_those += len(record.sentences)
+        if starts != sorted(starts):
+            counts.note("unsorted_paragraphs", record.paragraph_id)
+        if len(set(record.moments)) < len(record.moments):
+            counts.note("paragraphs_with_equal_moments", record.paragraph_id)
+    return counts
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How often the texts of a split recur; letters' case and spaces do not count."""
+
+    sentences: int
+    distinct: int
+    repeated: int  # sentences whose text occurs more than once
+    paragraphs_with_repeat: int
+    surplus_paragraphs: int  # whole paragraphs that were there already
+    most_repeated: tuple[str, int]
+
+    @property
+    def surplus(self) -> int:
+        """Copies beyond the first of each text."""
+        return self.sentences - self.distinct
+
+
+def repeats(records: Sequence[Record]) -> Repeats:
+    """Count over a split."""
+    paragraphs = [tuple(map(plain, record.sentences)) for record in records]
+    counts = Counter(text for paragraph in paragraphs for text in paragraph)
+    return Repeats(
+        sentences=counts.total(),
+        distinct=len(counts),
+        repeated=sum(count for count in counts.values() if count > 1),
+        paragraphs_with_repeat=sum(len(set(p)) < len(p) for p in paragraphs),
+        surplus_paragraphs=len(paragraphs) - len(set(paragraphs)),
+        most_repeated=max(counts.items(), key=lambda item: item[1], default=("", 0)),
+    )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two splits have in common."""
+
+    videos: int
+    of_videos: int  # in the second
+    sentences: int  # of the second whose text is in the first
+    of_sentences: int
+
+
+def shared(first: Sequence[Record], second: Sequence[Record]) -> Shared:
+    """Count over a pair of splits."""
+    videos = {record.video_id for record in second}
+    known = {plain(sentence) for record in first for sentence in record.sentences}
+    seen = [plain(sentence) in known for record in second for sentence in record.sentences]
+    return Shared(
+        videos=len(videos & {record.video_id for record in first}),
+        of_videos=len(videos),
+        sentences=sum(seen),
+        of_sentences=len(seen),
+    )
+
+
+def plain(sentence: str) -> str:
+    """Lower case, single spaces."""
+    return " ".join(sentence.lower().split())

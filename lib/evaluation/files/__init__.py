@@ -1,0 +1,45 @@
+"""Truth and predictions on disk; each kind of file has its own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.core.errors import InputError
+from lib.evaluation.files.arrays import load_arrays, save_arrays
+from lib.evaluation.files.predictions import read_predictions, write_predictions
+from lib.evaluation.files.truth import read_truth, write_truth
+from lib.evaluation.files.tvr import read_tvr, write_tvr
+from lib.evaluation.records import Predictions, Truth, per_sentence
+
+__all__ = [
+    "load_arrays",
+    "read_any",
+    "read_predictions",
+    "read_truth",
+    "read_tvr",
+    "save_arrays",
+    "write_predictions",
+    "write_truth",
+    "write_tvr",
+]
+
+
+def read_any(path: str | Path, truth: Truth) -> tuple[Truth, Predictions]:
+    """Predictions of any kind, told apart by content, and the truth they are scored against.
+
+    That is the given truth, but for TVR's submissions the same one with every sentence a query.
+
+    Raises:
+        InputError: what the reader of that kind refuses.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if content.startswith(b"PK"):
+        return truth, load_arrays(path, truth)
+    if b'"video2idx"' in content:
+        sentences = per_sentence(truth)
+        return sentences, read_tvr(path, sentences)
+    return truth, read_predictions(path, truth)

@@ -1,0 +1,106 @@
+"""Predictions as arrays: everything, exactly, in one ``.npz``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.core.errors import InputError
+from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth
+
+# Kinds and axes: P paragraphs, V videos, M sentences; other letters agree within a part.
+_FORMS = {
+    "similarity": ("f", "PV"),
+    "spans": ("f", "Mn2"),
+    "scores": ("f", "Mn"),
+    "proposal_spans": ("f", "C2"),
+    "answered": ("b", "M"),
+    "candidates.videos": ("iu", "MK"),
+    "candidates.spans": ("f", "MKk2"),
+    "candidates.scores": ("f", "MKk"),
+    "candidates.video_scores": ("f", "MK"),
+    "pairs.videos": ("iu", "ML"),
+    "pairs.spans": ("f", "ML2"),
+    "pairs.scores": ("f", "ML"),
+    "pairs.made_for": ("U", "N"),
+    "ranking.videos": ("iu", "PR"),
+    "ranking.scores": ("f", "PR"),
+}
+_PARTS = {"candidates": CandidateMoments, "pairs": Pairs, "ranking": Ranking}
+
+
+def save_arrays(path: str | Path, truth: Truth, predictions: Predictions) -> None:
+    """Write all of the predictions, and the ids that they belong to."""
+    arrays: dict[str, np.ndarray] = {
+        "video_ids": np.array(truth.video_ids),
+        "paragraph_ids": np.array(truth.paragraph_ids),
+        "sentence_ids": np.array(truth.names),
+    }
+    for name in ("similarity", "spans", "scores", "proposal_spans", "candidates", "answered"):
+        value = getattr(predictions, name)
+        for part, kind in _PARTS.items():
+            if isinstance(value, kind):
+                parts = {f"{part}.{key}": np.asarray(each) for key, each in vars(value).items()}
+                arrays |= parts
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(path: str | Path, truth: Truth) -> Predictions:
+    """Read a file of ``save_arrays``.
+
+    Raises:
+        InputError: no such file, or arrays that belong to other videos or sentences.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # whatever a damaged archive makes zipfile and NumPy raise
+        why = (str(error) or type(error).__name__).split("\n")[0][:120]
+        raise InputError(f"{path}: cannot be read as arrays ({why})") from None
+    wanted = {
+        "video_ids": truth.video_ids,
+        "paragraph_ids": truth.paragraph_ids,
+        "sentence_ids": truth.names,
+    }
+    for name, ids in wanted.items():
+        if np.asarray(arrays.pop(name, None)).tolist() != list(ids):
+            raise InputError(f"{path}: its {name} are not those of the truth")
+    _check_forms(path, arrays, {"P": len(truth.paragraph_ids), "M": len(truth.names)})
+    fields = {name: value for name, value in arrays.items() if "." not in name}
+    for part, kind in _PARTS.items():
+        own = {n.partition(".")[2]: v for n, v in arrays.items() if n.startswith(f"{part}.")}
+        if own:
+            if part == "pairs":
+                own["made_for"] = tuple(own["made_for"].tolist())
+            fields["similarity" if part == "ranking" else "candidates"] = kind(**own)
+    return Predictions(**fields)  # type: ignore[arg-type]
+
+
+def _check_forms(path: str | Path, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """Every array known, of its kind and its axes, and no part without all of its arrays."""
+    found: dict[str, int] = dict(sizes)
+    for name, value in arrays.items():
+        if name not in _FORMS:
+            raise InputError(f"{path}: has an array {name[:40]!r}, expected {', '.join(_FORMS)}")
+        kinds, axes = _FORMS[name]
+        shape, kind = (value.shape, value.dtype.kind) if hasattr(value, "shape") else ((), "bytes")
+        fits = len(shape) == len(axes) and (kind in kinds or 0 in shape)
+        for axis, size in zip(axes, shape, strict=False):
+            fits = fits and size == (2 if axis == "2" else found.setdefault(axis, size))
+        if not fits:
+            raise InputError(
+                f"{path}: {name} has the shape {shape} and the kind {kind}; expected "
+                f"({', '.join(axes)}) of kind {' or '.join(kinds)}, as the other arrays have it"
+            )
+    groups = {name.partition(".")[0] for name in arrays if "." in name}
+    missing = [n for n in _FORMS if n.partition(".")[0] in groups and n not in arrays]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}")
+    if ("spans" in arrays) != ("scores" in arrays):
+        raise InputError(f"{path}: has spans or scores, expected both")

@@ -1,0 +1,103 @@
+"""JSON lines with faults told by line number."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lib.core.errors import InputError
+
+_FAULTS_TOLD = 10
+
+
+def for_each_line(path: Path, add: Callable[[str, dict[str, Any]], None]) -> None:
+    """Call ``add`` with "file:line" and the JSON object of every line that is not empty.
+
+    Raises:
+        InputError: the file cannot be read, or up to ten faults: lines that are no JSON object, or
+            that ``add`` refused by an InputError.
+    """
+    faults = Faults()
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    faults.collect(partial(_add, f"{path}:{number}", line, add))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+    faults.raise_if_any()
+
+
+def _add(place: str, line: str, add: Callable[[str, dict[str, Any]], None]) -> None:
+    add(place, _object(place, line))
+
+
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise InputError(f"{place}: not valid JSON ({reason}); is it complete?") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: expected a JSON object, found {short(value)}")
+    return value
+
+
+class Faults:
+    """Collects what is wrong with a file, so that a user sees ten faults at once and not one."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def collect(self, action: Callable[[], None]) -> None:
+        """Run ``action``; keep the sentence of an InputError. Stops at the tenth."""
+        try:
+            action()
+        except InputError as error:
+            self.messages.append(str(error))
+            if len(self.messages) >= _FAULTS_TOLD:
+                self.raise_if_any()
+
+    def raise_if_any(self) -> None:
+        """Raises: InputError: with one line per fault, if there are any."""
+        if self.messages:
+            raise InputError("\n".join(self.messages))
+
+
+def number(value: Any, place: str, what: str) -> float:
+    """A finite number, or InputError."""
+    # Compared and not converted: an int may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise InputError(f"{place}: {what} is {short(value)}, expected a finite number")
+    return float(value)
+
+
+def span(start: Any, end: Any, place: str) -> tuple[float, float]:
+    """start < end, or InputError."""
+    low, high = number(start, place, "a start"), number(end, place, "an end")
+    if low >= high:
+        raise InputError(f"{place}: the moment [{low:g}, {high:g}] is none, expected start < end")
+    return low, high
+
+
+def rows(value: Any, place: str, what: str, form: str) -> list[list[Any]]:
+    """A list of lists shaped like ``form``, for example "[video, score]"; or InputError."""
+    width = form.count(",") + 1
+    if not isinstance(value, list):
+        raise InputError(f"{place}: {what} is {short(value)}, expected a list of {form}")
+    for row in value:
+        if not isinstance(row, list) or len(row) != width:
+            raise InputError(f"{place}: {what} holds {short(row)}, expected {form}")
+    return value
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

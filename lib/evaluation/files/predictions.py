@@ -1,0 +1,270 @@
+"""Predictions as lines of JSON, one per paragraph and per sentence (docs/predictions.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.core.errors import InputError
+from lib.evaluation.files.lines import for_each_line, number, rows, short, span
+from lib.evaluation.joint import finished_pairs
+from lib.evaluation.protocols import PROTOCOLS
+from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth, check
+from lib.evaluation.retrieval import top_videos
+
+VERSION = 1
+_KEYS = {
+    "header": ("predictions", "unit", "proposals", "pairs_for", "note"),
+    "paragraph_id": ("paragraph_id", "videos"),
+    "desc_id": ("desc_id", "moments", "pairs"),
+}
+
+
+def write_predictions(
+    path: str | Path,
+    truth: Truth,
+    predictions: Predictions,
+    *,
+    videos: int = 1000,
+    pairs_for: str = "jrg_joint",
+    alpha: float = 20.0,
+    note: dict[str, Any] | None = None,
+) -> None:
+    """Write what ``read_predictions`` reads.
+
+    Args:
+        videos: how many ranked videos of a paragraph are written. Below the corpus's size, ranks
+            past it are lost: recalls up to it are unchanged, MRR and MedR are not.
+        pairs_for: the protocol whose finished list of 100 pairs is written, from candidates.
+        alpha: weight of the video's score in those pairs.
+        note: anything JSON; kept in the header and never read.
+    """
+    check(truth, predictions)
+    ranking, pairs = predictions.similarity, predictions.candidates
+    if isinstance(ranking, np.ndarray):
+        ranking = top_videos(ranking, videos)
+    if isinstance(pairs, CandidateMoments):
+        pairs = finished_pairs(pairs, PROTOCOLS[pairs_for], alpha=alpha)
+    header: dict[str, Any] = {"predictions": VERSION, "unit": "fraction"}
+    if predictions.proposal_spans is not None:
+        header["proposals"] = predictions.proposal_spans.tolist()
+    if pairs is not None:
+        header["pairs_for"] = list(pairs.made_for)
+    if note is not None:
+        header["note"] = note
+    with Path(path).open("w", encoding="utf-8") as file:
+        _write(file, header)
+        if ranking is not None:
+            for name, ids, scores in zip(
+                truth.paragraph_ids, ranking.videos, ranking.scores, strict=True
+            ):
+                _write(file, {"paragraph_id": name, "videos": _videos(truth, ids, scores)})
+        for i, name in enumerate(truth.names):
+            if predictions.answered is not None and not predictions.answered[i]:
+                continue
+            record: dict[str, Any] = {"desc_id": name}
+            if predictions.spans is not None and predictions.scores is not None:
+                record["moments"] = _moments(predictions.spans[i], predictions.scores[i])
+            if pairs is not None:
+                real = pairs.videos[i] >= 0
+                where = [truth.video_ids[v] for v in pairs.videos[i][real]]
+                moments = _moments(pairs.spans[i][real], pairs.scores[i][real])
+                record["pairs"] = [[v, *m] for v, m in zip(where, moments, strict=True)]
+            if len(record) > 1:
+                _write(file, record)
+
+
+def _write(file: TextIO, record: dict[str, Any]) -> None:
+    file.write(
+        json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    )
+
+
+def _videos(truth: Truth, ids: NDArray, scores: NDArray) -> list[list[Any]]:
+    pairs = zip(ids.tolist(), exact(scores), strict=True)
+    return [[truth.video_ids[v], score] for v, score in pairs if v >= 0]
+
+
+def _moments(spans: NDArray, scores: NDArray) -> list[list[float]]:
+    triples = zip(spans.astype(np.float64).tolist(), exact(scores), strict=True)
+    return [[start, end, score] for (start, end), score in triples if start == start]
+
+
+def exact(scores: NDArray) -> list[float]:
+    """Scores with as few digits as bring back the same float32 (or float64)."""
+    return [float(text) for text in scores.astype(str).tolist()]
+
+
+def read_predictions(path: str | Path, truth: Truth) -> Predictions:
+    """Read a file of ``write_predictions``, or one made elsewhere by the same schema.
+
+    Moments and videos are ordered by their scores, equal ones as listed. A sentence without a line
+    is missing; a paragraph without one retrieves nothing.
+
+    Raises:
+        InputError: up to ten faults with their line numbers: an unknown or repeated id, an unknown
+            video, a score that is no finite number, a moment that is none, an unknown key.
+    """
+    reader = _Reader(truth)
+    for_each_line(Path(path), reader.add)
+    return reader.predictions()
+
+
+class _Reader:
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+        self.video = {name: v for v, name in enumerate(truth.video_ids)}
+        self.index = {
+            "paragraph_id": {name: p for p, name in enumerate(truth.paragraph_ids)},
+            "desc_id": {name: i for i, name in enumerate(truth.names)},
+        }
+        self.places: dict[tuple[str, int], str] = {}
+        self.header: dict[str, Any] = {}
+        self.in_seconds = False
+        self.ranking: dict[int, list[tuple[int, float]]] = {}
+        self.moments: dict[int, list[tuple[float, float, float]]] = {}
+        self.pairs: dict[int, list[tuple[int, float, float, float]]] = {}
+
+    def add(self, place: str, record: dict[str, Any]) -> None:
+        kind = next((key for key in ("paragraph_id", "desc_id") if key in record), "header")
+        if kind == "header" and "predictions" not in record:
+            raise InputError(
+                f"{place}: has no paragraph_id and no desc_id, expected one of them "
+                '(or, in the first line, the header with "predictions": 1)'
+            )
+        unknown = [key for key in record if key not in _KEYS[kind]]
+        if unknown:
+            raise InputError(
+                f"{place}: unknown key {unknown[0]!r}, expected {', '.join(_KEYS[kind])}"
+            )
+        if kind == "header":
+            self._add_header(place, record)
+            return
+        name = str(record[kind])
+        if name not in self.index[kind]:
+            raise InputError(f"{place}: {kind} {name!r} is not in the truth")
+        item = self.index[kind][name]
+        if (kind, item) in self.places:
+            raise InputError(f"{place}: {kind} {name!r} was in {self.places[kind, item]} already")
+        self.places[kind, item] = place
+        place = f"{place}: {kind} {name!r}"
+        if "videos" in record:
+            self._add_ranking(item, record["videos"], place)
+        if "moments" in record:
+            own = int(self.truth.sentence_video[item])
+            self.moments[item] = [
+                (*self._span(start, end, own, place), number(score, place, "a moment's score"))
+                for start, end, score in rows(
+                    record["moments"], place, "moments", "[start, end, score]"
+                )
+            ]
+        if "pairs" in record:
+            self.pairs[item] = [
+                self._pair(row, place)
+                for row in rows(record["pairs"], place, "pairs", "[video, start, end, score]")
+            ]
+
+    def _add_header(self, place: str, record: dict[str, Any]) -> None:
+        if self.header or self.places:
+            raise InputError(f"{place}: a header, expected only in the first line")
+        if record["predictions"] != VERSION:
+            raise InputError(
+                f"{place}: predictions is {short(record['predictions'])}, expected {VERSION}"
+            )
+        if record.get("unit", "fraction") not in ("fraction", "seconds"):
+            raise InputError(
+                f"{place}: unit is {short(record['unit'])}, expected fraction or seconds"
+            )
+        unknown = [name for name in record.get("pairs_for", []) if name not in PROTOCOLS]
+        if unknown:
+            raise InputError(f"{place}: pairs_for names the unknown protocol {unknown[0]!r}")
+        for start, end in rows(record.get("proposals", []), place, "proposals", "[start, end]"):
+            if not 0 <= span(start, end, place)[0] < end <= 1:
+                raise InputError(
+                    f"{place}: proposals hold [{start:g}, {end:g}], expected fractions from 0 to 1"
+                )
+        self.header, self.in_seconds = record, record.get("unit") == "seconds"
+
+    def _add_ranking(self, item: int, value: Any, place: str) -> None:
+        found: dict[int, float] = {}
+        for name, score in rows(value, place, "videos", "[video, score]"):
+            video = self._video(name, place)
+            if video in found:
+                raise InputError(f"{place}: ranks the video {name!r} twice")
+            found[video] = number(score, place, f"the score of video {name!r}")
+        self.ranking[item] = list(found.items())
+
+    def _pair(self, row: list[Any], place: str) -> tuple[int, float, float, float]:
+        video = self._video(row[0], place)
+        start, end = self._span(row[1], row[2], video, place)
+        return video, start, end, number(row[3], place, "a pair's score")
+
+    def _video(self, name: Any, place: str) -> int:
+        if not isinstance(name, str) or name not in self.video:
+            raise InputError(f"{place}: the video {short(name)} is not in the corpus")
+        return self.video[name]
+
+    def _span(self, start: Any, end: Any, video: int, place: str) -> tuple[float, float]:
+        low, high = span(start, end, place)
+        unit = self.truth.durations[video] if self.in_seconds else 1.0
+        return low / unit, high / unit
+
+    def predictions(self) -> Predictions:
+        P, M = len(self.truth.paragraph_ids), len(self.truth.sentences)
+        answered = np.zeros(M, np.bool_)
+        answered[[item for kind, item in self.places if kind == "desc_id"]] = True
+        proposals = self.header.get("proposals")
+        spans = scores = None
+        if self.moments:
+            spans, scores = table(M, self.moments, (2, 1), (np.nan, -np.inf), np.float64)
+        return Predictions(
+            similarity=ranking(P, self.ranking) if self.ranking else None,
+            spans=spans,
+            scores=None if scores is None else scores[..., 0],
+            proposal_spans=None if proposals is None else np.array(proposals, np.float64),
+            candidates=pairs(M, self.pairs, tuple(self.header.get("pairs_for", ())))
+            if self.pairs
+            else None,
+            answered=answered if (self.moments or self.pairs) else None,
+        )
+
+
+def ranking(P: int, lists: dict[int, list[tuple[int, float]]]) -> Ranking:
+    """Listed videos as arrays."""
+    videos, scores = table(P, lists, (1, 1), (-1.0, -np.inf), np.float64)
+    return Ranking(videos[..., 0].astype(np.int32), scores[..., 0])
+
+
+def pairs(
+    M: int, lists: dict[int, list[tuple[int, float, float, float]]], made_for: tuple[str, ...]
+) -> Pairs:
+    """Listed pairs as arrays."""
+    videos, spans, scores = table(M, lists, (1, 2, 1), (-1.0, np.nan, -np.inf), np.float64)
+    return Pairs(videos[..., 0].astype(np.int32), spans, scores[..., 0], made_for)
+
+
+def table(
+    size: int,
+    lists: dict[int, Any],
+    widths: Sequence[int],
+    fill: Sequence[float],
+    dtype: Any,
+) -> list[NDArray]:
+    """Ragged rows of numbers, the score last, as padded arrays: best first, equal as listed."""
+    longest = max((len(each) for each in lists.values()), default=0)
+    columns = [
+        np.full((size, longest, w), value, dtype) for w, value in zip(widths, fill, strict=True)
+    ]
+    cuts = np.cumsum(widths)[:-1]
+    for item, each in lists.items():
+        if each:
+            found = np.array(each, dtype)
+            found = found[np.argsort(-found[:, -1], kind="stable")]
+            for column, part in zip(columns, np.split(found, cuts, axis=1), strict=True):
+                column[item, : len(found)] = part
+    return columns

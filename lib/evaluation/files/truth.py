@@ -1,0 +1,136 @@
+"""The truth as a file: TVR's annotation lines with a ``paragraph_id`` (docs/predictions.md)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.core.errors import InputError
+from lib.evaluation.files.lines import for_each_line, number, short, span
+from lib.evaluation.records import Truth
+
+
+def write_truth(path: str | Path, truth: Truth) -> None:
+    """One line per sentence; videos that no paragraph describes follow."""
+    names, owner = truth.names, truth.sentence_paragraph
+    with Path(path).open("w", encoding="utf-8") as file:
+        for video in _order(truth):
+            file.write(json.dumps(_video(truth, video), ensure_ascii=False) + "\n")
+        for i, p in enumerate(owner):
+            spans = truth.moments[i]
+            if truth.annotations is not None:
+                spans = truth.annotations[i][~np.isnan(truth.annotations[i]).any(axis=-1)]
+            record = {
+                "desc_id": names[i],
+                "desc": truth.sentences[i],
+                **_video(truth, int(truth.paragraph_video[p])),
+                "ts": spans.tolist(),
+                "paragraph_id": truth.paragraph_ids[p],
+            }
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _order(truth: Truth) -> list[int]:
+    """Videos to name by themselves: all, unless the sentences name them in the corpus's order."""
+    mentioned = list(dict.fromkeys(truth.sentence_video.tolist()))
+    return (
+        [] if mentioned == list(range(len(truth.video_ids))) else list(range(len(truth.video_ids)))
+    )
+
+
+def _video(truth: Truth, video: int) -> dict[str, Any]:
+    return {"vid_name": truth.video_ids[video], "duration": float(truth.durations[video])}
+
+
+def read_truth(path: str | Path) -> Truth:
+    """Read a truth file; the corpus holds its videos in the order in which it names them.
+
+    A line without ``paragraph_id`` is a paragraph of one sentence, which makes TVR's own annotation
+    files readable. Lines without ``desc`` name distractors. Sentences of a paragraph keep their
+    order; other lines may stand between them.
+
+    Raises:
+        InputError: up to ten faults, each with its line number.
+    """
+    reader = _Reader(Path(path))
+    for_each_line(reader.path, reader.add)
+    return reader.truth()
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.videos: dict[str, float] = {}
+        self.paragraphs: dict[str, str] = {}
+        self.places: dict[str, str] = {}
+        self.rows: list[tuple[str, str, list[tuple[float, float]]]] = []  # paragraph, text, spans
+
+    def add(self, place: str, record: dict[str, Any]) -> None:
+        missing = [key for key in ("vid_name", "duration") if key not in record]
+        if "desc" in record or "desc_id" in record:
+            missing += [key for key in ("desc_id", "desc", "ts") if key not in record]
+        if missing:
+            raise InputError(f"{place}: lacks {' and '.join(missing)}")
+        video, duration = str(record["vid_name"]), number(record["duration"], place, "duration")
+        if duration <= 0:
+            raise InputError(f"{place}: duration is {duration:g}, expected more than 0")
+        if self.videos.setdefault(video, duration) != duration:
+            raise InputError(
+                f"{place}: video {video!r} has the duration {duration:g}, "
+                f"before it had {self.videos[video]:g}"
+            )
+        if "desc" in record:
+            self._add_sentence(place, video, record)
+
+    def _add_sentence(self, place: str, video: str, record: dict[str, Any]) -> None:
+        name = str(record["desc_id"])
+        if name in self.places:
+            raise InputError(f"{place}: desc_id {name!r} was in {self.places[name]} already")
+        self.places[name] = place
+        paragraph = str(record.get("paragraph_id", name))
+        if self.paragraphs.setdefault(paragraph, video) != video:
+            raise InputError(
+                f"{place}: paragraph {paragraph!r} describes {video!r}, "
+                f"before it described {self.paragraphs[paragraph]!r}"
+            )
+        self.rows.append((paragraph, str(record["desc"]), _spans(record["ts"], place)))
+
+    def truth(self) -> Truth:
+        if not self.rows:
+            raise InputError(f"{self.path}: holds no sentence")
+        place = {paragraph: p for p, paragraph in enumerate(self.paragraphs)}
+        video = {name: v for v, name in enumerate(self.videos)}
+        owner = np.array([place[paragraph] for paragraph, _, _ in self.rows])
+        order = np.argsort(owner, kind="stable")
+        names = list(self.places)
+        width = max(len(spans) for _, _, spans in self.rows)
+        times = np.full((len(order), width, 2), np.nan)
+        for i, row in enumerate(order):
+            spans = self.rows[row][2]
+            times[i, : len(spans)] = spans
+        return Truth(
+            video_ids=tuple(self.videos),
+            durations=np.array(list(self.videos.values())),
+            paragraph_ids=tuple(self.paragraphs),
+            paragraph_video=np.array([video[v] for v in self.paragraphs.values()]),
+            sentence_paragraph=owner[order],
+            moments=times[:, 0],
+            sentences=tuple(self.rows[row][1] for row in order),
+            annotations=times if width > 1 else None,
+            sentence_ids=tuple(names[row] for row in order),
+        )
+
+
+def _spans(value: Any, place: str) -> list[tuple[float, float]]:
+    """``[start, end]``, or a list of those, one per annotator."""
+    if isinstance(value, list) and value and not isinstance(value[0], list):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{place}: ts is {short(value)}, expected [start, end] in seconds")
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise InputError(f"{place}: ts holds {short(pair)}, expected [start, end] in seconds")
+    return [span(start, end, place) for start, end in value]

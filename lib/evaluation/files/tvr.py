@@ -1,0 +1,192 @@
+"""TVR's submission file, read and written: one JSON object with VR, SVMR and VCMR lists.
+
+``{"video2idx": {name: index}, "VCMR": [{"desc_id", "desc", "predictions": [[index, start, end,
+score], …]}, …], "SVMR": …, "VR": …}``, times in seconds; a VR entry's times are 0. Every sentence
+is a query of its own (``records.per_sentence``).
+
+Source: the submission format of TVRetrieval's standalone evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.core.errors import InputError
+from lib.evaluation.files.lines import Faults, number, rows, short, span
+from lib.evaluation.files.predictions import exact, pairs, ranking, table
+from lib.evaluation.joint import finished_pairs
+from lib.evaluation.protocols import PROTOCOLS
+from lib.evaluation.records import CandidateMoments, Predictions, Ranking, Truth
+from lib.evaluation.retrieval import top_videos
+
+_TASKS = ("VR", "SVMR", "VCMR")
+
+
+def write_tvr(
+    path: str | Path,
+    truth: Truth,
+    predictions: Predictions,
+    *,
+    keep: int = 100,
+    pairs_for: str = "vcmr_tvr",
+    alpha: float = 20.0,
+) -> None:
+    """Write a submission: the best ``keep`` entries of each list.
+
+    Each sentence gets its paragraph's ranking under VR. VCMR is the finished list of ``pairs_for``.
+    """
+    listed, found = predictions.similarity, predictions.candidates
+    if isinstance(listed, np.ndarray):
+        listed = top_videos(listed, keep)
+    if isinstance(found, CandidateMoments):
+        found = finished_pairs(found, PROTOCOLS[pairs_for], alpha=alpha, keep=keep)
+    tasks: dict[str, Any] = {"video2idx": {name: v for v, name in enumerate(truth.video_ids)}}
+    if listed is not None:
+        own = truth.sentence_paragraph
+        nothing = np.zeros((*listed.videos.shape, 2))
+        tasks["VR"] = _entries(truth, listed.videos[own], nothing[own], listed.scores[own], keep)
+    if predictions.spans is not None and predictions.scores is not None:
+        videos = np.broadcast_to(truth.sentence_video[:, None], predictions.scores.shape)
+        tasks["SVMR"] = _entries(truth, videos, predictions.spans, predictions.scores, keep)
+    if found is not None:
+        order = np.argsort(-found.scores, axis=1, kind="stable")
+        tasks["VCMR"] = _entries(
+            truth,
+            np.take_along_axis(found.videos, order, 1),
+            np.take_along_axis(found.spans, order[..., None], 1),
+            np.take_along_axis(found.scores, order, 1),
+            keep,
+        )
+    Path(path).write_text(json.dumps(tasks, allow_nan=False), encoding="utf-8")
+
+
+def _entries(
+    truth: Truth, videos: NDArray, spans: NDArray, scores: NDArray, keep: int
+) -> list[dict[str, Any]]:
+    names = truth.names
+    seconds = spans * truth.durations[videos][..., None]
+    return [
+        {
+            "desc_id": names[i],
+            "desc": truth.sentences[i],
+            "predictions": [
+                [v, start, end, score]
+                for v, (start, end), score in zip(
+                    videos[i, :keep].tolist(),
+                    seconds[i, :keep].tolist(),
+                    exact(scores[i, :keep]),
+                    strict=True,
+                )
+                if v >= 0 and start == start and score > -np.inf
+            ],
+        }
+        for i in range(len(names))
+    ]
+
+
+def read_tvr(path: str | Path, truth: Truth) -> Predictions:
+    """Read a submission for a truth whose queries are sentences.
+
+    Raises:
+        InputError: what ``read_predictions`` refuses, named by task and entry; an SVMR moment that
+            is not in its query's own video (a known fault: rows shifted by the video's index).
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError):  # no UTF-8, endless numbers, endless brackets
+        raise InputError(f"{path}: is no JSON text that can be read") from None
+    if not isinstance(data, dict) or not isinstance(data.get("video2idx"), dict):
+        raise InputError(f"{path}: lacks video2idx, expected TVR's submission format")
+    videos = _corpus(path, data["video2idx"], truth)
+    found: dict[str, dict[int, list[tuple[int, float, float, float]]]] = {}
+    for task in (task for task in _TASKS if task in data):
+        found[task] = _read_task(path, task, data[task], truth, videos)
+    M = len(truth.sentences)
+    answered = np.zeros(M, np.bool_)
+    for task in ("SVMR", "VCMR"):
+        answered[list(found.get(task, {}))] = True
+    spans = scores = None
+    if "SVMR" in found:
+        rows_of = {i: [row[1:] for row in listed] for i, listed in found["SVMR"].items()}
+        spans, scores = table(M, rows_of, (2, 1), (np.nan, -np.inf), np.float64)
+    listed: Ranking | None = None
+    if "VR" in found:
+        listed = ranking(M, {i: [(r[0], r[3]) for r in each] for i, each in found["VR"].items()})
+    return Predictions(
+        similarity=listed,
+        spans=spans,
+        scores=None if scores is None else scores[..., 0],
+        candidates=pairs(M, found["VCMR"], ()) if "VCMR" in found else None,
+        answered=answered if spans is not None or "VCMR" in found else None,
+    )
+
+
+def _corpus(path: Path, video2idx: dict[str, Any], truth: Truth) -> dict[int, int]:
+    """The submission's video numbers -> ours."""
+    ours = {name: v for v, name in enumerate(truth.video_ids)}
+    unknown = [name for name in video2idx if name not in ours]
+    if unknown:
+        raise InputError(
+            f"{path}: video2idx names {len(unknown)} videos that are not in the corpus, the first "
+            f"is {unknown[0]!r}; name distractors in the truth by lines without desc"
+        )
+    numbers = list(video2idx.values())
+    if not all(isinstance(number, int) for number in numbers):
+        raise InputError(f"{path}: video2idx holds something else than whole numbers")
+    if len(set(numbers)) != len(numbers):
+        raise InputError(f"{path}: video2idx gives two videos one number")
+    return {number: ours[name] for name, number in video2idx.items()}
+
+
+def _read_task(
+    path: Path, task: str, entries: Any, truth: Truth, videos: dict[int, int]
+) -> dict[int, list[tuple[int, float, float, float]]]:
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: {task} is {short(entries)}, expected a list")
+    index = {name: i for i, name in enumerate(truth.names)}
+    found: dict[int, list[tuple[int, float, float, float]]] = {}
+    faults = Faults()
+
+    def read(place: str, entry: Any) -> None:
+        if not isinstance(entry, dict) or not {"desc_id", "predictions"} <= set(entry):
+            raise InputError(f"{place}: expected an object with desc_id and predictions")
+        name = str(entry["desc_id"])
+        place = f"{place}, desc_id {name!r}"
+        if name not in index:
+            raise InputError(f"{place}: is not in the truth")
+        if index[name] in found:
+            raise InputError(f"{place}: occurs twice")
+        own, listed = int(truth.sentence_video[index[name]]), []
+        form = "[video, start, end, score]"
+        for video, start, end, score in rows(entry["predictions"], place, "predictions", form):
+            if not isinstance(video, int) or video not in videos:
+                raise InputError(f"{place}: the video {short(video)} is not in video2idx")
+            v, low, high = videos[video], 0.0, 1.0
+            if task != "VR":
+                low, high = span(start, end, place)
+            if task == "SVMR" and v != own:
+                raise InputError(
+                    f"{place}: a moment in {truth.video_ids[v]!r}, expected its own video "
+                    f"{truth.video_ids[own]!r}"
+                )
+            unit = truth.durations[v]
+            listed.append((v, low / unit, high / unit, number(score, place, "a score")))
+        if task == "VR" and len({row[0] for row in listed}) != len(listed):
+            raise InputError(f"{place}: ranks a video twice")
+        found[index[name]] = listed
+
+    for position, entry in enumerate(entries):
+        faults.collect(partial(read, f"{path}: {task}[{position}]", entry))
+    faults.raise_if_any()
+    return found

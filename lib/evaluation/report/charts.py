@@ -1,0 +1,169 @@
+"""Small drawings for a page without a script: inline SVG, and a map as a PNG inside it.
+
+Colours are CSS classes of ``page``, so that a drawing follows the page into the dark. Text that a
+drawing carries by position is in its label as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.evaluation.chosen import best_cell, true_cell
+
+# Viridis at nine steps: even in lightness, and readable without red and green.
+_COLOURS = np.array(
+    [
+        (68, 1, 84),
+        (71, 44, 122),
+        (59, 81, 139),
+        (44, 113, 142),
+        (33, 144, 141),
+        (39, 173, 129),
+        (92, 200, 99),
+        (170, 220, 50),
+        (253, 231, 37),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: a name, its points, and whether it is a level to compare with."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    kind: str  # a CSS class: run0, run1, … or floor
+
+
+def bar(
+    score: float,
+    *,
+    interval: Sequence[float] | None,
+    floor: float | None,
+    ceiling: float | None,
+    label: str,
+) -> str:
+    """A score on a line from 0 to 100, with its interval, the best floor and the ceiling."""
+    parts = ['<rect class="rail" x="0" y="9" width="1000" height="6" rx="3"/>']
+    if ceiling is not None:
+        parts.append(f'<rect class="reach" x="0" y="9" width="{10 * ceiling:.1f}" height="6"/>')
+    parts.append(f'<rect class="score" x="0" y="9" width="{10 * score:.1f}" height="6" rx="3"/>')
+    if interval is not None:
+        low, high = (10 * bound for bound in interval)
+        parts.append(
+            f'<path class="interval" d="M{low:.1f} 12H{high:.1f}M{low:.1f} 5V19M{high:.1f} 5V19"/>'
+        )
+    if floor is not None:
+        parts.append(f'<path class="floor" d="M{10 * floor:.1f} 1V23"/>')
+    inside = "".join(parts)
+    return (
+        f'<svg class="bar" viewBox="0 0 1000 24" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label)}">{inside}</svg>'
+    )
+
+
+def timeline(
+    truth: tuple[float, float], predicted: Sequence[Sequence[tuple[float, float]]], *, label: str
+) -> str:
+    """One sentence on the video's time: the truth above, below it each run's best spans.
+
+    Spans are fractions; of a run's, the first is solid and the rest are thin.
+    """
+    rows = [f'<rect class="rail" x="0" y="2" width="1000" height="{12 * (len(predicted) + 1)}"/>']
+    rows.append(_span(truth, 3, 10, "truth"))
+    for r, spans in enumerate(predicted):
+        top = 3 + 12 * (r + 1)
+        rows += [_span(span, top + 7, 3, f"run{r} other") for span in spans[1:]]
+        rows += [_span(span, top, 7 if len(spans) > 1 else 10, f"run{r}") for span in spans[:1]]
+    return (
+        f'<svg class="timeline" style="--rows:{len(predicted) + 1}" '
+        f'viewBox="0 0 1000 {12 * (len(predicted) + 1) + 4}" preserveAspectRatio="none" '
+        f'role="img" aria-label="{escape(label)}">{"".join(rows)}</svg>'
+    )
+
+
+def _span(span: tuple[float, float], y: int, height: int, kind: str) -> str:
+    left, width = 1000 * span[0], max(1000 * (span[1] - span[0]), 2)
+    place = f'x="{left:.1f}" y="{y}" width="{width:.1f}" height="{height}"'
+    return f'<rect class="{kind}" {place}/>'
+
+
+def score_map(scores: NDArray[np.floating], moment: NDArray[np.float64], *, label: str) -> str:
+    """A map of start (down) and end (right) clips; the best cell and the true one are marked."""
+    N = len(scores)
+    marks = []
+    for kind, (start, end) in (
+        ("truth", true_cell(scores, moment)),
+        ("run0", best_cell(scores)),
+    ):
+        inset = 0.0 if kind == "truth" else 0.22
+        marks.append(
+            f'<rect class="mark {kind}" x="{end + inset}" y="{start + inset}" '
+            f'width="{1 - 2 * inset}" height="{1 - 2 * inset}"/>'
+        )
+    return (
+        f'<svg class="map" viewBox="-0.5 -0.5 {N + 1} {N + 1}" role="img" '
+        f'aria-label="{escape(label)}">'
+        f'<image href="{_png(scores)}" width="{N}" height="{N}"/>{"".join(marks)}</svg>'
+    )
+
+
+def _png(scores: NDArray[np.floating]) -> str:
+    """A data address of a picture with one pixel a cell; cells without a score are clear."""
+    valid = ~np.isnan(scores)
+    low, high = scores[valid].min(), scores[valid].max()
+    level = np.where(valid, (scores - low) / max(high - low, 1e-12), 0) * (len(_COLOURS) - 1)
+    step = np.clip(level.astype(int), 0, len(_COLOURS) - 2)
+    part = (level - step)[..., None]
+    colour = _COLOURS[step] * (1 - part) + _COLOURS[step + 1] * part
+    pixels = np.concatenate([colour, np.where(valid, 255, 0)[..., None]], axis=-1).astype(np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    height, width = scores.shape
+    header = struct.pack(">2I5B", width, height, 8, 6, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def curve(title: str, lines: Sequence[Line]) -> str:
+    """Values over epochs, from the lowest to the highest that occur."""
+    points = [point for line in lines for point in line.points]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    left, right, bottom, top = min(xs), max(xs), min(ys), max(ys)
+    if top == bottom:  # a level lies in the middle
+        bottom, top = bottom - 0.5, top + 0.5
+    width, height = max(right - left, 1e-9), top - bottom
+
+    def place(x: float, y: float) -> str:
+        return f"{50 + 262 * (x - left) / width:.1f},{118 - 104 * (y - bottom) / height:.1f}"
+
+    drawn = []
+    for line in lines:
+        joined = " ".join(place(x, y) for x, y in line.points)
+        drawn.append(f'<polyline class="curve {line.kind}" points="{joined}"/>')
+        if line.kind != "floor":
+            x, y = place(*line.points[-1]).split(",")
+            drawn.append(f'<circle class="dot {line.kind}" cx="{x}" cy="{y}" r="3"/>')
+    ticks = (
+        f'<text x="45" y="18" text-anchor="end">{top:.3g}</text>'
+        f'<text x="45" y="121" text-anchor="end">{bottom:.3g}</text>'
+        f'<text x="50" y="136">epoch {left + 1:g}</text>'
+        f'<text x="312" y="136" text-anchor="end">{right + 1:g}</text>'
+    )
+    told = "; ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in lines)
+    return (
+        f'<svg class="chart" viewBox="0 0 320 142" role="img" '
+        f'aria-label="{escape(title)}: {escape(told)}"><path class="axis" d="M50 14V118H312"/>'
+        f"{ticks}{''.join(drawn)}</svg>"
+    )

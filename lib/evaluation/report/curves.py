@@ -1,0 +1,74 @@
+"""Training curves of a report: losses, and scores on validation beside their floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from lib.evaluation.files.run import RunFiles
+from lib.evaluation.report.charts import Line, curve
+from lib.evaluation.report.markup import details, table
+from lib.evaluation.report.tables import best_floor, number
+
+
+def curves(runs: Sequence[RunFiles], scores: Sequence[tuple[str, str]]) -> str:
+    """Losses and headline scores over epochs, and the same as a table."""
+    if not any(len(run.log) > 1 for run in runs):
+        return ""
+    paths = [("train", *keys) for run in runs for keys in _keys(run.log, "train")]
+    paths += [("protocols", *headline) for headline in scores]
+    drawings, columns = [], {}
+    for path in dict.fromkeys(paths):
+        lines = [
+            Line(run.name, points, f"run{r}")
+            for r, run in enumerate(runs)
+            if len(points := _points(run.log, path)) > 1
+        ]
+        if not lines:
+            continue
+        columns[path] = lines
+        title = ", ".join(path[1:]) + (" (validation)" if path[0] == "protocols" else " (training)")
+        level = _floor_line(runs[0].log, path)
+        drawing = curve(title, lines + ([level] if level else []))
+        beside = f"; dashed: {level.name}" if level else ""
+        caption = f"<figcaption>{escape(title + beside)}</figcaption>"
+        drawings.append(f"<figure>{drawing}{caption}</figure>")
+    epochs = sorted({x for lines in columns.values() for line in lines for x, _ in line.points})
+    several = len(runs) > 1
+    head = ["epoch"] + [
+        ", ".join(path[1:]) + (f" ({line.name})" if several else "")
+        for path, lines in columns.items()
+        for line in lines
+    ]
+    values = [dict(line.points) for lines in columns.values() for line in lines]
+    rows = [[f"{x + 1:g}", *(number(each.get(x), 4) for each in values)] for x in epochs]
+    listed = details("The same as a table", table(head, rows, caption="Values of every epoch"))
+    return f'<div class="cards">{"".join(drawings)}</div>{listed}'
+
+
+def _keys(log: Sequence[dict[str, Any]], part: str) -> list[tuple[str, ...]]:
+    return [(key,) for record in log[:1] for key in record.get(part, {})]
+
+
+def _points(log: Sequence[dict[str, Any]], path: tuple[str, ...]) -> list[tuple[float, float]]:
+    points = []
+    for record in log:
+        value: Any = record
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, int | float):
+            points.append((float(record["epoch"]), float(value)))
+    return points
+
+
+def _floor_line(log: Sequence[dict[str, Any]], path: tuple[str, ...]) -> Line | None:
+    """The best floor of a curve's score, which may move with the retrieval."""
+    if path[0] != "protocols":
+        return None
+    points = []
+    for record in log:
+        value, _ = best_floor(record, path[1], path[2])
+        if value is not None:
+            points.append((float(record["epoch"]), value))
+    return Line("best floor", points, "floor") if len(points) > 1 else None

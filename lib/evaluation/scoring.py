@@ -1,0 +1,172 @@
+"""One protocol applied to one set of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.core.errors import InputError
+from lib.evaluation.bootstrap import Counted
+from lib.evaluation.grounding import grounding_values
+from lib.evaluation.joint import pair_values, video_values
+from lib.evaluation.protocols import PROTOCOLS, Protocol
+from lib.evaluation.records import Pairs, Predictions, Truth, check
+from lib.evaluation.retrieval import TIES, Ranks, rank_videos, retrieval_values
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which columns a table has, and how ties and mixed scores are read."""
+
+    iou: Sequence[float] = (0.3, 0.5, 0.7)
+    grounding_n: Sequence[int] = (1, 5)
+    retrieval_k: Sequence[int] = (1, 5, 10, 100)
+    ties: str = "expected"  # or "optimistic", "pessimistic"; see Ranks
+    alpha: float = 20.0  # weight of the video's score where a protocol mixes it in (XML: 20)
+
+    def __post_init__(self) -> None:
+        if self.ties not in TIES:
+            raise InputError(f"ties: {self.ties!r}, expected one of {', '.join(TIES)}")
+        if not all(0 <= m <= 1 for m in self.iou):
+            raise InputError(f"iou: {list(self.iou)}, expected thresholds from 0 to 1")
+        if not all(n > 0 for n in (*self.grounding_n, *self.retrieval_k)):
+            raise InputError("grounding_n, retrieval_k: expected whole numbers from 1")
+
+
+def count(
+    name: str,
+    truth: Truth,
+    predictions: Predictions,
+    *,
+    ranks: Ranks | None = None,
+    **asked: object,
+) -> Counted | None:
+    """Score predictions under one protocol; None when the model does not do what it asks.
+
+    Args:
+        name: a key of ``PROTOCOLS``.
+        ranks: those of ``ranks_of``, where known: the predictions are then taken as checked.
+        asked: the fields of ``Asked``.
+
+    Raises:
+        InputError: predictions that do not fit the truth, an unknown protocol, or a missing query
+            under a protocol that refuses those.
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"unknown protocol {name!r}, expected one of {', '.join(PROTOCOLS)}")
+    if ranks is None:
+        check(truth, predictions)
+        ranks = ranks_of(truth, predictions)
+    protocol, options = PROTOCOLS[name], Asked(**asked)  # type: ignore[arg-type]
+    if protocol.ranked == "videos":
+        return None if ranks is None else count_videos(protocol, truth, ranks, options)
+    if protocol.ranked == "pairs":
+        values = _count_pairs(protocol, truth, predictions, options)
+    else:
+        values = _count_spans(protocol, truth, predictions, ranks, options)
+    if values is None:
+        return None
+    missing = missing_sentences(protocol, truth, predictions)
+    return Counted(values, truth.sentence_paragraph, missing=missing)
+
+
+def ranks_of(truth: Truth, predictions: Predictions) -> Ranks | None:
+    """Where the right videos stand; None without retrieval."""
+    if predictions.similarity is None:
+        return None
+    return rank_videos(predictions.similarity, truth.paragraph_video)
+
+
+def guided(
+    protocol: Protocol, truth: Truth, ranks: Ranks, spans: NDArray[np.float64], asked: Asked
+) -> dict[str, NDArray[np.float64]]:
+    """``video_values`` with a protocol's settings."""
+    return video_values(
+        truth,
+        ranks,
+        spans,
+        k=asked.retrieval_k,
+        iou=asked.iou,
+        n=protocol.moments_per_video or 1,
+        strict=bool(protocol.strict),
+        ties=asked.ties,
+    )
+
+
+def count_videos(protocol: Protocol, truth: Truth, ranks: Ranks, asked: Asked) -> Counted:
+    """Ranks counted per paragraph, or with each paragraph's rank once per sentence."""
+    owner = np.arange(len(truth.paragraph_ids))
+    if protocol.unit == "sentence":
+        owner = truth.sentence_paragraph
+    values = retrieval_values(ranks, asked.retrieval_k, ties=asked.ties)
+    return Counted(
+        {name: value[owner] for name, value in values.items()},
+        owner,
+        ranks.rank(asked.ties)[owner],
+        int((~ranks.listed[owner]).sum()),
+    )
+
+
+def missing_sentences(protocol: Protocol, truth: Truth, predictions: Predictions) -> int:
+    """How many sentences were left out.
+
+    Raises:
+        InputError: any, under a protocol that refuses them.
+    """
+    if predictions.answered is None or predictions.answered.all():
+        return 0
+    left_out = np.flatnonzero(~predictions.answered)
+    if protocol.missing == "refuse":
+        first = left_out[0]
+        raise InputError(
+            f"{protocol.name}: {len(left_out)} of {len(truth.sentences)} sentences have no "
+            f"prediction, the first is sentence {truth.position[0][first] + 1} of paragraph "
+            f"{truth.paragraph_ids[truth.sentence_paragraph[first]]!r}; all are expected here"
+        )
+    return len(left_out)
+
+
+def _count_spans(
+    protocol: Protocol, truth: Truth, predictions: Predictions, ranks: Ranks | None, asked: Asked
+) -> dict[str, NDArray[np.float64]] | None:
+    spans = predictions.spans
+    if spans is None:
+        return None
+    if protocol.ranked != "moments":
+        return None if ranks is None else guided(protocol, truth, ranks, spans, asked)
+    return grounding_values(
+        spans,
+        truth.fractions,
+        n=asked.grounding_n,
+        iou=asked.iou,
+        strict=bool(protocol.strict),
+        discounted=protocol.discounted,
+    )
+
+
+def _count_pairs(
+    protocol: Protocol, truth: Truth, predictions: Predictions, asked: Asked
+) -> dict[str, NDArray[np.float64]] | None:
+    candidates = predictions.candidates
+    if candidates is None or (protocol.annotators > 1 and truth.annotations is None):
+        return None
+    made_for = candidates.made_for if isinstance(candidates, Pairs) else ()
+    if made_for and protocol.name not in made_for:
+        return None
+    return pair_values(
+        truth,
+        candidates,
+        k=asked.retrieval_k,
+        iou=asked.iou,
+        strict=bool(protocol.strict),
+        alpha=asked.alpha if protocol.mixed else None,
+        moments_per_video=protocol.moments_per_video,
+        before=protocol.before,
+        nms_iou=protocol.nms_iou,
+        after=protocol.after,
+        annotators=protocol.annotators,
+        ties=asked.ties,
+    )

@@ -1,0 +1,73 @@
+"""Losses over a matrix of sentence-video similarities: several sentences belong to one video.
+
+``owner`` is each sentence's paragraph, and so the column of its video. ``same_video`` marks
+paragraphs of one video: their sentences and columns are never each other's negatives.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def multi_positive_nce(
+    similarity: Float[Tensor, "M B"], owner: Int[Tensor, " M"], same_video: Bool[Tensor, "B B"]
+) -> Float[Tensor, ""]:
+    """A sentence's video against the others, and a video's sentences together against the others.
+
+    Source: the InfoNCE of GMMFormer and DCIML, without a temperature; each direction a mean.
+    """
+    similarity = similarity.float()
+    shared = same_video.index_select(0, owner)  # (M, B)
+    own = similarity.gather(1, owner[:, None])
+    twins = shared.scatter(1, owner[:, None], False)
+    to_video = similarity.masked_fill(twins, -torch.inf).logsumexp(dim=1) - own[:, 0]
+    positive = similarity.masked_fill(~shared, -torch.inf).logsumexp(dim=0)
+    return to_video.mean() + (similarity.logsumexp(dim=0) - positive).mean()
+
+
+def sentence_triplet(
+    similarity: Float[Tensor, "M B"],
+    owner: Int[Tensor, " M"],
+    same_video: Bool[Tensor, "B B"],
+    *,
+    margin: float,
+    hardest: bool = False,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, ""]:
+    """Hinge of a sentence with its video against another video, and of a video with its sentences
+    (their mean) against one sentence of another.
+
+    The negative is drawn at random; with ``hardest`` a video's negative sentence is the most
+    similar one. What has no negative in the batch counts as zero.
+
+    Source: DCIML. Its pool of the 22 hardest videos holds every video of its batches of 16; here
+    negatives of a sentence are always drawn among all.
+    """
+    similarity = similarity.float()
+    shared = same_video.index_select(0, owner)
+    own = similarity.gather(1, owner[:, None])[:, 0]
+    to_video = _against_one(similarity, own, ~shared, margin, False, generator)
+    counts = torch.zeros_like(similarity[0]).index_add(0, owner, torch.ones_like(own))
+    mean = torch.zeros_like(similarity[0]).index_add(0, owner, own) / counts
+    return to_video + _against_one(similarity.T, mean, ~shared.T, margin, hardest, generator)
+
+
+def _against_one(
+    scores: Float[Tensor, "Q G"],
+    positive: Float[Tensor, " Q"],
+    negatives: Bool[Tensor, "Q G"],
+    margin: float,
+    hardest: bool,
+    generator: torch.Generator | None,
+) -> Float[Tensor, ""]:
+    possible = negatives.any(dim=1)
+    if hardest:
+        chosen = scores.masked_fill(~negatives, -torch.inf).argmax(dim=1, keepdim=True)
+    else:
+        # A row without negatives still needs something to draw from; its term is dropped below.
+        chances = torch.where(possible[:, None], negatives.float(), 1.0)
+        chosen = torch.multinomial(chances, 1, generator=generator)
+    hinge = (margin + scores.gather(1, chosen)[:, 0] - positive).clamp(min=0)
+    return torch.where(possible, hinge, 0.0).mean()

@@ -1,0 +1,125 @@
+"""Which clips belong to a sentence: similarity, pooling over clips, and spans from evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lib.core.moments import iou
+from lib.datasets.batch import Batch
+from lib.models.layers.proposal_map import ProposalGrid
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What a batch's sentences and clips have to do with each other. All are cosines."""
+
+    evidence: Float[Tensor, "M N"]  # of a sentence with the clips of its own video
+    sentence_similarity: Float[Tensor, "M B"]  # of a sentence with a video
+    similarity: Float[Tensor, "B B"]  # of a paragraph with a video
+    within: Float[Tensor, "B S S"]  # of sentence s with the clips that sentence t attends to
+    scale: Float[Tensor, ""]  # λ of the contrastive terms
+
+
+class ClipAlignment(nn.Module):
+    """Sentences and clips in one space, each sentence attending to the clips like it.
+
+    Args:
+        hidden_size: D.
+        attention: inverse temperature of the attention over clips.
+        initial_scale: λ of the contrastive terms at the start; learned, bounded above by 100.
+    """
+
+    def __init__(self, hidden_size: int, *, attention: float, initial_scale: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.clip = nn.Linear(hidden_size, hidden_size)
+        self.log_scale = nn.Parameter(torch.tensor(float(initial_scale)).log())
+
+    def cosines(
+        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"]
+    ) -> Float[Tensor, "M B N"]:
+        """Of every sentence with every clip (as ``self.clip`` gives them) of every video."""
+        sentences = nn.functional.normalize(sentences, dim=-1)
+        clips = nn.functional.normalize(clips, dim=-1)
+        return torch.einsum("md,bnd->mbn", sentences, clips)
+
+    def attend(self, cosines: Float[Tensor, "*L N"]) -> Float[Tensor, "*L"]:
+        """Mean over clips weighted by their own soft-max: near the maximum, but every clip learns."""
+        return ((cosines * self.attention).softmax(dim=-1) * cosines).sum(dim=-1)
+
+    def forward(
+        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
+    ) -> Alignment:
+        cosines = self.cosines(sentences, self.clip(clips))
+        pooled = self.attend(cosines)
+        rows = torch.arange(len(cosines), device=cosines.device)
+        evidence = cosines[rows, batch.owner]
+        own = batch.padded(evidence)
+        weights = (own * self.attention).softmax(dim=-1)
+        return Alignment(
+            evidence=evidence,
+            sentence_similarity=pooled,
+            similarity=batch.padded(pooled).sum(dim=1) / batch.sentence_counts[:, None],
+            within=torch.einsum("bsn,btn->bst", own, weights),
+            scale=self.log_scale.exp().clamp(max=100),
+        )
+
+    def paragraph_similarity(
+        self,
+        sentences: Float[Tensor, "Q S D"],
+        mask: Bool[Tensor, "Q S"],
+        clips: Float[Tensor, "G N D"],
+    ) -> Float[Tensor, "Q G"]:
+        """Mean over its sentences of a paragraph's attended cosine with each video."""
+        found = self.attend(self.cosines(sentences[mask], clips))
+        total = found.new_zeros(len(mask), found.shape[1])
+        total = total.index_add(0, mask.nonzero()[:, 0], found)
+        return total / mask.sum(dim=1, keepdim=True)
+
+
+def against_siblings(evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M N"]:
+    """A sentence's evidence minus the mean of the other sentences of its paragraph.
+
+    What all sentences of a paragraph share (the video's topic, its background) says which video it
+    is and nothing about when. A sentence without siblings keeps its evidence.
+    """
+    total = batch.padded(evidence).sum(dim=1).index_select(0, batch.owner)
+    others = (batch.sentence_counts[batch.owner, None] - 1).to(evidence.dtype)
+    return evidence - (total - evidence) / others.clamp(min=1)
+
+
+def correlation(evidence: Float[Tensor, "M N"], grid: ProposalGrid) -> Float[Tensor, "M P"]:
+    """How well each span separates its clips from the rest: in [-1, 1].
+
+    For a span of L of N clips, (mean inside - mean outside) · sqrt(L (N - L)) / N over the standard
+    deviation: the correlation of the evidence with the span's indicator. The whole video, which
+    separates nothing, has 0.
+    """
+    N = grid.num_clips
+    start = (grid.spans[:, 0] * N).round().long()
+    end = (grid.spans[:, 1] * N).round().long()
+    length = (end - start).to(evidence.dtype)
+    sums = nn.functional.pad(evidence.cumsum(dim=-1), (1, 0))
+    inside = sums[..., end] - sums[..., start]
+    contrast = inside / length - (sums[..., -1:] - inside) / (N - length).clamp(min=1)
+    spread = evidence.std(dim=-1, unbiased=False, keepdim=True).clamp(min=1e-6)
+    return contrast * (length * (N - length)).sqrt() / (N * spread)
+
+
+def position_prior(
+    spans: Float[Tensor, "P 2"], place: Int[Tensor, " M"], count: Int[Tensor, " M"], *, width: float
+) -> Float[Tensor, "M P"]:
+    """Overlap of every span with where sentence ``place`` of ``count`` would be without evidence.
+
+    Authors write in order: the video is cut into equal parts, and the sentence's part widened
+    ``width`` times. A stated constant; no timestamp is read.
+    """
+    part = 1 / count.to(spans.dtype)
+    centre = (place + 0.5) * part
+    half = width * part / 2
+    expected = torch.stack([(centre - half).clamp(min=0), (centre + half).clamp(max=1)], dim=1)
+    return iou(expected[:, None], spans)

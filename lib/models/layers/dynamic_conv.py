@@ -1,0 +1,116 @@
+"""Convolutions over the map whose kernels are mixed anew for every sentence and every map."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib.models.layers.proposal_map import ProposalGrid, neighbour_weights
+
+
+class DynamicConv(nn.Module):
+    """A convolution with a kernel of its own for each item: a mixture of a few base kernels.
+
+    The mixture is a soft-max over base kernels, decided by the sentence and by the mean of the map.
+
+    Args:
+        hidden_size: D, in and out.
+        kernel_size: odd; the map keeps its size.
+        base_kernels: K.
+        dropout: on the mixture, which is not brought back to sum 1.
+
+    Source: CDN's cross-modal dynamic convolution. All items are convolved at once, as groups.
+    """
+
+    def __init__(
+        self, hidden_size: int, *, kernel_size: int, base_kernels: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        D = hidden_size
+        self.weight = nn.Parameter(torch.empty(base_kernels, D, D, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(base_kernels, D))
+        bound = (D * kernel_size**2) ** -0.5  # of every ordinary convolution of this size
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+        self.of_sentence = nn.Linear(D, D)
+        self.of_map = nn.Linear(D, D)
+        self.mix = nn.Linear(D, base_kernels)
+        self.dropout = nn.Dropout(dropout)
+
+    def mixture(
+        self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
+    ) -> Float[Tensor, "M K"]:
+        """Shares of the base kernels; the mean is over the whole square."""
+        state = self.of_sentence(sentence) + self.of_map(square.mean(dim=(2, 3)))
+        return self.dropout(self.mix(state.tanh()).softmax(dim=-1))
+
+    def forward(
+        self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
+    ) -> Float[Tensor, "M D N N"]:
+        M, D = square.shape[:2]
+        mixture = self.mixture(square, sentence)
+        kernels = torch.einsum("mk,koihw->moihw", mixture, self.weight).flatten(0, 1)
+        bias = (mixture @ self.bias).flatten()
+        together = square.flatten(0, 1)[None]  # (1, M·D, N, N)
+        out = nn.functional.conv2d(together, kernels, bias, padding="same", groups=M)
+        return out.unflatten(1, (M, D))[0]
+
+
+class DynamicConvStack(nn.Module):
+    """Residual convolutions over the map, the first of them dynamic, with batch norm before each.
+
+    Every layer divides by the number of valid cells under its kernel, and a cell that saw one is
+    valid for the next layer. Batch statistics are those of the whole square.
+
+    Args:
+        hidden_size: D.
+        grid: the map.
+        kernel_size, num_layers: of the convolutions.
+        dynamic_layers: the first so many are dynamic, of ``base_kernels`` kernels each.
+
+    Source: CDN. Its release does not say which layers are dynamic; four of the eight fits what it
+    leaves unused (COND_NUM: 4).
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        grid: ProposalGrid,
+        *,
+        kernel_size: int,
+        num_layers: int,
+        dynamic_layers: int,
+        base_kernels: int,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dynamic_layers <= num_layers:
+            raise ValueError(f"{dynamic_layers} dynamic layers of {num_layers}")
+        self.grid = grid
+        self.dynamic = nn.ModuleList(
+            DynamicConv(hidden_size, kernel_size=kernel_size, base_kernels=base_kernels)
+            for _ in range(dynamic_layers)
+        )
+        self.static = nn.ModuleList(
+            nn.Conv2d(hidden_size, hidden_size, kernel_size, padding="same")
+            for _ in range(num_layers - dynamic_layers)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(hidden_size) for _ in range(num_layers + 1))
+        paddings = [kernel_size // 2] * num_layers
+        for layer, weight in enumerate(
+            neighbour_weights(grid.mask, kernel_size, paddings, grow=True)
+        ):
+            self.register_buffer(f"weight_{layer}", weight, persistent=False)
+
+    def forward(
+        self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
+    ) -> Float[Tensor, "M P D"]:
+        x = self.grid.square(features)
+        for layer, norm in enumerate(self.norms[:-1]):  # type: ignore[arg-type]
+            x = norm(x)
+            if layer < len(self.dynamic):
+                y = self.dynamic[layer](x, sentence)
+            else:
+                y = self.static[layer - len(self.dynamic)](x)
+            x = (y + x).relu() * getattr(self, f"weight_{layer}").to(x.dtype)
+        return self.grid.valid(self.norms[-1](x))

@@ -1,0 +1,249 @@
+"""MMN: proposals and sentences in one space, matched across all videos of a batch.
+
+Wang, Wang, Wu, Li and Wu, "Negative Sample Matters: A Renaissance of Metric Learning for Temporal
+Grounding", AAAI 2022. Fully supervised. The text meets the video only after the map's convolutions
+(a cosine), so a video's map is computed once for all sentences, and videos can be searched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib.core.moments import iou
+from lib.datasets.batch import Batch
+from lib.losses.matching import best_proposals, proposal_to_sentence, sentence_to_proposal
+from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage
+from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, MaxPoolMap, ProposalGrid
+from lib.models.layers.text import SentenceFeatures
+from lib.models.layers.video import ClipEncoder
+
+OVERLAP_SCALE = 10.0  # a cosine times this is the logit of the overlap
+GALLERY_BLOCK = 32  # videos scored at once against all queries; bounds memory only
+
+
+@dataclass(frozen=True)
+class MMNOutput:
+    """Unit vectors of the matching space, and logits of the overlap with the own video's cells."""
+
+    cells: Float[Tensor, "B P J"]
+    sentences: Float[Tensor, "M J"]
+    overlap_logits: Float[Tensor, "M P"]
+    spans: Float[Tensor, "P 2"]
+
+
+class MMN(nn.Module):
+    """Mutual matching network.
+
+    Args:
+        dims: the sizes that the data decides.
+        hidden_size: D.
+        joint_size: J, of both spaces.
+        text_encoder: ``lstm``, or the folder of a pretrained transformer (the paper: DistilBERT).
+        lstm_layers: of the former, one direction.
+        proposal_map: ``pool`` or ``conv`` (here without a layer for the diagonal).
+        density: which spans are proposals.
+        kernel_size, conv_layers: of the map stack, batch norm before each ReLU.
+        score_power: γ on the matching score, in the product that ranks moments.
+    """
+
+    supervision = "full"
+
+    def __init__(
+        self,
+        dims: DataDims,
+        *,
+        hidden_size: int = 512,
+        joint_size: int = 256,
+        text_encoder: str = "lstm",
+        lstm_layers: int = 3,
+        proposal_map: Literal["pool", "conv"] = "pool",
+        density: Literal["sparse", "dense"] = "sparse",
+        kernel_size: int = 9,
+        conv_layers: int = 4,
+        score_power: float = 0.5,
+    ) -> None:
+        super().__init__()
+        D = hidden_size
+        self.score_power = score_power
+        self.clips = ClipEncoder(dims.video_dim, D, dims.num_frames, dims.num_clips)
+        self.grid = ProposalGrid(dims.num_clips, density)
+        self.proposals: nn.Module = (
+            MaxPoolMap(D, self.grid)
+            if proposal_map == "pool"
+            else ConvMap(D, self.grid, project=False)
+        )
+        self.context = MaskedConvStack(
+            D,
+            self.grid,
+            kernel_size=kernel_size,
+            num_layers=conv_layers,
+            padding="first",
+            norm="count",
+            batch_norm=True,
+        )
+        self.cell_matching = nn.Linear(D, joint_size)
+        self.cell_overlap = nn.Linear(D, joint_size)
+        self.sentence = SentenceFeatures(
+            dims, text_encoder, hidden_size=D, lstm_layers=lstm_layers, bidirectional=False
+        )
+        self.norm = nn.LayerNorm(self.sentence.width)
+        self.sentence_matching = nn.Linear(self.sentence.width, joint_size)
+        self.sentence_overlap = nn.Linear(self.sentence.width, joint_size)
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """``matching`` and ``overlap``: unit features of every cell, (B, P, J)."""
+        cells = self.context(self.proposals(self.clips(video)))
+        return {
+            "matching": nn.functional.normalize(self.cell_matching(cells), dim=-1),
+            "overlap": nn.functional.normalize(self.cell_overlap(cells), dim=-1),
+        }
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """``matching`` and ``overlap``: unit features of the sentences, (B, S, J), and ``mask``."""
+        matching, overlap = self._sentences(batch)
+        return {
+            "matching": batch.padded(matching),
+            "overlap": batch.padded(overlap),
+            "mask": batch.sentence_mask,
+        }
+
+    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
+        """The best cell's score of each sentence in a video, mean over the paragraph's sentences.
+
+        MMN ranks moments only; this aggregation is ours.
+        """
+        mask = paragraphs["mask"]
+        matching, overlap = paragraphs["matching"][mask], paragraphs["overlap"][mask]
+        blocks = zip(
+            videos["matching"].split(GALLERY_BLOCK),
+            videos["overlap"].split(GALLERY_BLOCK),
+            strict=True,
+        )
+        best = [
+            self._score(
+                torch.einsum("mj,bpj->mbp", matching, m), torch.einsum("mj,bpj->mbp", overlap, o)
+            ).amax(dim=-1)
+            for m, o in blocks
+        ]
+        found = torch.cat(best, dim=1)  # (M, G)
+        total = found.new_zeros(len(mask), found.shape[1]).index_add(0, mask.nonzero()[:, 0], found)
+        return total / mask.sum(dim=1, keepdim=True)
+
+    def _sentences(self, batch: Batch) -> tuple[Float[Tensor, "M J"], Float[Tensor, "M J"]]:
+        features = self.norm(self.sentence(batch))
+        return (
+            nn.functional.normalize(self.sentence_matching(features), dim=-1),
+            nn.functional.normalize(self.sentence_overlap(features), dim=-1),
+        )
+
+    def _score(
+        self, matching: Float[Tensor, "..."], overlap: Float[Tensor, "..."]
+    ) -> Float[Tensor, "..."]:
+        """Of cosines: ((matching + 1) / 2)^γ times the overlap's probability."""
+        # Rounding may leave a cosine below -1, and a power of a negative number is none.
+        likeness = (matching * 0.5 + 0.5).clamp(min=0) ** self.score_power
+        return likeness * (OVERLAP_SCALE * overlap).sigmoid()
+
+    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> MMNOutput:
+        videos = self.encode_videos(batch.video)
+        matching, overlap = self._sentences(batch)
+        own = videos["overlap"].index_select(0, batch.owner)
+        logits = OVERLAP_SCALE * torch.einsum("mj,mpj->mp", overlap, own)
+        return MMNOutput(videos["matching"], matching, logits, self.grid.spans)
+
+    def ground(self, batch: Batch) -> Proposals:
+        out = self(batch)
+        own = out.cells.index_select(0, batch.owner)
+        matching = torch.einsum("mj,mpj->mp", out.sentences, own)
+        return Proposals(out.spans, self._score(matching, out.overlap_logits / OVERLAP_SCALE))
+
+    @staticmethod
+    def losses(
+        *,
+        min_iou: float = 0.5,
+        max_iou: float = 1.0,
+        positives: int = 1,
+        margin: float = 0.3,
+        temperature: float = 0.1,
+        negative_iou: float = 0.5,
+    ) -> Losses:
+        """``overlap`` as in 2D-TAN; ``proposal_to_sentence`` and ``sentence_to_proposal``, the two
+        directions of mutual matching, with the negatives of the whole batch.
+
+        Args:
+            min_iou, max_iou: overlap at which the target of ``overlap`` is 0 and 1.
+            positives: proposals per sentence that are positives, best overlap first.
+            margin: m, taken off the positives' cosine.
+            temperature: τ of both directions.
+            negative_iou: within a video, what overlaps the moment by less is a negative: sentences
+                by their moments, proposals by themselves.
+        """
+
+        def overlap(out: MMNOutput, batch: Batch) -> Tensor:
+            target = overlap_with_truth(out.spans, batch)
+            return scaled_iou_bce(out.overlap_logits, target, min_iou=min_iou, max_iou=max_iou)
+
+        def to_sentence(out: MMNOutput, batch: Batch) -> Tensor:
+            shared = overlap_with_truth(out.spans, batch)
+            proposals = best_proposals(out.cells, shared, batch.owner, positives)
+            truth = batch.flat(batch.moments)
+            siblings = batch.same_video[batch.owner][:, batch.owner]
+            rival = ~siblings | (iou(truth[:, None], truth[None]) < negative_iou)
+            return proposal_to_sentence(
+                proposals, out.sentences, rival, margin=margin, temperature=temperature
+            )
+
+        def to_proposal(out: MMNOutput, batch: Batch) -> Tensor:
+            shared = overlap_with_truth(out.spans, batch)
+            proposals = best_proposals(out.cells, shared, batch.owner, positives)
+            other = ~batch.same_video[batch.owner]  # (M, B)
+            own = nn.functional.one_hot(batch.owner, len(batch)).bool()
+            rival = other[:, :, None] | (own[:, :, None] & (shared < negative_iou)[:, None])
+            return sentence_to_proposal(
+                out.sentences,
+                proposals,
+                out.cells,
+                rival,
+                margin=margin,
+                temperature=temperature,
+            )
+
+        return {
+            "overlap": overlap,
+            "proposal_to_sentence": to_sentence,
+            "sentence_to_proposal": to_proposal,
+        }
+
+    @staticmethod
+    def plan(
+        *,
+        pretrained_rate: float = 0.1,
+        frozen_epochs: int = 4,
+        matching_epochs: int = 6,
+        later_matching: float = 0.01,
+    ) -> Plan:
+        """A pretrained text encoder learns more slowly and later; matching fades at the end.
+
+        Args:
+            pretrained_rate: factor on the learning rate of the pretrained text encoder.
+            frozen_epochs: for so many epochs it does not learn.
+            matching_epochs: after so many epochs the two matching terms …
+            later_matching: … have this factor on their weight.
+        """
+
+        def stages(epoch: int) -> tuple[Stage, ...]:
+            factor = 1.0 if epoch < matching_epochs else later_matching
+            return (
+                Stage(
+                    factors=dict.fromkeys(("proposal_to_sentence", "sentence_to_proposal"), factor),
+                    frozen=("sentence.pretrained.",) if epoch < frozen_epochs else (),
+                ),
+            )
+
+        return Plan(stages, rates={"sentence.pretrained.": pretrained_rate})

@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""Check a data folder against an experiment, before days are spent on it.
+
+    python doctor.py --cfg ../experiments/dense_activitynet/acnet.yaml
+    python doctor.py --cfg ../experiments/dense_activitynet/acnet.yaml --annotations-only
+
+A line for everything that is wrong, odd or worth knowing, with its remedy. Exit status: 0 if there
+is nothing but notes, 1 if there is a warning or a problem, 2 if the experiment cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.core import checkpoint
+from lib.core.assembly import resolve, run_script
+from lib.core.config import load_config
+from lib.core.errors import InputError
+from lib.datasets import corpus_folder, find_vectors
+from lib.datasets.catalog import facts
+from lib.datasets.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
+from lib.datasets.feature_checks import examine_features
+from lib.datasets.features import FeatureFile
+from lib.datasets.fingerprint import difference, fingerprint
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", required=True, metavar="YAML", help="the experiment")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change an option"
+    )
+    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
+    parser.add_argument(
+        "--annotations-only", action="store_true", help="leave features and word vectors out"
+    )
+    parser.add_argument(
+        "--videos", type=int, default=0, metavar="N", help="read a sample of N videos (0: all)"
+    )
+    parser.add_argument(
+        "--fingerprint",
+        nargs="?",
+        const="",
+        metavar="CHECKPOINT",
+        help="print the feature file's statistics, and compare them with a checkpoint's",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    config = load_config(args.cfg, args.set, vars(args))
+    data = config.DATASET
+    corpus, data_dir = facts(data.NAME), resolve(config.DATA_DIR)
+    folder = corpus_folder(data.NAME, data_dir, data.DIR, data.get("SYNTHETIC"))
+    print(f"{corpus.title} in {folder}")
+    findings, records = examine_annotations(
+        corpus, folder, bad_moments=data.BAD_MOMENTS, empty_sentences=data.EMPTY_SENTENCES
+    )
+    if not args.annotations_only:
+        features = FeatureFile(
+            folder / (data.FEATURES or corpus.features), expected_dim=data.FEATURE_DIM
+        )
+        findings += examine_features(features, records, videos=args.videos)
+        try:
+            vectors = find_vectors(data.WORD_VECTORS, folder, data_dir)
+        except InputError as fault:
+            findings.append(Finding("problem", data.WORD_VECTORS, str(fault), "get the file"))
+        else:
+            findings += examine_word_vectors(vectors, records)
+        if args.fingerprint is not None:
+            findings += take_fingerprint(features, args.fingerprint)
+    print(table(findings, width=shutil.get_terminal_size((140, 24)).columns))
+    counts = {
+        f"{level}s": sum(finding.level == level for finding in findings)
+        for level in ("problem", "warning", "note")
+    }
+    print(", ".join(f"{count} {level}" for level, count in counts.items()))
+    sys.exit(0 if worst(findings) == "note" else 1)
+
+
+def take_fingerprint(features: FeatureFile, against: str) -> list[Finding]:
+    """The numbers that training keeps in its checkpoints, and those of a checkpoint beside them."""
+    name = features.path.name
+    try:
+        here = fingerprint(features)
+    except InputError as fault:
+        return [Finding("problem", name, str(fault), "see the lines about this file")]
+    told = (
+        f"{here['entries']:,} entries (keys {here['keys'][:12]}), {here['dtype']}, "
+        f"width {here['width']}; in {here['rows']:,} rows of {len(here['sample'])} videos the mean "
+        f"is {float(here['mean'].mean()):.4g} and the spread {float(here['std'].mean()):.4g}"
+    )
+    findings = [Finding("note", name, told)]
+    if against:
+        there = checkpoint.load(against).get("features")
+        if not isinstance(there, dict):
+            remedy = "train with this release"
+            return [*findings, Finding("warning", name, f"{against} has no fingerprint", remedy)]
+        if differing := difference(there, here):
+            told = f"not the file that {against} was trained on: {differing}"
+            findings.append(Finding("problem", name, told, "use the file of training"))
+        else:
+            findings.append(Finding("note", name, f"the file that {against} was trained on"))
+    return findings
+
+
+if __name__ == "__main__":
+    run_script(main)

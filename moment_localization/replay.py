@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Compute once more the step at which a run stopped because it was not finite.
+
+    python replay.py ../save/dense_activitynet/acnet/epoch3-step17.step
+
+The file holds the weights, the batch and the options; no data is needed. Exit status: 3 when the
+step is not finite here either, 0 when it is, 2 when the file cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.core import checkpoint, guard
+from lib.core.assembly import open_optimization, run_script
+from lib.core.config import load_config
+from lib.core.runtime import Runtime
+from lib.models import build_model
+from lib.models.interface import DataDims
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the step that the run kept")
+    parser.add_argument("--gpus", metavar="N", help="default: as the run had it; cpu for none")
+    args = parser.parse_args()
+    state = checkpoint.load(args.file)
+    batch = guard.batch_of(state)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "config.yaml"
+        path.write_text(state["config"], "utf-8")
+        config = load_config(path, flags={"gpus": args.gpus})
+
+    runtime = Runtime.start(config.GPUS, deterministic=config.TRAIN.DETERMINISTIC)
+    dims = DataDims(**state["experiment"]["dims"])
+    model = build_model(config.MODEL.NAME, dims, **config.MODEL.PARAMS).to(runtime.device)
+    checkpoint.load_into(model, state)
+    optimization = open_optimization(config, model, 1)
+    epoch, step = state["progress"]["epoch"], state["progress"]["step"]
+    origin = guard.locate(
+        model,
+        optimization,
+        batch.to(runtime.device),
+        seed=config.TRAIN.SEED,
+        epoch=epoch,
+        step=step,
+        stage=state["stage"],
+    )
+    print(f"epoch {epoch + 1}, step {step + 1} on the videos {', '.join(batch.video_ids)}")
+    if not origin:
+        print(f"finite on {runtime.device}: another device or library version than the run's?")
+        return
+    print("\n".join(origin.lines()))
+    sys.exit(guard.EXIT_STATUS)
+
+
+if __name__ == "__main__":
+    run_script(main)

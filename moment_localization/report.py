@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""One page about a tested run: tables with their floors, errors, cases, curves, options.
+
+    python report.py ../save/dense_activitynet/acnet
+
+Writes results.html into the run's folder (or --out). The page is one file: it opens from a disk,
+asks nothing of a network, and runs no script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.core.errors import InputError
+from lib.evaluation.files.run import read_run
+from lib.evaluation.report import report
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: results.html in FOLDER")
+    parser.add_argument("--count", type=int, default=3, help="paragraphs of each kind (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the random paragraphs")
+    args = parser.parse_args(arguments)
+    out = args.out or args.run / "results.html"
+    out.write_text(report([read_run(args.run)], count=args.count, seed=args.seed), "utf-8")
+    print(out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,50 @@
+"""A tiny synthetic corpus on disk, read once for the whole session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.datasets import LoadedCorpus, build_loader, load_corpus
+from lib.datasets.batch import Batch
+
+torch.set_num_threads(1)  # with busy cores more threads are slower
+
+TINY = {"train": 16, "val": 6, "test": 8, "feature_dim": 12, "word_dim": 8, "rows_per_second": 0.5}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder; the synthetic worlds of the session are made below it."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def tiny(data_dir: Path) -> LoadedCorpus:
+    """All three splits, training moments visible."""
+    return load_corpus(
+        name="synthetic",
+        data_dir=data_dir,
+        splits=("train", "val", "test"),
+        num_frames=32,
+        num_clips=8,
+        hide_train_moments=False,
+        synthetic=TINY,
+    )
+
+
+@pytest.fixture
+def batch(tiny: LoadedCorpus) -> Batch:
+    """Four training paragraphs of unequal lengths."""
+    return next(iter(build_loader(tiny["train"], batch_size=4)))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real annotations and word vectors, where this checkout has them beside it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs real annotations at {folder}")
+    return folder

@@ -1,0 +1,292 @@
+"""How a model is optimised: the default is plain Adam, and every rule does what it says."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lib.models.layers.text as text_module
+from lib.core.engine import Progress, train_one_epoch
+from lib.core.optimization import BertAdam, Optimization, warmup_linear
+from lib.losses import Criterion
+from lib.models.interface import Plan, Stage
+from lib.models.mmn import MMN
+from tests.properties import DIMS, make_batch
+from tests.tiny_text import tiny_pretrained
+
+CPU = SimpleNamespace(device=torch.device("cpu"))
+
+
+class TwoSides(nn.Module):
+    """Two branches; the second reads the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.left = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        self.right = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def forward(self, batch: Tensor, terms: frozenset[str] | None = None) -> dict[str, Tensor]:
+        left = self.left(batch)
+        return {"left": left, "right": self.right(left)}
+
+
+TERMS = {
+    "left": lambda out, batch: (out["left"] - 1).square().mean(),
+    "right": lambda out, batch: (out["right"] + 1).square().mean(),
+}
+ALTERNATING = Plan(
+    lambda epoch: (
+        Stage(factors={"right": 0}, frozen=("right.",)),
+        Stage(factors={"left": 0, "right": 2.0}, frozen=("left.",)),
+    ),
+    rates={"right.": 0.5},
+)
+
+
+class Numbers(list):
+    """A batch that the loop can move and name."""
+
+
+def batches(count: int, start: int = 0) -> list:
+    made = []
+    for number in range(start, start + count):
+        g = torch.Generator().manual_seed(number)
+        batch = torch.randn(5, 3, generator=g)
+        made.append(batch)
+    return made
+
+
+def train(model: nn.Module, optimization: Optimization, items: list, progress: Progress) -> None:
+    train_one_epoch(model, items, optimization, CPU, progress, seed=0, max_grad_norm=0)  # type: ignore[arg-type]
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_without_a_plan_it_is_adam_bit_for_bit() -> None:
+    model = TwoSides()
+    plain = copy.deepcopy(model)
+    optimization = Optimization(model, Criterion(TERMS, {"left": 1, "right": 3}), lr=1e-2)
+    train(model, optimization, batches(4), Progress())
+    adam = torch.optim.Adam(plain.parameters(), lr=1e-2)
+    for batch in batches(4):
+        adam.zero_grad()
+        out = plain(batch)
+        (TERMS["left"](out, batch) + 3 * TERMS["right"](out, batch)).backward()
+        adam.step()
+    assert same(weights(model), weights(plain))
+
+
+def test_the_rate_decays_by_epochs_or_at_milestones() -> None:
+    model, criterion = TwoSides(), Criterion(TERMS, {"left": 1})
+    every = Optimization(model, criterion, lr=1.0, decay=0.5, decay_every=3)
+    at = Optimization(model, criterion, lr=1.0, decay=0.1, milestones=[2, 5])
+    seen = []
+    for epoch in range(7):
+        every.set_epoch(epoch)
+        at.set_epoch(epoch)
+        seen.append((every.lr, round(at.lr, 6)))
+    assert [a for a, _ in seen] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    assert [b for _, b in seen] == [1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]
+
+
+def test_groups_have_their_rates() -> None:
+    optimization = Optimization(TwoSides(), Criterion(TERMS, {"left": 1}), ALTERNATING, lr=0.1)
+    assert [(group["lr"], len(group["params"])) for group in optimization.optimizer.param_groups] == [
+        (0.1, 4),
+        (0.05, 4),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "bert_adam"])
+def test_alternating_equals_two_optimisers_that_both_hold_everything(kind: str) -> None:
+    """One optimiser is enough: it keeps its state by parameter and skips what has no gradient."""
+    model = TwoSides()
+    slow = copy.deepcopy(model)
+    options = {"weight_decay": 0.01}
+    if kind == "bert_adam":
+        options |= {"warmup": 0.2, "total_steps": 10}
+    optimization = Optimization(
+        model, Criterion(TERMS, {"left": 1, "right": 1}), ALTERNATING,
+        optimizer=kind, lr=0.1, **options,
+    )  # fmt: skip
+    train(model, optimization, batches(5), Progress())
+
+    def make(lr: float) -> torch.optim.Optimizer:
+        cls: Callable = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(kind, BertAdam)
+        if cls is not BertAdam:
+            return cls(slow.parameters(), lr=lr, **options)
+        biases = [p for p in slow.parameters() if p.dim() == 1]
+        rest = [p for p in slow.parameters() if p.dim() > 1]
+        return BertAdam(
+            [{"params": rest}, {"params": biases, "weight_decay": 0.0}], lr=lr, **options
+        )
+
+    first, second = make(0.1), make(0.05)
+    for batch in batches(5):
+        first.zero_grad()
+        slow.left.requires_grad_(True)
+        slow.right.requires_grad_(False)
+        TERMS["left"](slow(batch), batch).backward()
+        first.step()
+        second.zero_grad()
+        slow.left.requires_grad_(False)
+        slow.right.requires_grad_(True)
+        (2 * TERMS["right"](slow(batch), batch)).backward()
+        second.step()
+    for a, b in zip(model.parameters(), slow.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-7)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_terms_and_totals_of_the_stages_add_up() -> None:
+    model, progress = TwoSides(), Progress()
+    optimization = Optimization(model, Criterion(TERMS, {"left": 1, "right": 1}), ALTERNATING)
+    (batch,) = batches(1)
+    left = TERMS["left"](model(batch), batch).item()
+    train(model, optimization, [batch], progress)
+    assert progress.sums["left"] == pytest.approx(left)
+    assert progress.sums["total"] == pytest.approx(left + 2 * progress.sums["right"], rel=1e-5)
+
+
+def test_a_stage_without_a_term_is_left_out() -> None:
+    optimization = Optimization(TwoSides(), Criterion(TERMS, {"left": 1}), ALTERNATING)
+    assert len(optimization.steps) == 1 and optimization.steps[0].criterion.active == {"left"}
+
+
+@pytest.mark.parametrize("kind", ["adam", "bert_adam"])
+def test_a_run_goes_on_bit_for_bit_from_its_state(kind: str) -> None:
+    def start(model: nn.Module) -> Optimization:
+        criterion = Criterion(TERMS, {"left": 1, "right": 1})
+        return Optimization(
+            model, criterion, ALTERNATING, optimizer=kind, lr=0.1, total_steps=8, warmup=0.25
+        )
+
+    whole, half = TwoSides(), TwoSides()
+    train(whole, start(whole), batches(6), Progress())
+    before = start(half)
+    train(half, before, batches(3), Progress())
+    file = io.BytesIO()
+    torch.save({"model": half.state_dict(), "optimizer": before.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    again = TwoSides()
+    again.load_state_dict(state["model"])
+    after = start(again)
+    after.load_state_dict(state["optimizer"])
+    train(again, after, batches(3, start=3), Progress())
+    assert same(weights(whole), weights(again))
+
+
+def test_options_are_the_runs_own_and_not_the_checkpoints() -> None:
+    """Only the length of a run may change when it goes on, and the schedule depends on it."""
+    model, criterion = TwoSides(), Criterion(TERMS, {"left": 1})
+    short = Optimization(model, criterion, optimizer="bert_adam", total_steps=10, lr=1.0)
+    train(model, short, batches(1), Progress())
+    long = Optimization(model, criterion, optimizer="bert_adam", total_steps=40, lr=1.0)
+    long.load_state_dict(short.state_dict())
+    assert long.optimizer.param_groups[0]["total_steps"] == 40
+    assert all(state["step"] == 1 for state in long.optimizer.state.values())
+
+
+def test_what_no_term_reaches_is_named_and_what_is_frozen_is_not() -> None:
+    model = TwoSides()
+    optimization = Optimization(model, Criterion(TERMS, {"left": 1}))
+    train(model, optimization, batches(1), Progress())
+    assert optimization.unreached() == [n for n, _ in model.named_parameters() if n[0] == "r"]
+    frozen = Plan(lambda epoch: (Stage(frozen=("right.",)),))
+    optimization = Optimization(model, Criterion(TERMS, {"left": 1}), frozen)
+    train(model, optimization, batches(1), Progress())
+    assert optimization.unreached() == []
+
+
+# BertAdam.
+
+
+def test_the_schedule_has_the_published_values() -> None:
+    """Of 10,000 steps with 1 % warm-up; the first has rate 0."""
+    found = [warmup_linear(step / 10_000, 0.01) for step in (0, 50, 99, 100, 5000, 9999)]
+    assert [round(value, 6) for value in found] == [0, 0.5, 0.99, 1.0, 0.505051, 0.000101]
+    assert warmup_linear(1.2, 0.01) == 0
+
+
+def test_bert_adam_by_hand() -> None:
+    """Gradient (3, 4) is shortened to (.6, .8); mean .1 g, square .001 g², no correction of bias;
+    each entry moves by rate · (.1 g / (sqrt(.001) g + eps) + decay · p)."""
+    p = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+    optimizer = BertAdam([p], lr=0.1, weight_decay=0.5, warmup=0.0, total_steps=10)
+    p.grad = torch.tensor([[3.0, 4.0]])
+    optimizer.step()
+    expected = [
+        1 - 0.1 * (0.06 / (math.sqrt(0.001) * 0.6 + 1e-6) + 0.5 * 1),
+        2 - 0.1 * (0.08 / (math.sqrt(0.001) * 0.8 + 1e-6) + 0.5 * 2),
+    ]
+    assert p[0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_bert_adam_counts_steps_tensor_by_tensor() -> None:
+    early, late = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = BertAdam([early, late], lr=1.0, warmup=0.5, total_steps=4)
+    for step in range(3):
+        early.grad = torch.ones(2, 2)
+        late.grad = torch.ones(2, 2) if step == 2 else None
+        optimizer.step()
+    assert [optimizer.state[p]["step"] for p in (early, late)] == [3, 1]
+    assert torch.equal(late.detach(), torch.ones(2, 2))  # its first step has rate 0
+
+
+def test_bert_adam_spares_biases_and_normalisations() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    criterion = Criterion({"a": lambda o, b: o.sum()}, {"a": 1})
+    optimization = Optimization(model, criterion, optimizer="bert_adam", weight_decay=0.01)
+    decays = {
+        tuple(p.shape): group["weight_decay"]
+        for group in optimization.optimizer.param_groups
+        for p in group["params"]
+    }
+    assert decays == {(2, 2): 0.01, (2,): 0.0}
+
+
+# MMN.
+
+
+def test_mmn_s_text_encoder_waits_and_then_learns_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
+    torch.manual_seed(0)
+    model = MMN(
+        DIMS, hidden_size=8, joint_size=4, kernel_size=3, conv_layers=1, text_encoder="folder"
+    )
+    terms = MMN.losses()
+    optimization = Optimization(
+        model, Criterion(terms, {"overlap": 1, "proposal_to_sentence": 0.1}),
+        MMN.plan(frozen_epochs=1, matching_epochs=1), optimizer="adamw", lr=1e-2,
+        betas=(0.9, 0.99), weight_decay=1e-5,
+    )  # fmt: skip
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    progress = Progress()
+    moved = []
+    for epoch in range(2):
+        progress.epoch = epoch
+        train(model, optimization, [make_batch()], progress)
+        moved.append(
+            {n.startswith("sentence.pretrained.") for n, p in model.named_parameters()
+             if not torch.equal(p, before[n])}
+        )  # fmt: skip
+    assert moved == [{False}, {False, True}]
+    rates = {group["rate"]: group["lr"] for group in optimization.optimizer.param_groups}
+    assert rates == {1.0: 1e-2, 0.1: pytest.approx(1e-3)}
+    (step,) = optimization.steps
+    assert step.criterion.weights == {"overlap": 1, "proposal_to_sentence": pytest.approx(0.001)}

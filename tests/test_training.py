@@ -1,0 +1,662 @@
+"""Both commands from end to end on a tiny corpus: what a user does, and what a user gets wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import io
+import itertools
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from lib.core import checkpoint
+from lib.core.assembly import run_script
+from lib.datasets.synthetic import WorldOptions, write_world
+from moment_localization import best_test, dense_train, make_synthetic
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+WORLD = WorldOptions(train=12, val=5, test=6, feature_dim=8, word_dim=6, rows_per_second=0.5)
+TINY = """
+DATASET:
+  NAME: activitynet
+  DIR: world
+  FEATURES: features.hdf5
+  FEATURE_DIM: 8
+  NUM_FRAMES: 16
+  NUM_CLIPS: 8
+MODEL:
+  NAME: dmr_jrg
+  PARAMS:
+    hidden_size: 16
+    kernel_size: 3
+    conv_layers: 1
+    encoder_layers: 1
+    heads: 2
+    feedforward: 16
+    reconstructor_layers: 1
+    candidate_frames: 4
+LOSS:
+  WEIGHTS:
+    retrieval_triplet: 1
+    retrieval_nce: 0.04
+    reconstruction: 1
+    rank: 1
+    global_triplet: 1
+    global_nce: 0.04
+    distillation: 1
+    temporal: 1
+    temporal_rank: 1
+TRAIN:
+  EPOCHS: 2
+  BATCH_SIZE: 4
+  LR: 1e-3
+TEST:
+  RESAMPLES: 20
+WORKERS: 0
+"""
+TAN2D = """
+BASE: tiny.yaml
+MODEL:
+  NAME: tan2d
+  PARAMS:
+    hidden_size: 8
+    lstm_layers: 1
+    kernel_size: 3
+    conv_layers: 1
+LOSS:
+  WEIGHTS:
+    overlap: 1
+TRAIN:
+  SUPERVISION: full
+  SELECT_BY: svmr_2dtan/R@1,IoU=0.5
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(main: Callable[[], None], *arguments: object) -> Outcome:
+    """A script's ``main`` with a command line, in this process; faults of ours come out as such."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    status: Any = 0
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["script", *map(str, arguments)]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            run_script(main)
+    except SystemExit as leaving:
+        status = leaving.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    gc.collect()  # a run's folder stays locked while anything holds on to the run
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+class Bench:
+    """A folder with experiments, data and runs, and the two commands over it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.world = root / "data" / "world"
+        self.run = root / "save" / "tiny"
+
+    @property
+    def folders(self) -> tuple[object, ...]:
+        return ("--dataDir", self.root / "data", "--modelDir", self.root / "save")
+
+    def train(self, *flags: object, cfg: str = "tiny") -> Outcome:
+        path = self.root / "experiments" / f"{cfg}.yaml"
+        return call(dense_train.main, "--cfg", path, *self.folders, *flags)
+
+    def test(self, *flags: object, cfg: str = "tiny") -> Outcome:
+        path = self.root / "experiments" / f"{cfg}.yaml"
+        return call(best_test.main, "--cfg", path, *self.folders, *flags)
+
+    def state(self, name: str = "last.pt") -> dict[str, Any]:
+        return checkpoint.load(self.run / name)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The records without what no two runs share."""
+        lines = (self.run / "log.jsonl").read_text("utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        assert all(record.pop("seconds") >= 0 for record in records)
+        return records
+
+    def files(self) -> dict[str, str]:
+        """Every file by its digest; locks are no content."""
+        return {
+            path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file() and path.name != ".lock"
+        }
+
+    def copy(self, root: Path) -> Bench:
+        shutil.copytree(self.root, root)
+        return Bench(root)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Data and experiments, never trained. Copy before changing anything."""
+    bench = Bench(tmp_path_factory.mktemp("bench") / "fresh")
+    (bench.root / "experiments").mkdir(parents=True)
+    (bench.root / "experiments" / "tiny.yaml").write_text(TINY, "utf-8")
+    (bench.root / "experiments" / "tan2d.yaml").write_text(TAN2D, "utf-8")
+    write_world(bench.world, WORLD)
+    return bench
+
+
+@pytest.fixture(scope="module")
+def trained(fresh: Bench) -> Bench:
+    """A finished run. Copy before changing anything."""
+    bench = fresh.copy(fresh.root.with_name("trained"))
+    outcome = bench.train()
+    assert (outcome.status, outcome.err) == (0, "")
+    return bench
+
+
+@pytest.fixture
+def new(fresh: Bench, tmp_path: Path) -> Bench:
+    return fresh.copy(tmp_path / "bench")
+
+
+@pytest.fixture
+def finished(trained: Bench, tmp_path: Path) -> Bench:
+    return trained.copy(tmp_path / "bench")
+
+
+def same(first: Any, second: Any) -> bool:
+    """Equality to the last bit of trees of tensors and plain values."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+# What a user does.
+
+
+def test_training_leaves_a_run_and_says_where(trained):
+    names = {path.name for path in trained.run.iterdir()}
+    assert names >= {"config.yaml", "log.jsonl", "last.pt", "best.pt"}
+    assert [record["epoch"] for record in trained.log()] == [0, 1]
+    assert trained.state()["progress"]["epoch"] == 2
+
+
+def test_the_validation_number_comes_out_again_to_the_last_digit(finished):
+    outcome = finished.test("--split", "val")
+    assert outcome.status == 0, outcome.err
+    assert ": the same" in outcome.out and "DIFFERENT" not in outcome.out
+    results = json.loads((finished.run / "results_val.json").read_text("utf-8"))
+    best = finished.state("best.pt")
+    validated = finished.log()[best["epoch"]]["protocols"]
+    assert validated == best["validation"]["protocols"]
+    assert {name: results["protocols"][name] for name in validated} == validated
+    value = repr(results["protocols"]["vr"]["R@10"])
+    assert f"vr/R@10 on val: {value} in training, {value} here" in outcome.out
+
+
+def test_testing_writes_tables_with_floors_and_names_its_checkpoint(finished):
+    outcome = finished.test()
+    assert outcome.status == 0, outcome.err
+    results = json.loads((finished.run / "results.json").read_text("utf-8"))
+    assert results["protocols"].keys() == results["floors"].keys()
+    assert results["corpus"] == {"videos": 6, "paragraphs": 6, "sentences": results["corpus"]["sentences"]}
+    assert results["checkpoint"]["file"] == str(finished.run / "best.pt")
+    assert "training saw no timestamps" in results["notes"]
+    table = (finished.run / "results.md").read_text("utf-8")
+    for protocol, scores in results["protocols"].items():
+        assert protocol in table and all(metric in table for metric in scores)
+
+
+def test_the_training_split_can_be_scored_and_training_still_saw_no_timestamps(finished):
+    assert finished.test("--split", "train").status == 0
+    results = json.loads((finished.run / "results_train.json").read_text("utf-8"))
+    assert results["corpus"]["paragraphs"] == WORLD.train
+    assert "training saw no timestamps" in results["notes"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_cpu_is_taken_and_said_once(new):
+    outcome = new.train("--set", "TRAIN.EPOCHS=1")
+    assert outcome.out.count("running on the CPU") == 1
+
+
+def test_a_run_is_replaced_only_when_asked(finished):
+    before = finished.files()
+    outcome = finished.train("--set", "TRAIN.SEED=5")
+    assert outcome.status == 2
+    assert "holds a run already" in outcome.err and "--overwrite" in outcome.err
+    assert finished.files() == before
+    weights = finished.state()["model"]
+    outcome = finished.train("--overwrite", "--set", "TRAIN.SEED=5")
+    assert outcome.status == 0, outcome.err
+    assert not same(finished.state()["model"], weights)
+    assert [record["epoch"] for record in finished.log()] == [0, 1]
+
+
+def test_a_tag_makes_another_run(finished):
+    before = finished.files()
+    assert finished.train("--tag", "two").status == 0
+    assert finished.test("--tag", "two").status == 0
+    assert (finished.root / "save" / "tiny-two" / "results.json").is_file()
+    after = finished.files()
+    assert {name: after[name] for name in before} == before
+
+
+def test_both_folders_are_a_place_to_start_from(tmp_path, monkeypatch):
+    sizes = TINY_SIZES + ["DATASET.NUM_FRAMES=16", "DATASET.NUM_CLIPS=8", "TRAIN.EPOCHS=1"]
+    sizes += [f"DATASET.SYNTHETIC.{name}={value}" for name, value in vars(WORLD).items()]
+    flags = [word for size in sizes for word in ("--set", size)]
+    flags += ["--workers", "0", "--dataDir", str(tmp_path), "--modelDir", str(tmp_path / "save")]
+    monkeypatch.chdir(REPOSITORY / "moment_localization")
+    cfg = "../experiments/synthetic/dmr_jrg.yaml"
+    outcome = call(dense_train.main, "--verbose", "--cfg", cfg, *flags)
+    assert outcome.status == 0, outcome.err
+    monkeypatch.chdir(REPOSITORY)
+    cfg = "experiments/synthetic/dmr_jrg.yaml"
+    outcome = call(best_test.main, "--verbose", "--cfg", cfg, *flags)
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "save" / "synthetic" / "dmr_jrg" / "results.json").is_file()
+
+
+@pytest.mark.parametrize("main", [dense_train.main, best_test.main])
+def test_help_explains_every_flag(main):
+    outcome = call(main, "--help")
+    assert outcome.status == 0
+    flags = "--cfg --set --gpus --workers --dataDir --modelDir --logDir --tag --verbose".split()
+    flags += {
+        dense_train.main: ["--resume", "--overwrite"],
+        best_test.main: ["--checkpoint", "--split"],
+    }[main]
+    entries = outcome.out.split("\n  -")
+    for flag in flags:
+        (entry,) = (text for text in entries if text.startswith(flag.removeprefix("-")))
+        explanation = entry.split(maxsplit=1)[1].split("\n")[-1]
+        assert len(explanation.split()) > 1, flag
+
+
+# The same numbers, whatever happens on the way.
+
+
+def test_loader_processes_change_no_weight(new, trained):
+    assert new.train("--workers", 2, "--set", "DATASET.PRELOAD=never").status == 0
+    assert same(new.state()["model"], trained.state()["model"])
+    assert new.log() == trained.log()
+
+
+@pytest.mark.parametrize(
+    "saves", [2, 3, 4, 6], ids=["inside", "after the last step", "between epochs", "second epoch"]
+)
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(new, trained, monkeypatch, saves):
+    count = itertools.count(1)
+    real = checkpoint.save
+
+    def save_and_stop(path: Path, state: Any) -> None:
+        real(path, state)
+        if path.name == "last.pt" and next(count) == saves:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    stopped = new.train("--set", "TRAIN.CHECKPOINT_EVERY=1")
+    assert stopped.status == 128 + signal.SIGTERM
+    assert "--resume goes on from there" in stopped.out
+    monkeypatch.undo()
+    outcome = new.train("--resume")
+    assert (outcome.status, outcome.err) == (0, "")
+    for name in ("last.pt", "best.pt"):
+        assert same(new.state(name), trained.state(name)), name
+    assert new.log() == trained.log()
+
+
+def test_a_killed_process_loses_nothing_that_was_saved(new, tmp_path):
+    flags = ["--set", "TRAIN.EPOCHS=12", "--set", "TRAIN.CHECKPOINT_EVERY=1"]
+    whole = new.copy(tmp_path / "whole")
+    assert whole.train(*flags).status == 0
+
+    command = [sys.executable, "dense_train.py", "--cfg", new.root / "experiments/tiny.yaml"]
+    command += [*map(str, new.folders), *flags, "--resume"]
+
+    def start_until(done: Callable[[], bool]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY / "moment_localization",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        limit = time.monotonic() + 60
+        while not done() and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.005)
+        return process
+
+    def epochs() -> int:
+        log = new.run / "log.jsonl"
+        return log.read_text("utf-8").count("\n") if log.exists() else 0
+
+    first = start_until((new.run / "last.pt").exists)
+    first.terminate()
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, err) == (128 + signal.SIGTERM, ""), err
+    assert "--resume" in out
+    reached = epochs()
+    second = start_until(lambda: epochs() >= reached + 3)
+    second.kill()
+    second.communicate(timeout=60)
+    assert second.returncode == -signal.SIGKILL
+    assert new.train(*flags, "--resume").status == 0
+    assert same(new.state(), whole.state())
+    assert same(new.state("best.pt"), whole.state("best.pt"))
+    assert new.log() == whole.log()
+
+
+def test_a_finished_run_can_be_made_longer_but_not_another(finished, fresh, tmp_path):
+    outcome = finished.train("--resume", "--set", "TRAIN.LR=0.5")
+    assert outcome.status == 2
+    assert "TRAIN.LR was 0.001 and is 0.5" in outcome.err
+    longer = ("--set", "TRAIN.EPOCHS=3")
+    assert finished.train("--resume", *longer).status == 0
+    whole = fresh.copy(tmp_path / "whole")
+    assert whole.train(*longer).status == 0
+    assert same(finished.state(), whole.state())
+    assert finished.log() == whole.log()
+
+
+def permute_moments(path: Path) -> None:
+    """Give every sentence the moment of another, as a fraction of its video."""
+    entries = json.loads(path.read_text("utf-8"))
+    places = [(entry, i) for entry in entries.values() for i in range(len(entry["timestamps"]))]
+    shares = [[t / entry["duration"] for t in entry["timestamps"][i]] for entry, i in places]
+    random.Random(0).shuffle(shares)
+    for (entry, i), share in zip(places, shares, strict=True):
+        entry["timestamps"][i] = [t * entry["duration"] for t in share]
+    path.write_text(json.dumps(entries), "utf-8")
+
+
+def test_training_times_reach_no_weight_of_a_weakly_supervised_run(new, trained):
+    permute_moments(new.world / "train_data.json")
+    assert new.train().status == 0
+    for name in ("last.pt", "best.pt"):
+        assert same(new.state(name)["model"], trained.state(name)["model"])
+    assert new.log() == trained.log()
+
+
+def test_training_times_reach_the_weights_of_a_supervised_run(new):
+    new.run = new.root / "save" / "tan2d"
+    assert new.train(cfg="tan2d").status == 0
+    weights = new.state()["model"]
+    permute_moments(new.world / "train_data.json")
+    assert new.train("--overwrite", cfg="tan2d").status == 0
+    assert not same(new.state()["model"], weights)
+
+
+# What a user gets wrong: one sentence, status 2, and everything is as it was.
+
+
+def assert_refused(outcome: Outcome, *said: str) -> None:
+    assert outcome.status == 2, outcome
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.err
+    for words in said:
+        assert words in outcome.err, outcome.err
+
+
+def change_features(
+    change: Callable[[h5py.Dataset], np.ndarray | None],
+) -> Callable[[Path, str], None]:
+    """Replace the rows of a split's third video, or take them out."""
+
+    def apply(world: Path, split: str) -> None:
+        with h5py.File(world / "features.hdf5", "r+") as file:
+            group = file[f"v_{split}00002"]
+            rows = change(group["c3d_features"])
+            del group["c3d_features"]
+            if rows is not None:
+                group["c3d_features"] = rows
+
+    return apply
+
+
+def change_sentence(**values: object) -> Callable[[Path, str], None]:
+    """Put other values in the place of the second sentence of a split's third video."""
+
+    def apply(world: Path, split: str) -> None:
+        path = world / f"{split}_data.json"
+        entries = json.loads(path.read_text("utf-8"))
+        for key, value in values.items():
+            entries[f"v_{split}00002"][key][1] = value
+        path.write_text(json.dumps(entries), "utf-8")
+
+    return apply
+
+
+def rewrite(name: str, data: bytes | None) -> Callable[[Path, str], None]:
+    """Put other bytes into a file, or remove it."""
+
+    def apply(world: Path, split: str) -> None:
+        path = world / name.format(split=split)
+        if data is None:
+            path.unlink()
+        else:
+            path.write_bytes(data)
+
+    return apply
+
+
+def cut_short(name: str) -> Callable[[Path, str], None]:
+    def apply(world: Path, split: str) -> None:
+        path = world / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return apply
+
+
+def with_nan(rows: h5py.Dataset) -> np.ndarray:
+    values = rows[()]
+    values[3, 1] = np.nan
+    return values
+
+
+VIDEO = "v_{split}00002"
+BAD_INPUT: dict[str, tuple[Callable[[Path, str], None], list[str]]] = {
+    "no features": (rewrite("features.hdf5", None), ["features.hdf5", "does not exist"]),
+    "features cut short": (cut_short("features.hdf5"), ["features.hdf5"]),
+    "no annotations": (rewrite("{split}_data.json", None), ["no {split} annotations", "world"]),
+    "no JSON": (rewrite("{split}_data.json", b'{"v_a": '), ["{split}_data.json"]),
+    "no paragraphs": (rewrite("{split}_data.json", b"{}"), ["{split}_data.json", "no paragraph"]),
+    "a video without features": (change_features(lambda rows: None), ["features.hdf5", VIDEO]),
+    "features of another width": (
+        change_features(lambda rows: rows[:, :5]),
+        ["features.hdf5", VIDEO, "5", "8"],
+    ),
+    "NaN": (change_features(with_nan), ["features.hdf5", VIDEO, "NaN"]),
+    "a video without rows": (
+        change_features(lambda rows: rows[:0]),
+        ["features.hdf5", VIDEO, "no rows"],
+    ),
+    "an empty sentence": (
+        change_sentence(sentences=""),
+        ["{split}_data.json", VIDEO, "sentence 2", "no word"],
+    ),
+    "only punctuation": (
+        change_sentence(sentences=" ?!... "),
+        ["{split}_data.json", VIDEO, "sentence 2", "no word"],
+    ),
+    "an end before its start": (
+        change_sentence(timestamps=[9.0, 4.0]),
+        ["{split}_data.json", VIDEO, "sentence 2", "[9, 4]"],
+    ),
+    "no word vectors": (rewrite("glove.pkl", None), ["glove.pkl", "do not exist"]),
+    "word vectors of no known form": (rewrite("glove.pkl", b"%PDF-1.7\n\x00\xff"), ["glove.pkl"]),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INPUT)
+def test_bad_data_is_refused_by_both_commands(what, finished):
+    spoil, said = BAD_INPUT[what]
+    strict = ("--set", "DATASET.BAD_MOMENTS=refuse")
+    shutil.copytree(finished.world, finished.root / "sound")
+    for command, split in ((finished.train, "train"), (finished.test, "test")):
+        spoil(finished.world, split)
+        before = finished.files()
+        flags = ["--overwrite"] if command == finished.train else []
+        outcome = command(*strict, *flags)
+        assert_refused(outcome, *(words.format(split=split) for words in said))
+        assert finished.files() == before
+        shutil.rmtree(finished.world)
+        shutil.copytree(finished.root / "sound", finished.world)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--set", "TRAIN.EPOCH=3"], ["TRAIN.EPOCH", "EPOCHS"]),
+        (["--set", "MODEL.PARAMS.hiden_size=3"], ["hiden_size", "hidden_size"]),
+        (["--set", "TRAIN.SELECT_BY=vr/R@7"], ["SELECT_BY", "vr/R@7", "vr/R@10"]),
+        (["--gpus", "7"], ["--gpus 7", "no such device"]),
+    ],
+)
+def test_a_bad_command_line_is_refused_before_anything_is_written(flags, said, new):
+    before = new.files()
+    assert_refused(new.train(*flags), *said)
+    assert new.files() == before
+
+
+def test_a_model_that_cannot_retrieve_cannot_be_chosen_by_retrieval(new):
+    before = new.files()
+    assert_refused(new.train("--set", "TRAIN.SELECT_BY=vr/R@10", cfg="tan2d"), "SELECT_BY", "tan2d")
+    assert new.files() == before
+
+
+def test_testing_needs_a_run(new):
+    before = new.files()
+    assert_refused(new.test(), "holds no run", "train first")
+    assert new.files() == before
+
+
+def test_a_checkpoint_of_another_experiment_is_refused(finished):
+    before = finished.files()
+    outcome = finished.test("--set", "MODEL.PARAMS.hidden_size=24")
+    assert_refused(outcome, "another experiment", "hidden_size 16 there, 24 here")
+    assert_refused(finished.test("--set", "DATASET.NUM_CLIPS=4"), "another experiment", "num_clips")
+    assert finished.files() == before
+    assert finished.train(cfg="tan2d").status == 0
+    before = finished.files()
+    outcome = finished.test("--checkpoint", finished.run / "best.pt", cfg="tan2d")
+    assert_refused(outcome, "another experiment", "MODEL.NAME dmr_jrg there, tan2d here")
+    assert finished.files() == before
+
+
+def test_a_truncated_checkpoint_is_refused_and_a_sound_one_named(finished):
+    path = finished.run / "best.pt"
+    path.write_bytes(path.read_bytes()[:-2000])
+    before = finished.files()
+    assert_refused(finished.test(), "best.pt", "last.pt")
+    path = finished.run / "last.pt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = finished.files()
+    assert_refused(finished.train("--resume", "--set", "TRAIN.EPOCHS=3"), "last.pt")
+    assert finished.files() == before
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Files of this process can hold so many bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_loses_nothing(finished, fresh, tmp_path):
+    longer = ("--set", "TRAIN.EPOCHS=3")
+    weights, best = finished.state(), finished.state("best.pt")
+    with room_for(60_000):
+        assert_refused(finished.train("--resume", *longer), "cannot be written")
+    assert same(finished.state(), weights) and same(finished.state("best.pt"), best)
+    with room_for(4_000):
+        assert_refused(finished.test(), "results.json", "cannot be written")
+    assert not (finished.run / "results.json").exists()
+
+    assert finished.train("--resume", *longer).status == 0
+    whole = fresh.copy(tmp_path / "whole")
+    assert whole.train(*longer).status == 0
+    assert same(finished.state(), whole.state())
+    assert finished.log() == whole.log()
+
+
+def test_a_refusal_is_one_line_without_a_traceback_in_a_shell(new):
+    (new.world / "glove.pkl").unlink()
+    command = [sys.executable, "moment_localization/dense_train.py"]
+    command += ["--cfg", new.root / "experiments/tiny.yaml", *map(str, new.folders)]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert_refused(Outcome(found.returncode, found.stdout, found.stderr), "glove.pkl")
+
+
+# The real experiments on real annotations.
+
+TINY_SIZES = [
+    *("MODEL.PARAMS.hidden_size=16", "MODEL.PARAMS.encoder_layers=1", "MODEL.PARAMS.heads=2"),
+    *("MODEL.PARAMS.feedforward=16", "MODEL.PARAMS.reconstructor_layers=1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "corpus"),
+    [
+        ("dense_activitynet/acnet", "activitynet"),
+        ("dense_charades/charades", "charades"),
+        ("dense_tacos/tacos", "tacos"),
+    ],
+)
+def test_a_real_experiment_runs_on_simulated_features(name, corpus, shared, tmp_path):
+    data, save = tmp_path / "data", tmp_path / "save"
+    outcome = call(
+        make_synthetic.main,
+        *("features", "--corpus", corpus, "--annotations", shared / "annotations" / corpus),
+        *("--out", data / corpus, "--train", 20, "--val", 6, "--test", 6),
+        *("--dim", 24, "--word-dim", 16, "--max-rows", 40),
+    )
+    assert outcome.status == 0, outcome.err
+    sizes = [*TINY_SIZES, "DATASET.FEATURE_DIM=24", "TRAIN.EPOCHS=1", "TEST.RESAMPLES=20"]
+    flags = [word for size in sizes for word in ("--set", size)]
+    flags += ["--cfg", str(REPOSITORY / "experiments" / f"{name}.yaml"), "--workers", "0"]
+    flags += ["--dataDir", str(data), "--modelDir", str(save)]
+    outcome = call(dense_train.main, *flags)
+    assert outcome.status == 0, outcome.err
+    outcome = call(best_test.main, *flags)
+    assert outcome.status == 0, outcome.err
+    results = json.loads((save / name / "results.json").read_text("utf-8"))
+    assert results["corpus"]["paragraphs"] == 6
+    assert {"vr", "svmr_2dtan", "jrg_video_topk", "jrg_video_topk_n1"} <= set(results["protocols"])
