@@ -57,11 +57,10 @@ def main() -> None:
     state = checkpoint.load(path)
 
     runtime = Runtime.start(config.GPUS, deterministic=config.TRAIN.DETERMINISTIC)
-    if args.split == "train":
-        config.TRAIN.SUPERVISION = "full"  # the split is scored here, so its moments are needed
     joint = config.TEST.CANDIDATES > 0
     # The weight of the video in a joint score is chosen on validation, never where it is reported.
-    corpus = open_corpus(config, dict.fromkeys((args.split, "val") if joint else (args.split,)))
+    splits = dict.fromkeys((args.split, "val") if joint else (args.split,))
+    corpus = open_corpus(config, list(splits), show_moments=True)
     if args.verbose:
         for line in corpus.lines():
             print(line)

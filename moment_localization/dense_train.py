@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from lib.core.assembly import (
     open_corpus,
     open_model,
     open_optimization,
+    resolve,
     run_folder,
     run_script,
 )
@@ -85,12 +87,14 @@ def main() -> None:
         pin_memory=runtime.pin_memory,
     )
     scorer = Scorer(config, corpus["val"], runtime)
+    scorer.require(train.SELECT_BY, model)
     experiment = checkpoint.identity(config, corpus.dims)
     features = fingerprint(corpus["train"].videos.features)
 
     if resuming:
         run = Run.open(folder)
         progress = restore(run, model, optimization, config, corpus.dims, runtime)
+        run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
         print(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     else:
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
@@ -98,7 +102,9 @@ def main() -> None:
         print(f"{folder}: a new run of {train.EPOCHS} epochs")
     weights = sum(p.numel() for p in model.parameters())
     print(f"{config.MODEL.NAME}: {weights:,} parameters on {runtime.device}")
-    log_dir = Path(config.LOG_DIR) / folder.name if config.LOG_DIR else folder
+    log_dir = folder
+    if config.LOG_DIR:
+        log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
     scalars = Scalars(log_dir, purge_from=progress.epoch)
 
     def save_last() -> None:
@@ -190,7 +196,7 @@ def main() -> None:
         progress.epoch, progress.step, progress.sums = epoch + 1, 0, {}
         save_last()
 
-    finish(run, args.cfg, config)
+    finish(run, config)
 
 
 def refuse_changes(folder: Path, config: Any) -> None:
@@ -306,7 +312,7 @@ class StopSignal:
         self.asked, self.number = signal.Signals(number).name, number
 
 
-def finish(run: Run, cfg: str, config: Any) -> None:
+def finish(run: Run, config: Any) -> None:
     """Say what was best, and how to test it."""
     best = checkpoint.load(run.path("best.pt"))
     print(console_table(best["validation"]))
@@ -314,8 +320,15 @@ def finish(run: Run, cfg: str, config: Any) -> None:
     print(
         f"best epoch {best['epoch'] + 1} by {best['select_by']} on validation "
         f"({metric(best['validation'], best['select_by'])!r}; training: {supervision})\n"
-        f"test it: python best_test.py --cfg {cfg}" + (f" --tag {config.TAG}" if config.TAG else "")
+        f"test it: {test_command()}"
     )
+
+
+def test_command() -> str:
+    """This command line as one of best_test.py: what was --set here must be there too."""
+    script, *flags = sys.argv
+    kept = [flag for flag in flags if flag not in ("--resume", "--overwrite")]
+    return shlex.join(["python", str(Path(script).with_name("best_test.py")), *kept])
 
 
 if __name__ == "__main__":

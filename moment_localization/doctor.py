@@ -13,7 +13,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -68,7 +72,7 @@ def main() -> None:
         features = FeatureFile(
             folder / (data.FEATURES or corpus.features), expected_dim=data.FEATURE_DIM
         )
-        findings += examine_features(features, records, videos=args.videos)
+        findings += in_a_process(features, records, videos=args.videos)
         try:
             vectors = find_vectors(data.WORD_VECTORS, folder, data_dir)
         except InputError as fault:
@@ -84,6 +88,16 @@ def main() -> None:
     }
     print(", ".join(f"{count} {level}" for level, count in counts.items()))
     sys.exit(0 if worst(findings) == "note" else 1)
+
+
+def in_a_process(features: FeatureFile, records: Any, *, videos: int) -> list[Finding]:
+    """``examine_features`` where a crash is a finding: HDF5 does not survive every damage."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+            return pool.submit(examine_features, features, records, videos=videos).result()
+    except BrokenProcessPool:
+        told = "reading it ends the process: the HDF5 library crashes, or memory runs out"
+        return [Finding("problem", features.path.name, told, "get the file again")]
 
 
 def take_fingerprint(features: FeatureFile, against: str) -> list[Finding]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import io
 import json
 import mmap
@@ -56,9 +57,9 @@ from lib.evaluation.records import per_sentence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOUND = Path(__file__).parent / "data" / "fuzz"  # what was found once, kept
-SECONDS = 10  # of one case
+SECONDS = 5  # of one case, of computing
 MEMORY = 2 * 2**30  # that a case may take beyond what the process has
-LINES, LONGEST = 60, 1_500  # of a message that a person is to read, and letters of its lines
+LINES, LONGEST = 60, 10_000  # of a message that a person is to read, and letters of its lines
 BATCH = 500  # cases of a process
 
 
@@ -508,7 +509,11 @@ def fuzz(kind: Format, seed: int, numbers: Iterable[int]) -> list[tuple[int, str
             found += told
             if status:
                 number = int.from_bytes(current[:8], "little")
-                why = "hangs" if status == -signal.SIGALRM else f"ends the process ({status})"
+                why = (
+                    "hangs"
+                    if -status in (signal.SIGALRM, signal.SIGPROF)
+                    else f"ends the process ({status})"
+                )
                 found.append((number, why))
                 left = batch[batch.index(number) + 1 :] + left
     return found
@@ -525,6 +530,9 @@ def _in_a_child(
         try:
             os.close(reading)
             _limit_memory()
+            faulthandler.disable()  # a crash is told once, by its number
+            for number in (signal.SIGALRM, signal.SIGPROF):  # a test runner may have its own
+                signal.signal(number, signal.SIG_DFL)
             with (
                 tempfile.TemporaryDirectory(dir=_scratch()) as folder,
                 os.fdopen(writing, "w") as pipe,
@@ -534,9 +542,11 @@ def _in_a_child(
                 for number in numbers:
                     current[:8] = number.to_bytes(8, "little")
                     path.write_bytes(case(kind, seed, number))
-                    signal.alarm(SECONDS)
+                    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                    signal.alarm(30 * SECONDS)  # one that waits without computing
                     wrong = check(kind.read, path)
                     signal.alarm(0)
+                    signal.setitimer(signal.ITIMER_PROF, 0)
                     if wrong:
                         pipe.write(json.dumps([number, wrong]) + "\n")
                         pipe.flush()

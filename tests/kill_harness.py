@@ -5,7 +5,8 @@
 Each round trains the same tiny experiment. It is killed by SIGKILL at random moments, in training,
 in validation and while it writes its files, and resumed until it ends by itself. Then weights,
 optimiser state, progress, chosen checkpoint and log (but for seconds) must be those of a run that
-nobody touched. A kill counts only if it ended a living training process. Exit status 0: all equal.
+nobody touched. A kill counts only if it ended a living process that had its data and its run open;
+those before that are told and not counted. Exit status 0: all equal.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch
 from lib.core import checkpoint
 from tests.runs import Ended, Process, run, write_experiment
 
+STARTING = "starting (not counted)"
 TRAIN = {"EPOCHS": 4, "KEEP_BEST": 2}
 
 
@@ -58,12 +60,13 @@ def round_of_kills(
     shutil.rmtree(saved, ignore_errors=True)
     allowed = most
     while True:
+        began = time.time()
         process = Process(
             "dense_train",
             *("--cfg", experiment, "--resume", "--workers", workers),
             output=folder / "output.txt",
         )
-        ended = process.poll(draw.uniform(0, seconds)) if allowed else process.wait()
+        ended = process.poll(draw.uniform(0, 0.7 * seconds)) if allowed else process.wait()
         if ended is None:
             process.kill()
             ended = process.wait()
@@ -72,8 +75,9 @@ def round_of_kills(
             return everything(saved)
         assert ended.status == -9, f"status {ended.status}: {ended.output}"
         allowed -= 1
-        tally.kills += 1
-        tally.moments[_moment(saved, ended)] += 1
+        moment = _moment(saved, ended, began)
+        tally.moments[moment] += 1
+        tally.kills += moment != STARTING
 
 
 def everything(folder: Path) -> dict[str, Any]:
@@ -106,12 +110,12 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-def _moment(saved: Path, ended: Ended) -> str:
+def _moment(saved: Path, ended: Ended, began: float) -> str:
     """What the process was doing when it was killed, from what it left."""
-    if half := [path.name for path in saved.glob(".*.new")]:
+    if half := [p.name for p in saved.glob(".*.new") if p.stat().st_mtime > began]:
         return f"writing {sorted(half)[0].removeprefix('.').removesuffix('.new')}"
     if "a new run" not in ended.output and "going on" not in ended.output:
-        return "starting"
+        return STARTING
     lines = [line.strip() for line in ended.output.splitlines() if line.strip()]
     if lines[-1].startswith("step 3/3"):
         return "at the end of an epoch"

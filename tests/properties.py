@@ -74,7 +74,8 @@ def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
             if tensor.shape[:2] == (B, B) and tensor.dim() == 2:
                 said[f"{field.name}.{number}"] = tensor.diagonal()
             elif tensor.shape == (M, B):  # of a sentence with every video: its own
-                said[f"{field.name}.{number}"] = batch.padded(tensor.gather(1, batch.owner[:, None]))
+                own = tensor.gather(1, batch.owner[:, None])
+                said[f"{field.name}.{number}"] = batch.padded(own)
             elif tensor.dim() and tensor.shape[0] == M and field.name != "spans":
                 said[f"{field.name}.{number}"] = batch.padded(tensor)
     if hasattr(model, "ground"):

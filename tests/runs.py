@@ -6,6 +6,7 @@ seconds, and can be killed, starved and sabotaged like any other.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -20,7 +21,9 @@ from typing import Any
 import torch
 import torch._dynamo  # which every optimizer imports, in two seconds: once here, not in every child
 import yaml
-from torch.utils import tensorboard  # noqa: F401 (likewise)
+
+with contextlib.suppress(ImportError):  # optional
+    from torch.utils import tensorboard  # noqa: F401 (likewise)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_MODEL = {

@@ -32,9 +32,7 @@ def test_it_has_the_published_number_of_parameters(num_clips, keywords, paramete
         DIMS, video_dim=4096, word_dim=300, num_frames=256, num_clips=num_clips
     )
     with torch.device("meta"):  # a billion bytes of weights otherwise
-        frames = FrameAttention(
-            4096, 512, 256, num_clips, steps=keywords.get("attention_steps", 3)
-        )
+        frames = FrameAttention(4096, 512, 256, num_clips, steps=keywords.get("attention_steps", 3))
     counted = sum(p.numel() for p in frames.parameters())
     assert counted == (4_460_289 if num_clips == 16 else 3_410_689)
     draws = ("uniform_", "kaiming_uniform_", "orthogonal_")

@@ -19,7 +19,8 @@ from lib.core import checkpoint
 from lib.core.config import load_config
 from lib.core.errors import InputError
 from lib.models.interface import DataDims
-from tests.test_run import REPOSITORY, tiny_disk  # noqa: F401
+from tests.disk import room_for
+from tests.test_run import REPOSITORY
 
 DIMS = DataDims(video_dim=8, word_dim=6, vocab_size=20, num_frames=8, num_clips=4, max_sentences=3)
 
@@ -57,7 +58,8 @@ class TestSaving:
         assert loaded["history"][0] == (1, 0.5)
         assert loaded.keys() == state.keys()
 
-    def test_on_a_full_disk_keeps_the_old_one(self, path, state, tiny_disk):  # noqa: F811
+    @room_for(4096)
+    def test_on_a_full_disk_keeps_the_old_one(self, path, state):
         state["epoch"] = 8
         with pytest.raises(InputError) as caught:
             checkpoint.save(path, state)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid, valid_cells
+from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, ProposalGrid, valid_cells
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import SentenceEncoder, draw_masked_words
 from lib.models.layers.transformer import ClassToken, transformer_encoder
@@ -41,6 +41,28 @@ def test_max_pool_equals_a_loop_over_cells(density: str, num_clips: int) -> None
     pooled = grid.max_pool(clips)
     for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
         assert torch.equal(pooled[:, p], clips[:, i : j + 1].max(dim=1).values)
+
+
+@pytest.mark.parametrize("project", [True, False])
+@pytest.mark.parametrize("num_clips", [6, 16, 23, 64])
+def test_a_cell_of_the_convolved_map_is_a_chain_over_its_own_clips(
+    num_clips: int, project: bool
+) -> None:
+    """Changing one clip changes the cells that hold it, and no other."""
+    torch.manual_seed(0)
+    grid = ProposalGrid(num_clips)
+    layer = ConvMap(4, grid, project=project)
+    clips = torch.randn(1, num_clips, 4)
+    changed = clips.clone()
+    changed[0, num_clips // 2] += 10
+    moved = (layer(changed) - layer(clips)).abs().sum(dim=(0, 2)) > 1e-6
+    start, end = grid.mask.nonzero().T
+    assert torch.equal(moved, (start <= num_clips // 2) & (num_clips // 2 <= end))
+
+
+def test_the_convolved_map_is_sparse() -> None:
+    with pytest.raises(ValueError, match="sparse"):
+        ConvMap(4, ProposalGrid(32, "dense"))
 
 
 def test_the_frames_of_a_cell_lie_evenly_inside_it() -> None:

@@ -13,7 +13,9 @@ import lib.models.layers.text as text_module
 from lib.models import MODELS
 from lib.models.cdn import CDN
 from lib.models.clip_align import ClipAlign
+from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
+from lib.models.dmr_release import DMRRelease
 from lib.models.interface import Retriever
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
@@ -59,6 +61,14 @@ VARIANTS = {
     "cdn, convolved map, all dynamic": lambda: CDN(
         DIMS, hidden_size=16, lstm_layers=2, attention_steps=1, kernel_size=3, conv_layers=2,
         dynamic_layers=2, base_kernels=2, proposal_map="conv",
+    ),
+    "dciml": lambda: DCIML(
+        DIMS, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3,
+        sampled_frames=8, max_words=6,
+    ),
+    "dmr_release": lambda: DMRRelease(
+        DIMS, hidden_size=32, lstm_layers=1, position_size=8, slots=4, encoder_layers=1, heads=2,
+        feedforward=24, dropout=0.0,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2
@@ -223,6 +233,23 @@ def test_a_fully_supervised_model_overfits_four_videos(name: str) -> None:
     assert ratio > 0.9, f"reached {ratio:.2f} of what the map allows"
 
 
-def test_two_tan_has_the_published_number_of_parameters() -> None:
-    dims = dataclasses.replace(DIMS, video_dim=500, word_dim=300, num_frames=256, num_clips=64)
-    assert sum(p.numel() for p in TAN2D(dims).parameters()) == 91_588_609
+@pytest.mark.parametrize(
+    ("video_dim", "num_clips", "pool", "conv"),
+    [
+        (500, 64, 91_588_609, 108_644_353),
+        (4096, 16, 60_925_953, 69_060_609),
+        (4096, 128, 60_925_953, 82_442_241),
+    ],
+)
+def test_two_tan_has_the_published_number_of_parameters(
+    video_dim: int, num_clips: int, pool: int, conv: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for draw in ("uniform_", "kaiming_uniform_"):  # a hundred million weights that nobody reads
+        monkeypatch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)
+    dims = dataclasses.replace(
+        DIMS, video_dim=video_dim, word_dim=300, num_frames=256, num_clips=num_clips
+    )
+    stack = {} if num_clips == 64 else {"kernel_size": 5, "conv_layers": 8}
+    for proposal_map, parameters in (("pool", pool), ("conv", conv)):
+        model = TAN2D(dims, proposal_map=proposal_map, **stack)
+        assert sum(p.numel() for p in model.parameters()) == parameters

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import torch
 
 from lib.core.errors import InputError
 from lib.core.run import Run, replace_file
+from tests.disk import room_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -36,17 +36,6 @@ def in_another_process(code: str, *arguments: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-@pytest.fixture
-def tiny_disk():
-    """Writes of more than 4 KiB into one file fail, as on a full disk."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 class TestANewRun:
@@ -82,7 +71,8 @@ class TestANewRun:
             left = {path.name: path.read_text() for path in folder.glob("[!.]*")}
         assert left == {"config.yaml": "TAG: new\n", "notes.txt": "mine"}
 
-    def test_that_cannot_be_written_leaves_the_old_one_whole(self, folder, tiny_disk):
+    @room_for(4096)
+    def test_that_cannot_be_written_leaves_the_old_one_whole(self, folder):
         with Run.create(folder, "TAG: old\n") as run:
             run.write_text("last.pt", "old")
         with pytest.raises(
@@ -202,7 +192,8 @@ class TestTheLog:
             with pytest.raises(InputError, match=r"log\.jsonl:2: expected one JSON object"):
                 run.records()
 
-    def test_on_a_full_disk_is_told(self, folder, tiny_disk):
+    @room_for(4096)
+    def test_on_a_full_disk_is_told(self, folder):
         with Run.create(folder, "") as run, pytest.raises(InputError, match="cannot be written"):
             for _ in range(100):
                 run.log({"text": "x" * 100})
@@ -221,7 +212,8 @@ class TestAFileOfTheRun:
             "share": True,
         }
 
-    def test_is_replaced_whole_or_not_at_all(self, folder, tiny_disk):
+    @room_for(4096)
+    def test_is_replaced_whole_or_not_at_all(self, folder):
         with Run.create(folder, "") as run:
             path = run.write_text("results.md", "old")
             with pytest.raises(InputError, match="what was there before is unchanged"):

@@ -42,7 +42,7 @@ from lib.evaluation.records import Predictions, Truth
 from lib.evaluation.retrieval import pairing_skill
 from lib.losses import Criterion
 from lib.models import build_model
-from lib.models.interface import Calibrated
+from lib.models.interface import Calibrated, Grounder, Retriever
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,8 +81,13 @@ def run_folder(cfg_path: str, config: EasyDict) -> Path:
     return resolve(config.MODEL_DIR) / (f"{name}-{config.TAG}" if config.TAG else name)
 
 
-def open_corpus(config: EasyDict, splits: Sequence[str]) -> LoadedCorpus:
-    """The corpus of an experiment; training moments are hidden unless supervision is full."""
+def open_corpus(
+    config: EasyDict, splits: Sequence[str], *, show_moments: bool = False
+) -> LoadedCorpus:
+    """The corpus of an experiment.
+
+    Training moments are hidden unless supervision is full, or ``show_moments``: to score the split.
+    """
     data = config.DATASET
     return load_corpus(
         name=data.NAME,
@@ -104,7 +109,7 @@ def open_corpus(config: EasyDict, splits: Sequence[str]) -> LoadedCorpus:
         bad_moments=data.BAD_MOMENTS,
         empty_sentences=data.EMPTY_SENTENCES,
         preload=data.PRELOAD,
-        hide_train_moments=config.TRAIN.SUPERVISION == "weak",
+        hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
         seed=data.SEED,
         synthetic=data.get("SYNTHETIC"),
     )
@@ -113,7 +118,10 @@ def open_corpus(config: EasyDict, splits: Sequence[str]) -> LoadedCorpus:
 def open_model(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> nn.Module:
     """The experiment's model with its initial weights, a function of the seed."""
     torch.manual_seed(config.TRAIN.SEED)
-    return build_model(config.MODEL.NAME, corpus.dims, **config.MODEL.PARAMS).to(runtime.device)
+    params = dict(config.MODEL.PARAMS)
+    if params.get("text_encoder", "lstm") != "lstm":  # a folder
+        params["text_encoder"] = str(resolve(params["text_encoder"]))
+    return build_model(config.MODEL.NAME, corpus.dims, **params).to(runtime.device)
 
 
 def open_optimization(config: EasyDict, model: nn.Module, steps_per_epoch: int) -> Optimization:
@@ -122,7 +130,8 @@ def open_optimization(config: EasyDict, model: nn.Module, steps_per_epoch: int) 
     Raises:
         InputError: a weight for a loss term whose part the model is built without.
     """
-    train, kind = config.TRAIN, type(model)
+    train = config.TRAIN
+    kind: Any = type(model)
     unserved = getattr(model, "unserved", frozenset())
     asked = sorted(term for term in unserved if config.LOSS.WEIGHTS.get(term))
     if asked:
@@ -173,11 +182,11 @@ class Scorer:
     ) -> None:
         self.options, self.runtime, self.verbose = config.TEST, runtime, verbose
         self.split, self.truth = split, truth_of(split)
-        self.loader = dict(
-            batch_size=config.TEST.BATCH_SIZE,
-            workers=config.WORKERS,
-            pin_memory=runtime.pin_memory,
-        )
+        self.loader = {
+            "batch_size": config.TEST.BATCH_SIZE,
+            "workers": config.WORKERS,
+            "pin_memory": runtime.pin_memory,
+        }
         self.paragraphs = build_loader(split, **self.loader)
         self.videos = build_loader(split.videos, **self.loader)
 
@@ -188,7 +197,7 @@ class Scorer:
 
         Args:
             calibrate: tell the model how well it retrieves here, before it grounds (validation).
-            candidates: ground each paragraph in so many of its best videos too, for joint protocols.
+            candidates: ground each paragraph in so many of its best videos too (joint protocols).
         """
         similarity = retrieve(
             model,
@@ -198,7 +207,7 @@ class Scorer:
         )
         if calibrate and similarity is not None and isinstance(model, Calibrated):
             model.calibrate(pairing_skill(similarity, self.truth.paragraph_video))
-        rules = dict(moments=self.options.MOMENTS, nms_iou=self.options.NMS_IOU)
+        rules = {"moments": self.options.MOMENTS, "nms_iou": self.options.NMS_IOU}
         own = ground(model, self._watched(self.paragraphs, "grounding"), self.runtime, **rules)
         joint = None
         if own is not None and similarity is not None and candidates:
@@ -223,7 +232,7 @@ class Scorer:
         chosen = choose_paragraphs(paragraph_quality(self.truth, predictions))
         paragraphs = sorted(p for group in chosen.values() for p in group)
         few = build_loader(Subset(self.split, paragraphs), **{**self.loader, "workers": 0})
-        scores = np.concatenate([s for s in all_scores(model, few, self.runtime)])
+        scores = np.concatenate(list(all_scores(model, few, self.runtime)))
         return ScoreMaps(
             sentences_of(self.truth, paragraphs), maps_of_cells(predictions.proposal_spans, scores)
         )
@@ -233,14 +242,39 @@ class Scorer:
 
     def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
         """The summary of ``lib.evaluation`` by the experiment's thresholds and counts."""
-        return summarise(
-            self.truth,
-            predictions,
-            iou=self.options.IOU,
-            grounding_n=self.options.GROUNDING_N,
-            retrieval_k=self.options.RETRIEVAL_K,
-            **more,
+        return summarise(self.truth, predictions, **self._columns, **more)
+
+    @property
+    def _columns(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "iou": options.IOU,
+            "grounding_n": options.GROUNDING_N,
+            "retrieval_k": options.RETRIEVAL_K,
+        }
+
+    def require(self, name: str, model: nn.Module) -> None:
+        """Refuse a score that validation will not have, before an epoch is spent on finding out.
+
+        Raises:
+            InputError: with the names that it will have.
+        """
+        truth = Truth(
+            video_ids=("video",),
+            durations=np.ones(1),
+            paragraph_ids=("paragraph",),
+            paragraph_video=np.zeros(1, dtype=np.int64),
+            sentence_paragraph=np.zeros(1, dtype=np.int64),
+            moments=np.array([[0.0, 1.0]]),
+            sentences=("sentence",),
         )
+        finds, grounds = isinstance(model, Retriever), isinstance(model, Grounder)
+        answer = Predictions(
+            similarity=np.ones((1, 1)) if finds else None,
+            spans=np.array([[[0.0, 1.0]]]) if grounds else None,
+            scores=np.ones((1, 1)) if grounds else None,
+        )
+        metric(summarise(truth, answer, **self._columns, resamples=0), name)
 
 
 def metric(summary: dict[str, Any], name: str) -> float:
@@ -270,6 +304,10 @@ def run_script(main: Callable[[], None]) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             _leave(f"{error.filename or 'the disk'}: {error.strerror}")
         raise
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        _leave(f"TRAIN.DETERMINISTIC: on this device {str(error).split(',')[0]}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -108,7 +108,9 @@ SCHEMA: dict[str, Option | Section] = {
             PART,
         ),
         "SEED": Option(
-            int, 0, "Of the held-out videos and of the limits; TRAIN.SEED leaves both alone.",
+            int,
+            0,
+            "Of the held-out videos and of the limits; TRAIN.SEED leaves both alone.",
             NOT_NEGATIVE,
         ),
         "LIMIT_TRAIN": Option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from lib.core.errors import InputError
 from lib.datasets.annotations import Cleaning, Paragraph, read_paragraphs
@@ -204,7 +204,7 @@ def corpus_folder(
 
 
 def build_loader(
-    dataset: DenseParagraphs | VideoFrames,
+    dataset: Dataset[Any],
     *,
     batch_size: int,
     workers: int = 0,
@@ -235,13 +235,21 @@ def build_loader(
 
 
 class _Loader(DataLoader):
-    """What was wrong with the data stays one sentence when another process found it."""
+    """What was wrong with the data stays one sentence when another process found it, or died."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
             yield from super().__iter__()
         except InputError as error:
             raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                f"a process that loads data died ({str(error).splitlines()[0]}); if memory or "
+                "shared memory ran out take fewer WORKERS; WORKERS 0 shows any other reason. "
+                "--resume goes on from last.pt"
+            ) from None
 
 
 def _read_splits(

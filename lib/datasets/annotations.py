@@ -350,7 +350,7 @@ def _charades_durations(path: Path) -> tuple[Path, dict[str, float]]:
                     length = float(row["length"])
                 except (TypeError, ValueError):
                     length = math.nan
-                durations[row["id"]] = _duration(length, csv_path, _short(row["id"]))
+                durations[row["id"]] = _duration(length, csv_path, str(row["id"])[:60])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{csv_path}: is not a readable CSV file ({error}).") from None
     return csv_path, durations

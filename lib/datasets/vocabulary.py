@@ -7,12 +7,13 @@ import io
 import os
 import pickle
 import re
+import resource
 import shutil
 import sys
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,39 +139,106 @@ def read_word_vectors(path: Path) -> WordVectors:
     return WordVectors(list(first), matrix[torch.tensor(list(first.values()), dtype=torch.int64)])
 
 
-_NUMPY_CORES = ("numpy.core", "numpy._core")  # before and since numpy 2
-_ALLOWED_GLOBALS = {
-    ("collections", "Counter"),
-    ("_codecs", "encode"),  # how protocol 2 writes the bytes of an array
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *((f"{core}.multiarray", name) for core in _NUMPY_CORES for name in ("_reconstruct", "scalar")),
-    *((f"{core}.numeric", "_frombuffer") for core in _NUMPY_CORES),
+class _VectorUnpickler(pickle.Unpickler):
+    """Reads plain containers, counters and arrays of numbers; nothing that could run code.
+
+    NumPy's own functions are replaced: the state of a damaged or hostile type would make it take
+    bytes of the file for addresses.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        place = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # since, before numpy 2
+        if place not in _STAND_INS:
+            raise _Forbidden(f"{module}.{name}")
+        return _STAND_INS[place]
+
+
+class _Type:
+    """A NumPy number type as it is pickled."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[fiu][1248]", code):
+            raise _Forbidden(f"numpy.dtype({str(code)[:20]!r})")
+        self.type = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.type = self.type.newbyteorder(state[1])
+
+
+class _Array:
+    """A NumPy array as it is pickled."""
+
+    value = np.zeros(0, dtype=np.float32)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        data = data.encode("latin1") if isinstance(data, str) else data
+        self.value = np.frombuffer(data, kind.type).reshape(shape, order="F" if fortran else "C")
+
+
+def _from_buffer(data: Any, kind: _Type, shape: tuple[int, ...], order: Any) -> _Array:
+    array = _Array()
+    array.value = np.frombuffer(data, kind.type).reshape(shape, order=order)
+    return array
+
+
+def _scalar(kind: _Type, data: Any) -> float:
+    data = data.encode("latin1") if isinstance(data, str) else data
+    return float(np.frombuffer(data, kind.type)[0])
+
+
+_STAND_INS: Mapping[str, Any] = {
+    "collections.Counter": Counter,
+    "_codecs.encode": lambda text, _: text.encode("latin1"),  # the bytes of an array, protocol 2
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Type,
+    "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _from_buffer,
 }
 
 
-class _VectorUnpickler(pickle.Unpickler):
-    """Reads plain containers, counters and numpy arrays; nothing that could run code."""
+def _unwrapped(value: Any) -> Any:
+    return value.value if isinstance(value, _Array) else value
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED_GLOBALS:
-            raise _Forbidden(f"{module}.{name}")
-        # Files of either numpy must open under the other.
-        inner = module.removeprefix("numpy.core").removeprefix("numpy._core")
-        places = [core + inner for core in _NUMPY_CORES] if inner != module else [module]
-        for place in reversed(places):
-            with contextlib.suppress(ImportError, AttributeError):
-                return super().find_class(place, name)
-        raise _Forbidden(f"{module}.{name}")
+
+def _shown(word: Any) -> str:
+    """Short, and not the text of a container: it could be endless."""
+    plain = isinstance(word, str | bytes | int | float)
+    return repr(word)[:60] if plain else f"a {type(word).__name__}"
 
 
 class _Forbidden(Exception):
     pass
 
 
+@contextlib.contextmanager
+def _bounded_memory(size: int) -> Iterator[None]:
+    """Let this process take no more memory than a pickle of that many bytes can need.
+
+    Ten bytes of a hostile or damaged one can ask for 64 GB; with a bound that is a MemoryError and
+    not the end of the process, or of its neighbours.
+    """
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:  # a system that does not say how much there is
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = used + 2**30 + 20 * size
+    if soft != resource.RLIM_INFINITY:
+        bound = min(bound, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, _bounded_memory(path.stat().st_size):
             data = _VectorUnpickler(file, encoding="latin1").load()
     except _Forbidden as error:
         raise InputError(
@@ -182,7 +250,7 @@ def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
         ) from None
     vectors: Mapping[Any, Any]
     if isinstance(data, dict) and "w2id" in data and "id2vec" in data:
-        table, ids = data["id2vec"], data["w2id"]
+        table, ids = _unwrapped(data["id2vec"]), data["w2id"]
         if not isinstance(ids, dict) or not isinstance(table, list | tuple | np.ndarray | dict):
             raise InputError(f"{path}: w2id must be a dict and id2vec a list, an array or a dict.")
         try:
@@ -201,13 +269,16 @@ def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
     rows, width = [], 0
     for word, vector in vectors.items():
         try:
+            vector = _unwrapped(vector)
+            if isinstance(vector, list | tuple) and not isinstance(vector[0], int | float):
+                raise TypeError  # lists in lists may hold each other, and never end
             row = np.asarray(vector, dtype=np.float32)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, IndexError):
             row = np.zeros((0, 0), dtype=np.float32)
         width = width or (len(row) if row.ndim == 1 else 0)
         if not isinstance(word, str) or row.ndim != 1 or len(row) != width or width == 0:
             raise InputError(
-                f"{path}: {word!r} -> {type(vector).__name__} of shape {np.shape(row)}; "
+                f"{path}: {_shown(word)} -> {type(vector).__name__} of shape {np.shape(row)}; "
                 f"expected words with vectors of one length ({width})."
             )
         rows.append(row)

@@ -22,7 +22,7 @@ class Criterion:
         ValueError: a weight for a term that the model does not have, or no weight above zero.
     """
 
-    def __init__(self, terms: Losses, weights: Mapping[str, float]) -> None:
+    def __init__(self, terms: Losses, weights: Mapping[str, int | float]) -> None:
         unknown = sorted(set(weights) - set(terms))
         if unknown:
             raise ValueError(f"no loss terms {unknown}; the model has {sorted(terms)}")
@@ -36,7 +36,7 @@ class Criterion:
         """The terms that are computed: what a model's ``forward`` has to provide for."""
         return frozenset(self.terms)
 
-    def scaled(self, factors: Mapping[str, float]) -> Criterion | None:
+    def scaled(self, factors: Mapping[str, int | float]) -> Criterion | None:
         """The same with some weights multiplied; None if no weight above zero is left.
 
         A factor for a term of another experiment's weights changes nothing.

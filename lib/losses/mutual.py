@@ -24,7 +24,7 @@ def containment(spans: Float[Tensor, "M Q 2"], place: Float[Tensor, " M"]) -> Fl
 
 
 def improvement(
-    guided: Float[Tensor, "*b"], alone: Float[Tensor, "*b"], margin: float
+    guided: Float[Tensor, "*b"], alone: Float[Tensor, "*b"], *, margin: float
 ) -> Float[Tensor, "*b"]:
     """Hinge that asks ``guided`` to exceed ``alone`` by ``margin``; ``alone`` is left in peace.
 
@@ -33,9 +33,7 @@ def improvement(
     return (alone.detach().float() - guided.float() + margin).clamp(min=0)
 
 
-def pull(
-    features: Float[Tensor, "M ... D"], guided: Float[Tensor, "M ... D"]
-) -> Float[Tensor, ""]:
+def pull(features: Float[Tensor, "M ... D"], guided: Float[Tensor, "M ... D"]) -> Float[Tensor, ""]:
     """Squared distance of the directions of features and of their guided twins, mean over entries;
     the twins do not move."""
     target = nn.functional.normalize(guided.detach().float(), dim=-1)

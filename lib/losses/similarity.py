@@ -101,7 +101,7 @@ def triplet(
     return total
 
 
-def distill(student: Float[Tensor, "B B"], teacher: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
+def distill(student: Float[Tensor, "Q G"], teacher: Float[Tensor, "Q G"]) -> Float[Tensor, ""]:
     """Mean squared difference over all pairs; no gradient reaches the teacher.
 
     Source: DMR-JRG Eq. 17 (GRRM). The release has a cross-entropy of soft-maxes under this name.

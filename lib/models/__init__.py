@@ -6,7 +6,9 @@ from torch import nn
 
 from lib.models.cdn import CDN
 from lib.models.clip_align import ClipAlign
+from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
+from lib.models.dmr_release import DMRRelease
 from lib.models.interface import DataDims
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
@@ -14,7 +16,9 @@ from lib.models.tan2d import TAN2D
 MODELS: dict[str, type[nn.Module]] = {
     "cdn": CDN,
     "clip_align": ClipAlign,
+    "dciml": DCIML,
     "dmr_jrg": DMRJRG,
+    "dmr_release": DMRRelease,
     "mmn": MMN,
     "tan2d": TAN2D,
 }

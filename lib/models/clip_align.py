@@ -58,12 +58,10 @@ class ClipAlign(nn.Module):
     ) -> None:
         super().__init__()
         self.decoder, self.prior, self.order = decoder, prior, order
-        self.text = SentenceEncoder(
-            dims.word_dim, hidden_size, num_layers=lstm_layers, words=words
-        )
+        self.text = SentenceEncoder(dims.word_dim, hidden_size, num_layers=lstm_layers, words=words)
         self.clips = ClipEncoder(dims.video_dim, hidden_size, dims.num_frames, dims.num_clips)
         self.alignment = ClipAlignment(
-            hidden_size, attention=attention, initial_scale=initial_scale
+            hidden_size, attention=attention, in_order=0.0, initial_scale=initial_scale
         )
         self.grid = ProposalGrid(dims.num_clips, density)
 

@@ -96,6 +96,8 @@ class DMRJRG(nn.Module):
         alignment: align clips and sentences directly; the map reads the evidence, candidates are
             drawn by it, and its ordered decoding teaches the temporal heads.
         attention: inverse temperature of the alignment's attention over clips.
+        in_order: how strongly that attention looks where the sentence's place suggests.
+        isolate: the grounding branch reads the encoders' features and does not teach them.
         siblings: a sentence's evidence counts against that of its paragraph's other sentences.
         place_features: tell the map where in the paragraph a sentence stands.
         decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a position
@@ -137,6 +139,8 @@ class DMRJRG(nn.Module):
         words: bool = False,
         alignment: bool = False,
         attention: float = 10.0,
+        in_order: float = 0.0,
+        isolate: bool = False,
         siblings: bool = True,
         place_features: bool = False,
         decoder: Literal["map", "order"] = "map",
@@ -153,6 +157,7 @@ class DMRJRG(nn.Module):
             raise ValueError("retrieval 'alignment' needs alignment: true")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
+        self.isolate = isolate
         self.siblings, self.decoder, self.map_weight = siblings, decoder, map_weight
         self.prior, self.order = prior, order
         D, N = hidden_size, dims.num_clips
@@ -184,7 +189,9 @@ class DMRJRG(nn.Module):
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r
         self.alignment = None
         if alignment:
-            self.alignment = ClipAlignment(D, attention=attention, initial_scale=initial_scale)
+            self.alignment = ClipAlignment(
+                D, attention=attention, in_order=in_order, initial_scale=initial_scale
+            )
             self.evidence_cell = nn.Linear(1, D)
         self.place_cell = None
         if place_features:
@@ -370,6 +377,8 @@ class DMRJRG(nn.Module):
             return DMRJRGOutput(similarity, scale, self.grid.spans, aligned)
 
         found = None if aligned is None else self._correlation(aligned.evidence, batch)
+        if self.isolate:
+            clips, sentences = clips.detach(), sentences.detach()
         features = self._map(clips, sentences, batch, found)
         logits = self.score(features).squeeze(-1)
         candidates = self._candidates(self._belief(logits.detach(), found))

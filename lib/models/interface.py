@@ -79,7 +79,7 @@ class Stage:
     named keeps its weight. ``frozen`` are prefixes of names of parameters that do not learn.
     """
 
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, int | float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
 
 

@@ -97,71 +97,55 @@ class MMN(nn.Module):
         self.sentence_overlap = nn.Linear(self.sentence.width, joint_size)
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``matching`` and ``overlap``: unit features of every cell, (B, P, J)."""
-        cells = self.context(self.proposals(self.clips(video)))
-        return {
-            "matching": nn.functional.normalize(self.cell_matching(cells), dim=-1),
-            "overlap": nn.functional.normalize(self.cell_overlap(cells), dim=-1),
-        }
+        """``matching``: unit features of every cell, (B, P, J)."""
+        return {"matching": _unit(self.cell_matching(self._map(video)))}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``matching`` and ``overlap``: unit features of the sentences, (B, S, J), and ``mask``."""
-        matching, overlap = self._sentences(batch)
-        return {
-            "matching": batch.padded(matching),
-            "overlap": batch.padded(overlap),
-            "mask": batch.sentence_mask,
-        }
+        """``matching``: unit features of the sentences, (B, S, J), and ``mask``: which exist."""
+        matching = _unit(self.sentence_matching(self.norm(self.sentence(batch))))
+        return {"matching": batch.padded(matching), "mask": batch.sentence_mask}
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
-        """The best cell's score of each sentence in a video, mean over the paragraph's sentences.
+        """The best cell's cosine with each sentence, mean over the paragraph's sentences.
 
-        MMN ranks moments only; this aggregation is ours.
+        MMN itself ranks moments only; this aggregation is ours. The matching space alone takes
+        part: its negatives are of other videos too, the overlap's are not.
         """
         mask = paragraphs["mask"]
-        matching, overlap = paragraphs["matching"][mask], paragraphs["overlap"][mask]
-        blocks = zip(
-            videos["matching"].split(GALLERY_BLOCK),
-            videos["overlap"].split(GALLERY_BLOCK),
-            strict=True,
-        )
-        best = [
-            self._score(
-                torch.einsum("mj,bpj->mbp", matching, m), torch.einsum("mj,bpj->mbp", overlap, o)
-            ).amax(dim=-1)
-            for m, o in blocks
-        ]
-        found = torch.cat(best, dim=1)  # (M, G)
+        sentences = paragraphs["matching"][mask]
+        found = torch.cat(
+            [
+                torch.einsum("mj,bpj->mbp", sentences, cells).amax(dim=-1)
+                for cells in videos["matching"].split(GALLERY_BLOCK)
+            ],
+            dim=1,
+        )  # (M, G)
         total = found.new_zeros(len(mask), found.shape[1]).index_add(0, mask.nonzero()[:, 0], found)
         return total / mask.sum(dim=1, keepdim=True)
 
-    def _sentences(self, batch: Batch) -> tuple[Float[Tensor, "M J"], Float[Tensor, "M J"]]:
-        features = self.norm(self.sentence(batch))
-        return (
-            nn.functional.normalize(self.sentence_matching(features), dim=-1),
-            nn.functional.normalize(self.sentence_overlap(features), dim=-1),
-        )
-
-    def _score(
-        self, matching: Float[Tensor, "..."], overlap: Float[Tensor, "..."]
-    ) -> Float[Tensor, "..."]:
-        """Of cosines: ((matching + 1) / 2)^γ times the overlap's probability."""
-        # Rounding may leave a cosine below -1, and a power of a negative number is none.
-        likeness = (matching * 0.5 + 0.5).clamp(min=0) ** self.score_power
-        return likeness * (OVERLAP_SCALE * overlap).sigmoid()
+    def _map(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B P D"]:
+        return self.context(self.proposals(self.clips(video)))
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> MMNOutput:
-        videos = self.encode_videos(batch.video)
-        matching, overlap = self._sentences(batch)
-        own = videos["overlap"].index_select(0, batch.owner)
-        logits = OVERLAP_SCALE * torch.einsum("mj,mpj->mp", overlap, own)
-        return MMNOutput(videos["matching"], matching, logits, self.grid.spans)
+        cells = self._map(batch.video)
+        features = self.norm(self.sentence(batch))
+        overlap = _unit(self.cell_overlap(cells)).index_select(0, batch.owner)
+        cosine = torch.einsum("mj,mpj->mp", _unit(self.sentence_overlap(features)), overlap)
+        return MMNOutput(
+            cells=_unit(self.cell_matching(cells)),
+            sentences=_unit(self.sentence_matching(features)),
+            overlap_logits=OVERLAP_SCALE * cosine,
+            spans=self.grid.spans,
+        )
 
     def ground(self, batch: Batch) -> Proposals:
+        """((matching + 1) / 2)^γ times the overlap's probability."""
         out = self(batch)
         own = out.cells.index_select(0, batch.owner)
         matching = torch.einsum("mj,mpj->mp", out.sentences, own)
-        return Proposals(out.spans, self._score(matching, out.overlap_logits / OVERLAP_SCALE))
+        # Rounding may leave a cosine below -1, and a power of a negative number is none.
+        likeness = (matching * 0.5 + 0.5).clamp(min=0) ** self.score_power
+        return Proposals(out.spans, likeness * out.overlap_logits.sigmoid())
 
     @staticmethod
     def losses(
@@ -247,3 +231,7 @@ class MMN(nn.Module):
             )
 
         return Plan(stages, rates={"sentence.pretrained.": pretrained_rate})
+
+
+def _unit(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+    return nn.functional.normalize(x, dim=-1)

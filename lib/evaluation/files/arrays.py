@@ -57,19 +57,20 @@ def load_arrays(path: str | Path, truth: Truth) -> Predictions:
     Raises:
         InputError: no such file, or arrays that belong to other videos or sentences.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # whatever a damaged archive makes zipfile and NumPy raise
-        why = (str(error) or type(error).__name__).split("\n")[0][:120]
-        raise InputError(f"{path}: cannot be read as arrays ({why})") from None
     wanted = {
         "video_ids": truth.video_ids,
         "paragraph_ids": truth.paragraph_ids,
         "sentence_ids": truth.names,
     }
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        found = {name: np.asarray(arrays.pop(name, None)).tolist() for name in wanted}
+    except Exception as error:  # whatever a damaged archive makes zipfile and NumPy raise
+        why = (str(error) or type(error).__name__).split("\n")[0][:120]
+        raise InputError(f"{path}: cannot be read as arrays ({why})") from None
     for name, ids in wanted.items():
-        if np.asarray(arrays.pop(name, None)).tolist() != list(ids):
+        if found[name] != list(ids):
             raise InputError(f"{path}: its {name} are not those of the truth")
     _check_forms(path, arrays, {"P": len(truth.paragraph_ids), "M": len(truth.names)})
     fields = {name: value for name, value in arrays.items() if "." not in name}
@@ -89,8 +90,10 @@ def _check_forms(path: str | Path, arrays: Mapping[str, Any], sizes: Mapping[str
         if name not in _FORMS:
             raise InputError(f"{path}: has an array {name[:40]!r}, expected {', '.join(_FORMS)}")
         kinds, axes = _FORMS[name]
-        shape, kind = (value.shape, value.dtype.kind) if hasattr(value, "shape") else ((), "bytes")
+        shape: tuple[int, ...] = getattr(value, "shape", ())  # a member that is no array is bytes
+        kind = value.dtype.kind if hasattr(value, "dtype") else "bytes"
         fits = len(shape) == len(axes) and (kind in kinds or 0 in shape)
+        fits = fits and not (axes.startswith("C") and shape[0] == 0)  # a grid without a cell
         for axis, size in zip(axes, shape, strict=False):
             fits = fits and size == (2 if axis == "2" else found.setdefault(axis, size))
         if not fits:

@@ -183,6 +183,8 @@ class _Reader:
         unknown = [name for name in record.get("pairs_for", []) if name not in PROTOCOLS]
         if unknown:
             raise InputError(f"{place}: pairs_for names the unknown protocol {unknown[0]!r}")
+        if record.get("proposals") == []:
+            raise InputError(f"{place}: proposals is empty, expected spans or no such key")
         for start, end in rows(record.get("proposals", []), place, "proposals", "[start, end]"):
             if not 0 <= span(start, end, place)[0] < end <= 1:
                 raise InputError(

@@ -30,12 +30,17 @@ class ClipAlignment(nn.Module):
     Args:
         hidden_size: D.
         attention: inverse temperature of the attention over clips.
+        in_order: how strongly a sentence looks for its clips where its place in the paragraph
+            suggests: the attention's logits lose this much at 1.5 equal parts from the middle of
+            the sentence's own, growing with the square of the distance. 0 looks everywhere.
         initial_scale: λ of the contrastive terms at the start; learned, bounded above by 100.
     """
 
-    def __init__(self, hidden_size: int, *, attention: float, initial_scale: float) -> None:
+    def __init__(
+        self, hidden_size: int, *, attention: float, in_order: float, initial_scale: float
+    ) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention, self.in_order = attention, in_order
         self.clip = nn.Linear(hidden_size, hidden_size)
         self.log_scale = nn.Parameter(torch.tensor(float(initial_scale)).log())
 
@@ -47,19 +52,32 @@ class ClipAlignment(nn.Module):
         clips = nn.functional.normalize(clips, dim=-1)
         return torch.einsum("md,bnd->mbn", sentences, clips)
 
-    def attend(self, cosines: Float[Tensor, "*L N"]) -> Float[Tensor, "*L"]:
+    def expectation(
+        self, place: Int[Tensor, " M"], count: Int[Tensor, " M"], num_clips: int
+    ) -> Float[Tensor, "M N"]:
+        """What ``in_order`` adds to the attention's logits for sentence ``place`` of ``count``."""
+        middle = (torch.arange(num_clips, device=place.device) + 0.5) / num_clips
+        off = middle * count[:, None] - (place[:, None] + 0.5)  # in equal parts
+        return -self.in_order * (off / 1.5).square()
+
+    def attend(
+        self, cosines: Float[Tensor, "M B N"], expected: Float[Tensor, "M N"]
+    ) -> Float[Tensor, "M B"]:
         """Mean over clips weighted by their own soft-max: near the maximum, but every clip learns."""
-        return ((cosines * self.attention).softmax(dim=-1) * cosines).sum(dim=-1)
+        weights = (cosines * self.attention + expected[:, None]).softmax(dim=-1)
+        return (weights * cosines).sum(dim=-1)
 
     def forward(
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
     ) -> Alignment:
         cosines = self.cosines(sentences, self.clip(clips))
-        pooled = self.attend(cosines)
+        count = batch.sentence_counts[batch.owner]
+        expected = self.expectation(batch.place, count, clips.shape[1])
+        pooled = self.attend(cosines, expected)
         rows = torch.arange(len(cosines), device=cosines.device)
         evidence = cosines[rows, batch.owner]
         own = batch.padded(evidence)
-        weights = (own * self.attention).softmax(dim=-1)
+        weights = batch.padded((evidence * self.attention + expected).softmax(dim=-1))
         return Alignment(
             evidence=evidence,
             sentence_similarity=pooled,
@@ -75,10 +93,12 @@ class ClipAlignment(nn.Module):
         clips: Float[Tensor, "G N D"],
     ) -> Float[Tensor, "Q G"]:
         """Mean over its sentences of a paragraph's attended cosine with each video."""
-        found = self.attend(self.cosines(sentences[mask], clips))
-        total = found.new_zeros(len(mask), found.shape[1])
-        total = total.index_add(0, mask.nonzero()[:, 0], found)
-        return total / mask.sum(dim=1, keepdim=True)
+        owner, place = mask.nonzero().unbind(dim=1)
+        count = mask.sum(dim=1)
+        expected = self.expectation(place, count[owner], clips.shape[1])
+        found = self.attend(self.cosines(sentences[mask], clips), expected)
+        total = found.new_zeros(len(mask), found.shape[1]).index_add(0, owner, found)
+        return total / count[:, None]
 
 
 def against_siblings(evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M N"]:

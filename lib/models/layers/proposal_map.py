@@ -165,6 +165,55 @@ class ConvMap(nn.Module):
         return torch.cat(lengths, dim=2).index_select(2, self.order).mT
 
 
+class BoundaryMap(nn.Module):
+    """A proposal's feature from evenly spaced points in it and around it (boundary matching).
+
+    Args:
+        hidden_size: D; half of it inside.
+        grid: the map. Only its valid cells are sampled.
+        points: per proposal, over its span widened by half of (its length + 1 clip) on each side.
+
+    Source: BMN (Lin et al. 2019) as the released DMR-JRG has it.
+    """
+
+    weights: Float[Tensor, "N R P"]
+
+    def __init__(self, hidden_size: int, grid: ProposalGrid, *, points: int = 16) -> None:
+        super().__init__()
+        D, inner = hidden_size, hidden_size // 2
+        self.base = nn.Sequential(
+            nn.Conv1d(D, inner, 3, padding=1, groups=4),
+            nn.ReLU(),
+            nn.Conv1d(inner, inner, 3, padding=1, groups=4),
+            nn.ReLU(),
+            nn.Conv1d(inner, inner, 15, padding=7),
+            nn.ReLU(),
+        )
+        self.gather = nn.Conv1d(inner, D, points)
+        weights = boundary_weights(grid.spans * grid.num_clips, grid.num_clips, points)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B P D"]:
+        points = torch.einsum("bcn,nrp->bpcr", self.base(clips.mT), self.weights)
+        return self.gather(points.flatten(0, 1)).relu().squeeze(-1).unflatten(0, points.shape[:2])
+
+
+def boundary_weights(
+    spans: Float[Tensor, "P 2"], num_clips: int, points: int
+) -> Float[Tensor, "N R P"]:
+    """What each clip gives to each point, linearly interpolated; spans are in clips.
+
+    A point less than one clip before the first is the first; points further out are zero.
+    """
+    start, end = spans.double().unbind(dim=1)
+    margin = (end - start + 1) / 2
+    steps = torch.linspace(0, 1, points, dtype=torch.float64)[:, None]
+    place = start - margin + steps * (end - start + 2 * margin)  # (R, P)
+    place = torch.where((place > -1) & (place < 0), 0.0, place)
+    clip = torch.arange(num_clips)[:, None, None]
+    return (1 - (place - clip).abs()).clamp(min=0).float()
+
+
 PROPOSAL_MAPS: dict[str, Callable[..., nn.Module]] = {"pool": MaxPoolMap, "conv": ConvMap}
 
 

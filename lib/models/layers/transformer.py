@@ -49,6 +49,22 @@ class ClassToken(nn.Module):
         return states[:, 0]
 
 
+def encode_positioned(
+    encoder: nn.TransformerEncoder,
+    x: Float[Tensor, "B L D"],
+    positions: Float[Tensor, "L D"],
+    mask: Bool[Tensor, "B L"] | None = None,
+) -> Float[Tensor, "B L D"]:
+    """``encoder`` with positions added to queries and keys of every layer, not to values (DETR)."""
+    padding = None if mask is None else ~mask
+    for layer in encoder.layers:
+        placed = x + positions
+        found, _ = layer.self_attn(placed, placed, x, key_padding_mask=padding, need_weights=False)
+        x = layer.norm1(x + layer.dropout1(found))
+        x = layer.norm2(x + layer._ff_block(x))
+    return x
+
+
 class AttentivePool(nn.Module):
     """The items' mean, weighed by the soft-max of a linear score over the real ones."""
 
@@ -130,6 +146,7 @@ class WeighedDecoder(nn.Module):
         bias = self._bias(x, mask, weights).masked_fill(future, -torch.inf)
         across = None if memory is None else self._bias(memory, memory_mask, memory_weights)
         for layer in self.layers:
+            assert isinstance(layer, nn.TransformerDecoderLayer)
             found = layer.self_attn(x, x, x, attn_mask=self._heads(bias, L), need_weights=False)[0]
             x = layer.norm1(x + layer.dropout1(found))
             if memory is not None and across is not None:
@@ -188,3 +205,13 @@ def sinusoids(length: int, hidden_size: int) -> Float[Tensor, "L D"]:
     table = torch.cat([angle.sin(), angle.cos()], dim=1)
     table[0] = 0
     return table
+
+
+def small_normal(module: nn.Module) -> None:
+    """BERT's initialisation of linear maps and tables."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.MultiheadAttention):
+        nn.init.normal_(module.in_proj_weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

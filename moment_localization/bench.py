@@ -1,0 +1,189 @@
+#!/usr/bin/env python
+"""The bench: train and score many runs, and write docs/results.md from their folders.
+
+    python bench.py data --annotations DIR --vectors FILE   make the simulated corpora
+    python bench.py run --jobs 2                            train and score what is missing
+    python bench.py table > ../docs/results.md              tables of what is there
+
+Simulated features on real ActivityNet annotations at several signal levels; each run is an
+experiment of experiments/bench trained with a seed on a level, in save/bench/….
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib.core.assembly import run_script
+from lib.core.errors import InputError
+
+HERE = Path(__file__).resolve().parent
+# Length of a moment's signal; one row's noise has 1. Nothing was tuned on the settings below.
+LEVELS = {"noise": 0.0, "low": 0.6, "middle": 1.1, "high": 5.0}
+SIMULATOR = {"seed": 11, "correlation": 0.6, "distractors": 1.5, "rows-per-second": 1.5}
+SIZES = {"train": 1200, "val": 300, "test": 400}
+MAIN = ("plus", "clip_align", "clip_align_order", "tan2d", "paper")
+METRICS = (
+    ("vr", "R@1"),
+    ("vr", "R@10"),
+    ("svmr_2dtan", "R@1,IoU=0.3"),
+    ("svmr_2dtan", "R@1,IoU=0.5"),
+    ("svmr_2dtan", "R@1,IoU=0.7"),
+    ("svmr_2dtan", "mIoU"),
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="make the simulated corpora in data/bench_LEVEL")
+    data.add_argument("--annotations", required=True, help="folder of ActivityNet's annotations")
+    data.add_argument("--vectors", required=True, help="word vectors to take the words' from")
+    run = commands.add_parser("run", help="train and score what is missing")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    run.add_argument("--seeds", type=int, default=3, help="seeds of each run")
+    run.add_argument("--levels", default="middle,high,noise,low", help="signal levels, by comma")
+    run.add_argument(
+        "--experiments",
+        default=",".join(MAIN),
+        help="names below experiments/bench, by comma; ablations = all in that folder",
+    )
+    commands.add_parser("table", help="print Markdown tables of the runs that are there")
+    return parser.parse_args()
+
+
+def make_data(annotations: str, vectors: str) -> None:
+    for level, signal in LEVELS.items():
+        out = ROOT / "data" / f"bench_{level}"
+        if out.exists():
+            print(f"{out}: there already")
+            continue
+        knobs = {**SIMULATOR, **SIZES, "signal": signal}
+        flags = [f"--{name}={value}" for name, value in knobs.items()]
+        command = ["features", "--corpus", "activitynet", "--out", str(out), *flags]
+        command += ["--annotations", annotations, "--vectors", vectors]
+        subprocess.run([sys.executable, HERE / "make_synthetic.py", *command], check=True)
+
+
+def experiments(names: str) -> Iterator[str]:
+    for name in names.split(","):
+        if name == "ablations":
+            folder = ROOT / "experiments" / "bench" / "ablations"
+            yield from (f"ablations/{path.stem}" for path in sorted(folder.glob("*.yaml")))
+        else:
+            yield name
+
+
+def train_and_score(experiment: str, level: str, seed: int) -> str:
+    """One run, in processes of its own. What is finished is not done again."""
+    tag = f"{level}-{seed}"
+    folder = ROOT / "save" / "bench" / f"{experiment}-{tag}"
+    if (folder / "results.json").exists():
+        return f"{experiment} {tag}: there already"
+    shared = ["--cfg", str(ROOT / "experiments" / "bench" / f"{experiment}.yaml"), "--tag", tag]
+    shared += ["--gpus", "cpu", "--set", f"DATASET.DIR=bench_{level}"]
+    shared += ["--set", f"TRAIN.SEED={seed}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for script, more in (("dense_train.py", ["--overwrite"]), ("best_test.py", [])):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", HERE / script, *shared, *more],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        if done.returncode:
+            return f"{experiment} {tag}: {script} failed\n{done.stderr[-2000:]}"
+    return f"{experiment} {tag}: done"
+
+
+def run_all(args: argparse.Namespace) -> None:
+    for level in args.levels.split(","):
+        if level not in LEVELS:
+            raise InputError(f"--levels: {level!r} is none, expected some of {', '.join(LEVELS)}")
+    wanted = [
+        (experiment, level, seed)
+        for seed in range(args.seeds)
+        for level in args.levels.split(",")
+        for experiment in experiments(args.experiments)
+    ]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for line in pool.map(lambda run: train_and_score(*run), wanted):
+            print(line, flush=True)
+
+
+def table(level: str, names: Sequence[str]) -> list[str]:
+    """Mean and standard deviation over seeds, one row per experiment, and the floors."""
+    head = ["", "seeds", *(f"{protocol} {name}" for protocol, name in METRICS)]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    floor = None
+    for name in names:
+        results = sorted((ROOT / "save" / "bench").glob(f"{name}-{level}-*/results.json"))
+        if not results:
+            continue
+        found = [json.loads(path.read_text()) for path in results]
+        floor = found[0]["floors"]
+        cells = [f"`{name}`", str(len(found))]
+        for protocol, metric in METRICS:
+            values = [r["protocols"].get(protocol, {}).get(metric) for r in found]
+            known = [value for value in values if value is not None]
+            cells.append(_mean(known))
+        lines.append("| " + " | ".join(cells) + " |")
+    if floor is None:
+        return []
+    best = [
+        max((row.get(metric, 0.0) for row in floor.get(protocol, {}).values()), default=0.0)
+        for protocol, metric in METRICS
+    ]
+    lines.append("| best floor | | " + " | ".join(f"{value:.2f}" for value in best) + " |")
+    return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def print_tables() -> None:
+    knobs = ", ".join(f"{name} {value}" for name, value in {**SIZES, **SIMULATOR}.items())
+    print("# Results on the bench\n\nWritten by `python moment_localization/bench.py table`.\n")
+    print(f"Simulated features on ActivityNet's annotations ({knobs}); test split, per cent,")
+    print("mean ± standard deviation over training seeds; what each row is, its YAML says.")
+    for level, signal in LEVELS.items():
+        rows = table(level, MAIN)
+        if rows:
+            print(f"\n## Signal: {level} ({signal:g})\n")
+            print("\n".join(rows))
+    ablated = ["plus", *experiments("ablations")]
+    for level in LEVELS:
+        rows = table(level, ablated)
+        if len(rows) > 4:
+            print(f"\n## Ablations of `plus`, signal {level}\n")
+            print("\n".join(rows))
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.command == "data":
+        make_data(args.annotations, args.vectors)
+    elif args.command == "run":
+        run_all(args)
+    else:
+        print_tables()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Turn a published checkpoint into the best.pt of an experiment, for best_test.py to score.
+
+    python import_checkpoint.py --cfg ../experiments/dense_activitynet/tan2d.yaml \\
+        --layout 2d-tan --from iter005845-0.5945-0.8744.pkl
+
+Every weight must find its place. What the weights need of the model is checked, and said: for
+example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.core import checkpoint
+from lib.core.assembly import (
+    add_common_flags,
+    open_corpus,
+    open_model,
+    run_folder,
+    run_script,
+)
+from lib.core.config import dump_config, load_config
+from lib.core.imports import LAYOUTS, check_experiment, convert, read_foreign
+from lib.core.run import Run
+from lib.core.runtime import Runtime
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_flags(parser)
+    parser.add_argument("--from", dest="file", required=True, metavar="FILE", help="the checkpoint")
+    sources = "; ".join(f"{name}: {layout.source}" for name, layout in LAYOUTS.items())
+    parser.add_argument(
+        "--layout", required=True, choices=sorted(LAYOUTS), help=f"whose it is ({sources})"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    config = load_config(args.cfg, args.set, vars(args))
+    layout = LAYOUTS[args.layout]
+    check_experiment(layout, config.MODEL.NAME, config.MODEL.PARAMS)
+    weights = read_foreign(args.file)
+    corpus = open_corpus(config, ("test",))
+    model = open_model(config, corpus, Runtime.start("cpu"))
+    model.load_state_dict(convert(layout, weights, model))
+    run = Run.create(run_folder(args.cfg, config), dump_config(config), overwrite=args.overwrite)
+    checkpoint.save(
+        run.path("best.pt"),
+        {
+            "model": model.state_dict(),
+            "experiment": checkpoint.identity(config, corpus.dims),
+            "epoch": -1,  # trained elsewhere
+            "imported": {"file": Path(args.file).name, "layout": args.layout},
+        },
+    )
+    tagged = f" --tag {config.TAG}" if config.TAG else ""
+    print(f"{args.file}: {len(weights)} weights of {layout.source} in {run.path('best.pt')}")
+    print(f"score it: python best_test.py --cfg {args.cfg}{tagged}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,283 @@
+"""Runs that are killed, starved and fed garbage: nothing is lost, and each fault is a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+
+from lib.core import checkpoint, guard
+from lib.core.assembly import run_script
+from lib.core.engine import Progress
+from lib.core.run import Run
+from lib.datasets import dense
+from moment_localization.dense_train import keep_best
+from tests.kill_harness import TRAIN, Tally, differences, everything, reference, round_of_kills
+from tests.runs import Ended, Process, run, write_experiment
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], float]:
+    """What a run ends with that nothing happens to, and its seconds."""
+    return reference(tmp_path_factory.mktemp("untouched"))
+
+
+class Runs:
+    """The same experiment in a folder of its own."""
+
+    def __init__(self, folder: Path, expected: dict[str, Any]) -> None:
+        self.folder, self.expected = folder, expected
+        self.experiment = write_experiment(folder, **TRAIN)
+        self.saved = folder / "save" / "tiny"
+
+    def train(self, *flags: object, **options: Any) -> Ended:
+        output = self.folder / "output.txt"
+        return run("dense_train", "--cfg", self.experiment, *flags, output=output, **options)
+
+    def ends_as_if_nothing_had_happened(self, *flags: object) -> None:
+        ended = self.train("--resume", *flags)
+        assert ended.status == 0, ended.output
+        assert not list(differences(self.expected, everything(self.saved)))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, untouched: tuple[dict[str, Any], float]) -> Runs:
+    return Runs(tmp_path, untouched[0])
+
+
+def at_call(number: int, module: Any, name: str, act: Any) -> Any:
+    """A sabotage: before that call of a function, from 1, ``act`` happens in its place."""
+
+    def sabotage() -> None:
+        original, calls = getattr(module, name), [0]
+
+        def replaced(*args: Any, **options: Any) -> Any:
+            calls[0] += 1
+            return act() if calls[0] == number else original(*args, **options)
+
+        setattr(module, name, replaced)
+
+    return sabotage
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("workers", "kills", "seed"), [(0, 5, 0), (2, 2, 1)])
+def test_killed_at_random_moments(untouched, tmp_path, workers, kills, seed):
+    expected, seconds = untouched
+    tally = Tally()
+    found = round_of_kills(tmp_path, random.Random(seed), seconds, kills, tally, workers)
+    assert tally.moments.total() > 0  # of these, some may have come before the run was open
+    assert not list(differences(expected, found))
+
+
+def test_killed_while_a_checkpoint_is_written(runs):
+    """Before its bytes are safe (the epoch is in the log already), before its name, and after."""
+    from lib.core import run as run_module
+
+    places = [(13, os, "fsync"), (4, os, "replace"), (3, run_module, "_sync_folder")]
+    for number, module, name in places:
+        ended = runs.train("--resume", sabotage=at_call(number, module, name, die))
+        assert ended.status == -signal.SIGKILL, ended.output
+        assert name == "_sync_folder" or list(runs.saved.glob(".*.new"))
+        checkpoint.load(runs.saved / "last.pt")
+    runs.ends_as_if_nothing_had_happened()
+    assert not list(runs.saved.glob(".*.new"))
+
+
+def test_a_full_disk_loses_nothing(runs):
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ended = runs.train(sabotage=at_call(7, os, "fsync", full))
+    assert ended.status == 2
+    line = ended.output.splitlines()[-1]
+    assert line.startswith(f"error: {runs.saved}/") and "No space left on device" in line
+    assert line.endswith("what was there before is unchanged")
+    assert not list(runs.saved.glob(".*.new"))
+    runs.ends_as_if_nothing_had_happened()
+
+
+def test_a_loader_process_that_dies_is_told(runs):
+    def sabotage() -> None:
+        main, original = os.getpid(), dense.DenseParagraphs.__getitem__
+
+        def get(self: Any, index: int) -> Any:
+            late = (runs.saved / "last.pt").exists()
+            if os.getpid() != main and late and self.hide_moments:
+                die()
+            return original(self, index)
+
+        dense.DenseParagraphs.__getitem__ = get  # type: ignore[method-assign]
+
+    ended = runs.train("--workers", 1, sabotage=sabotage)
+    assert ended.status == 2, ended.output
+    assert "error: a process that loads data died (DataLoader worker" in ended.output
+    assert "Traceback" not in ended.output
+    runs.ends_as_if_nothing_had_happened()
+
+
+def test_a_truncated_feature_file_is_refused_before_anything_is_written(runs, untouched):
+    runs.train("--set", "TRAIN.EPOCHS=1")
+    shutil.rmtree(runs.saved)
+    (features,) = runs.folder.rglob("features.hdf5")
+    features.write_bytes(features.read_bytes()[:-1000])
+    ended = runs.train()
+    assert ended.status == 2
+    assert f"error: {features}: is not an HDF5 file or is incomplete" in ended.output
+    assert not runs.saved.exists()
+
+
+def test_two_runs_in_one_folder(runs):
+    def slow() -> None:
+        original = torch.optim.Adam.step
+        torch.optim.Adam.step = lambda *a, **k: (time.sleep(0.2), original(*a, **k))[1]
+
+    first = Process(
+        "dense_train",
+        *("--cfg", runs.experiment),
+        output=runs.folder / "first.txt",
+        sabotage=slow,
+    )
+    while not (runs.saved / "last.pt").exists():
+        time.sleep(0.01)
+    for flag in ("--resume", "--overwrite"):
+        ended = runs.train(flag)
+        assert ended.status == 2
+        assert f"{runs.saved} is in use by another process (number {first.number})" in ended.output
+    assert first.wait().status == 0
+    assert not list(differences(runs.expected, everything(runs.saved)))
+
+
+class TestAStepThatIsNotFinite:
+    @pytest.fixture
+    def stopped(self, runs: Runs) -> tuple[Runs, Ended, bytes]:
+        """NaN in one video's features, in the second epoch; and last.pt as it was before."""
+
+        def sabotage() -> None:
+            original, count = dense.DenseParagraphs.__getitem__, [0]
+
+            def get(self: Any, index: int) -> Any:
+                sample = original(self, index)
+                count[0] += self.hide_moments
+                if count[0] != 18 or not self.hide_moments:
+                    return sample
+                shutil.copy(runs.saved / "last.pt", runs.folder / "before.pt")
+                video = sample.video.clone()
+                video[3, 4] = torch.nan
+                return dataclasses.replace(sample, video=video)
+
+            dense.DenseParagraphs.__getitem__ = get  # type: ignore[method-assign]
+
+        ended = runs.train(sabotage=sabotage)
+        return runs, ended, (runs.folder / "before.pt").read_bytes()
+
+    def test_stops_the_run_and_says_where_and_can_be_seen_again(self, stopped):
+        runs, ended, before = stopped
+        assert ended.status == guard.EXIT_STATUS == 3
+        path = runs.saved / "epoch2-step2.step"
+        videos = checkpoint.load(path)["batch"]["video_ids"]
+        told = ended.output[ended.output.index("error:") :]
+        assert told.startswith("error: epoch 2, step 2: the step is not finite (total nan, ")
+        assert f"on the videos {', '.join(videos)}" in told
+        (bad,) = [v for v in videos if f"error: not finite in the batch: video of {v}\n" in told]
+        assert "error: first module: clips" in told
+        assert ", output is " in told and "and so is its input" in told
+        assert "error: loss terms: retrieval_triplet, retrieval_nce" in told
+        assert f"See it again: replay.py {path}" in told
+        assert (runs.saved / "last.pt").read_bytes() == before
+
+        again = run("replay", path, output=runs.folder / "replay.txt")
+        assert again.status == 3, again.output
+        assert f"not finite in the batch: video of {bad}\n" in again.output
+        assert [line for line in told.splitlines() if "first module" in line] == [
+            f"error: {line}" for line in again.output.splitlines() if "first module" in line
+        ]
+        runs.ends_as_if_nothing_had_happened()
+
+    def test_needs_its_own_kind_of_file(self, runs, tmp_path):
+        checkpoint.save(tmp_path / "x.pt", {"model": {}})
+        ended = run("replay", tmp_path / "x.pt", output=tmp_path / "out")
+        assert ended.status == 2
+        assert "error: the checkpoint holds no step to replay" in ended.output
+
+
+def test_the_number_of_loader_processes_changes_no_bit(runs):
+    ended = runs.train("--workers", 2)
+    assert ended.status == 0, ended.output
+    assert not list(differences(runs.expected, everything(runs.saved)))
+
+
+def test_strict_algorithms_train_the_same_model_on_a_cpu(runs):
+    ended = runs.train("--set", "TRAIN.DETERMINISTIC=true")
+    assert ended.status == 0, ended.output
+    assert not list(differences(runs.expected, everything(runs.saved)))
+
+
+def test_an_operation_without_a_strict_algorithm_is_told(capsys):
+    def main() -> None:
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but …")
+
+    with pytest.raises(SystemExit) as left:
+        run_script(main)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: TRAIN.DETERMINISTIC: on this device "
+        "cumsum_cuda_kernel does not have a deterministic implementation\n"
+    )
+
+
+def test_features_that_changed_since_training_are_pointed_out_and_weights_exported(runs):
+    runs.train("--set", "TRAIN.EPOCHS=1")
+    output = runs.folder / "test.txt"
+    flags = ("--cfg", runs.experiment, "--set", "TRAIN.EPOCHS=1")
+    ended = run("best_test", *flags, output=output)
+    assert ended.status == 0, ended.output
+    assert "features are not those" not in ended.output
+    (features,) = runs.folder.rglob("features.hdf5")
+    with h5py.File(features, "r+") as file:
+        for name in file:
+            file[name]["c3d_features"][:, 2] += 1
+    ended = run("best_test", *flags, output=output)
+    assert ended.status == 0, ended.output
+    assert "note: the features are not those of training: values of another kind" in ended.output
+
+    safetensors = pytest.importorskip("safetensors.torch")
+    out = runs.folder / "weights.safetensors"
+    ended = run("export_weights", runs.saved / "best.pt", out, output=output)
+    assert ended.status == 0, ended.output
+    expected = checkpoint.load(runs.saved / "best.pt")["model"]
+    assert not list(differences(expected, safetensors.load_file(out)))
+    ended = run("export_weights", runs.saved / "best.pt", out, output=output)
+    assert ended.status == 2 and "exists already" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("select_by", "scores", "expected"),
+    [
+        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}),
+        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}),
+        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}),
+    ],
+)
+def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(tmp_path, select_by, scores, expected):
+    progress = Progress()
+    with Run.create(tmp_path / "run", "") as folder:
+        for epoch, score in enumerate(scores):
+            state = {"epoch": epoch, "select_by": select_by}
+            keep_best(folder, state, score, progress, count=2)
+            progress = Progress(**dataclasses.asdict(progress))  # as a resumed run has it
+        kept = {path.name for path in folder.folder.glob("*.pt")}
+    assert kept == {f"best-{epoch}.pt" for epoch in expected}
