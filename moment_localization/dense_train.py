@@ -35,13 +35,15 @@ from lib.core.assembly import (
     run_script,
 )
 from lib.core.config import dump_config, load_config
+from lib.core.diagnostics import inspect_training
 from lib.core.engine import Progress, train_one_epoch
 from lib.core.errors import InputError
 from lib.core.reporting import Scalars, describe_change, epoch_line
 from lib.core.run import Run
 from lib.core.runtime import Runtime
 from lib.datasets import build_loader
-from lib.datasets.dense import EpochBatches
+from lib.datasets.batch import Batch, collate
+from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint
 from lib.evaluation import console_table
 
@@ -89,6 +91,7 @@ def main() -> None:
     scorer = Scorer(config, corpus["val"], runtime)
     scorer.require(train.SELECT_BY, model)
     experiment = checkpoint.identity(config, corpus.dims)
+    probe = probe_of(corpus["val"], train)
     features = fingerprint(corpus["train"].videos.features)
 
     if resuming:
@@ -174,6 +177,9 @@ def main() -> None:
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
             summary = scorer.summarise(scorer.predict(model, calibrate=True), resamples=0)
             record |= {key: summary[key] for key in ("protocols", "floors", "diagnostics")}
+            record["inspection"] = inspect_training(
+                model, optimization, probe, runtime, seed=train.SEED
+            )
             score = metric(summary, train.SELECT_BY)
             state = {
                 "model": model.state_dict(),
@@ -197,6 +203,14 @@ def main() -> None:
         save_last()
 
     finish(run, config)
+
+
+def probe_of(split: DenseParagraphs, train: Any) -> Batch:
+    """A batch for diagnostics: not trained on, and without moments where training has none."""
+    batch = collate([split[i] for i in range(min(len(split), train.BATCH_SIZE))])
+    if train.SUPERVISION == "weak":
+        batch = dataclasses.replace(batch, moments=batch.moments * float("nan"))
+    return batch
 
 
 def refuse_changes(folder: Path, config: Any) -> None:

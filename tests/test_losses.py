@@ -11,6 +11,7 @@ from lib.losses import Criterion
 from lib.losses.overlap import remaining_mass, scaled_iou_bce
 from lib.losses.reconstruction import candidate_nll, rank_by_reconstruction
 from lib.losses.similarity import distill, info_nce, triplet
+from tests.properties import make_batch
 
 OWN = torch.eye(2, dtype=torch.bool)
 
@@ -143,7 +144,7 @@ def test_the_criterion_skips_what_weighs_nothing() -> None:
         raise AssertionError("computed")
 
     criterion = Criterion({"a": lambda o, b: torch.tensor(2.0), "b": explode}, {"a": 3, "b": 0})
-    assert criterion(None, None) == {"total": torch.tensor(6.0), "a": torch.tensor(2.0)}
+    assert criterion(None, make_batch((1,))) == {"total": torch.tensor(6.0), "a": torch.tensor(2.0)}
     assert criterion.active == {"a"}
 
 

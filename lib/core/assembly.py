@@ -132,7 +132,7 @@ def open_optimization(config: EasyDict, model: nn.Module, steps_per_epoch: int) 
     """
     train = config.TRAIN
     kind: Any = type(model)
-    unserved = getattr(model, "unserved", frozenset())
+    unserved: frozenset[str] = getattr(model, "unserved", frozenset())
     asked = sorted(term for term in unserved if config.LOSS.WEIGHTS.get(term))
     if asked:
         raise InputError(

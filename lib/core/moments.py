@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def iou(a: Float[Tensor, "*a 2"], b: Float[Tensor, "*b 2"]) -> Float[Tensor, "..."]:
+def iou(a: Float[Tensor, "*a 2"], b: Float[Tensor, "*b 2"]) -> Float[Tensor, ...]:
     """Intersection over union of spans, broadcast over the leading axes; 0 for empty unions."""
     intersection = torch.minimum(a[..., 1], b[..., 1]) - torch.maximum(a[..., 0], b[..., 0])
     lengths = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0])
@@ -38,9 +38,9 @@ def greedy_suppression(
 ) -> tuple[Int[Tensor, "M K"], Bool[Tensor, "M K"]]:
     """The best ``keep`` spans of each sentence of which no two overlap by more than ``max_iou``.
 
-    Greedy and batched over sentences: take the best span left, drop all that overlap it by more than
-    the threshold, repeat. An overlap equal to the threshold (to 1e-6, so that spans on a grid are
-    decided and not rounded) survives. Equal scores go to the lower index.
+    Greedy and batched over sentences: take the best span left, drop all that overlap it by more
+    than the threshold, repeat. An overlap equal to the threshold (to 1e-6, so that
+    spans on a grid are decided and not rounded) survives. Equal scores go to the lower index.
 
     Returns:
         Indices into P, best first, and which of them exist: fewer than ``keep`` may survive.
@@ -48,7 +48,8 @@ def greedy_suppression(
     """
     keep = min(keep, scores.shape[1])
     left = scores.detach().to(torch.float32).clone()
-    chosen, exists = [], []
+    chosen: list[Tensor] = []
+    exists: list[Tensor] = []
     rows = torch.arange(len(scores), device=scores.device)
     for _ in range(keep):  # order is the point: each choice depends on the ones before
         best = left.argmax(dim=1)

@@ -110,7 +110,8 @@ def all_scores(
     assert isinstance(model, Grounder)
     model.eval()
     for batch in paragraphs:
-        yield model.ground(batch.to(runtime.device)).scores.float().cpu().numpy()
+        scores = model.ground(batch.to(runtime.device)).scores
+        yield scores.detach().float().cpu().numpy()
 
 
 class CandidatePairs(Dataset[Sample]):

@@ -27,7 +27,8 @@ def epoch_line(
     if "mIoU" in scores.get("svmr_2dtan", {}):
         floor = max(row.get("mIoU", 0.0) for row in floors["svmr_2dtan"].values())
         parts.append(f"mIoU {scores['svmr_2dtan']['mIoU']:.2f} (floor {floor:.2f})")
-    chosen = "best so far" if progress.best_epoch == epoch else f"best {progress.best_epoch + 1}"
+    best = epoch if progress.best_epoch is None else progress.best_epoch
+    chosen = "best so far" if best == epoch else f"best {best + 1}"
     return "  ".join([*parts, f"[{chosen} by {select_by}]"])
 
 

@@ -50,7 +50,7 @@ def scaled_iou_bce(
 
 def remaining_mass(
     logits: Float[Tensor, "B S P"],
-    bias: Float[Tensor, "1"],
+    bias: Float[Tensor, " 1"],
     sentence_mask: Bool[Tensor, "B S"],
     *,
     reverse: bool,

@@ -16,9 +16,10 @@ The keywords' defaults are the paper's reading. Those from ``words`` on are ours
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +45,14 @@ from lib.models.layers.text import SentenceEncoder, draw_masked_words
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
-DIRECTIONS = {"both": (False, True), "forward": (False,), "reverse": (True,), "none": ()}
+T = TypeVar("T")
+
+DIRECTIONS: dict[str, tuple[bool, ...]] = {
+    "both": (False, True),
+    "forward": (False,),
+    "reverse": (True,),
+    "none": (),
+}
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
 TEMPORAL_TERMS = frozenset({"temporal", "temporal_rank", "temporal_teacher"})
@@ -69,6 +77,12 @@ class DMRJRGOutput:
     teacher: Int[Tensor, " M"] | None = None  # the span that the ordered alignment points at
 
 
+def there(value: T | None) -> T:
+    """A part of the output that an active term may count on."""
+    assert value is not None
+    return value
+
+
 class DMRJRG(nn.Module):
     """The method whole; every part can be left out by a keyword.
 
@@ -81,10 +95,10 @@ class DMRJRG(nn.Module):
         num_candidates: Q.
         candidate_weights: w of Eq. 14, best candidate first.
         learn_candidate_weights: start from them and train them (Table V).
-        candidate_iou: two candidates of a sentence overlap by at most this; 1 takes the plain top Q.
+        candidate_iou: two candidates of a sentence overlap at most this much; 1: the plain top Q.
         candidate_frames: rows of the video that the reconstructor sees of a candidate.
-        retrieval: ``class_token`` (VPCMR), ``mean`` of clips and sentences (the ablation's base), or
-            ``alignment``: a paragraph's sentences against the clips they attend to.
+        retrieval: ``class_token`` (VPCMR), ``mean`` of clips and sentences (the ablation's base),
+            or ``alignment``: a paragraph's sentences against the clips they attend to.
         grounded_retrieval: build the global branch, VTFA-GD.
         temporal: which of the heads of BTSE-TD to build: both, forward, reverse or none.
         encoder_layers, heads, feedforward, dropout: of the encoders E1 and E2.
@@ -100,14 +114,16 @@ class DMRJRG(nn.Module):
         isolate: the grounding branch reads the encoders' features and does not teach them.
         siblings: a sentence's evidence counts against that of its paragraph's other sentences.
         place_features: tell the map where in the paragraph a sentence stands.
-        decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a position
-            prior, all sentences of a paragraph jointly.
+        decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a
+            position prior, all sentences of a paragraph jointly.
         map_weight: weight of P beside the alignment's correlation, for candidates and ``order``.
         prior: weight of the position prior in ordered decoding.
         order: what it costs a sentence to lie before its predecessor, per length of the video.
     """
 
     supervision = "weak"
+    frame_rows: Int[Tensor, "P F"]
+    trust: Float[Tensor, ""]
 
     def __init__(
         self,
@@ -204,7 +220,7 @@ class DMRJRG(nn.Module):
         if retrieval != "alignment":
             self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
         if retrieval == "class_token" or grounded_retrieval:
-            sizes = dict(num_layers=encoder_layers, heads=heads, feedforward=feedforward)
+            sizes = {"num_layers": encoder_layers, "heads": heads, "feedforward": feedforward}
             self.video_encoder = transformer_encoder(D, dropout=dropout, **sizes)  # E1 = E3
             self.text_encoder = transformer_encoder(D, dropout=dropout, **sizes)  # E2
             self.video_token = ClassToken(N, D)
@@ -286,7 +302,7 @@ class DMRJRG(nn.Module):
         """F̄: the fused map after the TAN (Eq. 8), valid cells only."""
         cells = self.cell(self.grid.max_pool(clips)).index_select(0, batch.owner)
         fused = nn.functional.normalize(self.query(sentences)[:, None] * cells, dim=-1)
-        # Entries of a unit vector shrink with D; the TAN is initialised for entries of variance one.
+        # A unit vector's entries shrink with D; the TAN is initialised for entries of variance 1.
         fused = fused * fused.shape[-1] ** 0.5
         if found is not None:
             fused = fused + self.evidence_cell(found[..., None])
@@ -310,10 +326,15 @@ class DMRJRG(nn.Module):
         )
         return chosen
 
-    def _reconstruction(self, batch: Batch, candidates: Int[Tensor, "M Q"]) -> Float[Tensor, "M Q"]:
+    def _reconstruction(
+        self,
+        batch: Batch,
+        candidates: Int[Tensor, "M Q"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "M Q"]:
         words, counts = batch.flat(batch.words), batch.word_counts
         mask, ids = batch.flat(batch.word_mask), batch.flat(batch.word_ids)
-        masked = draw_masked_words(batch.flat(batch.word_weights), counts)
+        masked = draw_masked_words(batch.flat(batch.word_weights), counts, generator=generator)
         words = torch.where(masked.hidden[..., None], self.hidden_word.to(words.dtype), words)
         states, _ = self.text(words, counts)
         place, sentence = masked.place, masked.sentence
@@ -351,6 +372,7 @@ class DMRJRG(nn.Module):
         """Logits of P^f and P^r (Eq. 18 and 19)."""
         maps = []
         for head, reverse in zip(self.temporal_scores, self.directions, strict=True):
+            assert isinstance(head, nn.Linear)
             raw = batch.padded(features @ head.weight[0])
             logits = remaining_mass(raw, head.bias, batch.sentence_mask, reverse=reverse)
             maps.append(batch.flat(logits))
@@ -433,6 +455,21 @@ class DMRJRG(nn.Module):
             self.grid.spans, self._decode(self.trust * self._belief(logits, found), batch)
         )
 
+    def inspect(self, batch: Batch) -> dict[str, Tensor]:
+        """``reconstruction_gap``: by how many nats a hidden word is likelier with the frames of the
+        sentence's own candidates than with those of the next video of the batch. At 0 the
+        reconstructor reads the words around it and not the video."""
+        out = self(batch, terms=frozenset({"rank"}))
+        own, other = (
+            self._reconstruction(
+                dataclasses.replace(batch, video=batch.video.roll(shift, dims=0)),
+                out.candidates,
+                torch.Generator(batch.video.device).manual_seed(0),
+            ).mean()
+            for shift in (0, 1)
+        )
+        return {"reconstruction_gap": other - own}
+
     def calibrate(self, skill: float) -> None:
         """Believe the evidence as far as it tells videos apart.
 
@@ -470,48 +507,50 @@ class DMRJRG(nn.Module):
             return triplet(out.similarity, batch.same_video, margin=margin)
 
         def reconstruction(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return out.nll.mean()
+            return there(out.nll).mean()
 
         def rank(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            scores = out.logits.float().sigmoid().gather(1, out.candidates)
-            return rank_by_reconstruction(scores, out.nll)
+            scores = there(out.logits).float().sigmoid().gather(1, there(out.candidates))
+            return rank_by_reconstruction(scores, there(out.nll))
 
         def global_nce(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return info_nce(out.global_similarity, out.global_scale, batch.same_video)
+            return info_nce(there(out.global_similarity), there(out.global_scale), batch.same_video)
 
         def global_triplet(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return triplet(out.global_similarity, batch.same_video, margin=margin)
+            return triplet(there(out.global_similarity), batch.same_video, margin=margin)
 
         def distillation(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return distill(out.similarity, out.global_similarity)
+            return distill(out.similarity, there(out.global_similarity))
 
         def temporal(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            total = out.logits.new_zeros((), dtype=torch.float32)
+            total = there(out.logits).new_zeros((), dtype=torch.float32)
             for logits in out.temporal_logits:
-                total = total + labelled(out.logits, logits.detach().argmax(dim=1), out.spans)
+                total = total + labelled(
+                    there(out.logits), logits.detach().argmax(dim=1), out.spans
+                )
             return total
 
         def temporal_rank(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            total = out.logits.new_zeros((), dtype=torch.float32)
+            total = there(out.logits).new_zeros((), dtype=torch.float32)
             for logits in out.temporal_logits:
-                scores = logits.float().sigmoid().gather(1, out.candidates)
-                total = total + rank_by_reconstruction(scores, out.nll)
+                scores = logits.float().sigmoid().gather(1, there(out.candidates))
+                total = total + rank_by_reconstruction(scores, there(out.nll))
             return total
 
         def temporal_teacher(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            total = out.logits.new_zeros((), dtype=torch.float32)
+            total = there(out.logits).new_zeros((), dtype=torch.float32)
             for logits in out.temporal_logits:
-                total = total + labelled(logits, out.teacher, out.spans)
+                total = total + labelled(logits, there(out.teacher), out.spans)
             return total
 
         def sentence(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            aligned = out.alignment
+            aligned = there(out.alignment)
             return sentence_nce(
                 aligned.sentence_similarity, aligned.scale, batch.owner, batch.same_video
             )
 
         def within(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            aligned = out.alignment
+            aligned = there(out.alignment)
             return within_paragraph_nce(aligned.within, aligned.scale, batch.sentence_mask)
 
         return {

@@ -62,6 +62,13 @@ class Retriever(Protocol):
 
 
 @runtime_checkable
+class Inspected(Protocol):
+    """A model with something to tell about its own parts, logged once an epoch."""
+
+    def inspect(self, batch: Batch) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
 class Calibrated(Protocol):
     """A model that is told after each epoch how well its retrieval does on validation."""
 

@@ -63,7 +63,7 @@ class ClipAlignment(nn.Module):
     def attend(
         self, cosines: Float[Tensor, "M B N"], expected: Float[Tensor, "M N"]
     ) -> Float[Tensor, "M B"]:
-        """Mean over clips weighted by their own soft-max: near the maximum, but every clip learns."""
+        """Mean over clips weighted by their soft-max: near the maximum, but every clip learns."""
         weights = (cosines * self.attention + expected[:, None]).softmax(dim=-1)
         return (weights * cosines).sum(dim=-1)
 
