@@ -607,20 +607,23 @@ TINY_SIZES = [
 
 
 @pytest.mark.parametrize(
-    ("name", "corpus"),
+    ("name", "corpus", "source"),
     [
-        ("dense_activitynet/acnet", "activitynet"),
-        ("dense_charades/charades", "charades"),
-        ("dense_tacos/tacos", "tacos"),
+        ("dense_activitynet/acnet", "activitynet", "annotations/activitynet"),
+        ("dense_charades/charades", "charades", "annotations/charades"),
+        ("dense_charades/charades", "charades", "cpl_layout/charades"),  # with its glove.pkl
+        ("dense_tacos/tacos", "tacos", "annotations/tacos"),
     ],
 )
-def test_a_real_experiment_runs_on_simulated_features(name, corpus, shared, tmp_path):
+def test_a_real_experiment_runs_on_simulated_features(name, corpus, source, shared, tmp_path):
     data, save = tmp_path / "data", tmp_path / "save"
+    vectors = shared / source / "glove.pkl"
     outcome = call(
         make_synthetic.main,
-        *("features", "--corpus", corpus, "--annotations", shared / "annotations" / corpus),
+        *("features", "--corpus", corpus, "--annotations", shared / source),
         *("--out", data / corpus, "--train", 20, "--val", 6, "--test", 6),
-        *("--dim", 24, "--word-dim", 16, "--max-rows", 40),
+        *("--dim", 24, "--max-rows", 40),
+        *(("--vectors", vectors) if vectors.is_file() else ("--word-dim", 16)),
     )
     assert outcome.status == 0, outcome.err
     sizes = [*TINY_SIZES, "DATASET.FEATURE_DIM=24", "TRAIN.EPOCHS=1", "TEST.RESAMPLES=20"]
