@@ -10,11 +10,14 @@ results.md there (results_val.* for --split val), every score beside its floor.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from lib.core import checkpoint
 from lib.core.assembly import (

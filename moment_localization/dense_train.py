@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import signal
 import sys
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tqdm import tqdm
 
