@@ -36,6 +36,9 @@ def test_opens_with_a_line_saying_what_it_is_and_states_only_what_differs(name):
     base = load_config((EXPERIMENTS / f"{name}.yaml").parent / own.pop("BASE"))
     same_model = own.get("MODEL", {}).get("NAME", base.MODEL.NAME) == base.MODEL.NAME
     for section, keys in own.items():
+        if not isinstance(keys, dict):
+            assert base[section] != keys, f"{section} is as in its BASE"
+            continue
         for key, value in keys.items():
             if isinstance(value, dict):
                 repeated = [k for k, v in value.items() if base[section].get(key, {}).get(k) == v]

@@ -588,6 +588,14 @@ def test_a_full_disk_loses_nothing(finished, fresh, tmp_path):
     assert again.log() == whole.log()
 
 
+def test_a_world_that_does_not_fit_the_disk_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: mock.Mock(free=10_000_000))
+    cfg = REPOSITORY / "experiments" / "synthetic" / "dmr_jrg.yaml"
+    flags = ("--dataDir", tmp_path / "data", "--modelDir", tmp_path / "save")
+    assert_refused(call(dense_train.main, "--cfg", cfg, *flags), "features.hdf5", "no space left")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_what_a_loader_process_finds_wrong_is_one_line_in_a_shell(new):
     BAD_INPUT["NaN"][0](new.world, "train")
     command = [sys.executable, "moment_localization/dense_train.py"]

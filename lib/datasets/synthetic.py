@@ -35,6 +35,7 @@ from lib.datasets.annotations import Paragraph
 from lib.datasets.vocabulary import FUNCTION_WORDS, WordVectors, tokenise
 
 _FORMAT = 1  # raised when the same knobs would give another world
+_SPARE_ROOM = 2**24  # bytes of disk; more than HDF5 holds back until a file is closed
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -199,7 +200,7 @@ def write_world(folder: Path, options: WorldOptions) -> None:
                     entries[name], rows = _invent_video(
                         grammar, options, _generator(options.seed, name), unseen=split != "train"
                     )
-                    file.create_dataset(f"{name}/c3d_features", data=rows)
+                    _store(file, f"{name}/c3d_features", rows)
                 _write_json(part / f"{split}_data.json", entries)
                 videos |= entries
         sentences = [text for entry in videos.values() for text in entry["sentences"]]
@@ -451,7 +452,7 @@ def simulate_features(
         with h5py.File(part, "w") as file:
             for video in tqdm(wanted, desc="simulated features", disable=None):
                 rows = _simulate_video(video, described[video], sentences, look, options)
-                file.create_dataset(f"{video}/{key}" if key else video, data=rows)
+                _store(file, f"{video}/{key}" if key else video, rows)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -533,6 +534,22 @@ def write_annotations(path: Path, paragraphs: Iterable[Paragraph]) -> None:
             for paragraph in paragraphs
         },
     )
+
+
+def _store(file: h5py.File, name: str, rows: Float[np.ndarray, "n C"]) -> None:
+    """Add a video's rows, as long as the disk has room for them and for what HDF5 writes last.
+
+    Raises:
+        InputError: it has not. Asked first, because a file that HDF5 cannot finish writing takes
+            the whole process with it.
+    """
+    free = shutil.disk_usage(file.filename).free
+    if free < rows.nbytes + _SPARE_ROOM:
+        raise InputError(
+            f"{file.filename}: no space left on the disk ({free / 2**20:.1f} MiB are free, "
+            f"{_SPARE_ROOM / 2**20:.0f} are kept so); what was written of it is removed."
+        )
+    file.create_dataset(name, data=rows)
 
 
 @contextmanager
