@@ -39,7 +39,7 @@ from lib.evaluation.chosen import (
     sentences_of,
 )
 from lib.evaluation.records import Predictions, Truth
-from lib.evaluation.retrieval import pairing_skill
+from lib.evaluation.retrieval import pairing_skill, top_videos
 from lib.losses import Criterion
 from lib.models import build_model
 from lib.models.interface import Calibrated, Grounder, Retriever
@@ -211,12 +211,11 @@ class Scorer:
         own = ground(model, self._watched(self.paragraphs, "grounding"), self.runtime, **rules)
         joint = None
         if own is not None and similarity is not None and candidates:
-            # Stable, so that equal scores keep the corpus's order on every machine.
-            best = np.argsort(-similarity, axis=1, kind="stable")[:, :candidates]
-            pairs = build_loader(CandidatePairs(self.split, best), **self.loader)
+            best = top_videos(similarity, candidates)
+            pairs = build_loader(CandidatePairs(self.split, best.videos), **self.loader)
             found = ground(model, self._watched(pairs, "candidates"), self.runtime, **rules)
             assert found is not None
-            joint = candidate_moments(self.split, similarity, best, found)
+            joint = candidate_moments(self.split, best, found)
         return Predictions(
             similarity=similarity,
             spans=None if own is None else own.spans,

@@ -15,7 +15,7 @@ from lib.core.moments import greedy_suppression
 from lib.core.runtime import Runtime
 from lib.datasets.batch import Batch, Sample
 from lib.datasets.dense import DenseParagraphs
-from lib.evaluation.records import CandidateMoments, on_grid
+from lib.evaluation.records import CandidateMoments, Ranking, on_grid
 from lib.models.interface import Encoded, Grounder, Proposals, Retriever
 
 
@@ -140,27 +140,26 @@ class CandidatePairs(Dataset[Sample]):
 
 
 def candidate_moments(
-    split: DenseParagraphs, similarity: np.ndarray, videos: np.ndarray, grounding: Grounding
+    split: DenseParagraphs, best: Ranking, grounding: Grounding
 ) -> CandidateMoments:
     """Grounding of ``CandidatePairs``, sentence by sentence.
 
     Args:
-        similarity: (P, V), the score of each candidate video.
-        videos: (P, K) the candidates.
+        best: the candidates of each paragraph, with their scores.
         grounding: of the pairs, in their order: paragraph, candidate, sentence.
     """
     counts = np.array([len(paragraph.sentences) for paragraph in split.paragraphs])
-    K, n = videos.shape[1], grounding.scores.shape[1]
+    K, n = best.videos.shape[1], grounding.scores.shape[1]
     owner = np.repeat(np.arange(len(counts)), counts)
     # The pairs lie (paragraph, candidate, sentence); the result wants (sentence, candidate).
     first = np.concatenate([[0], np.cumsum(counts * K)[:-1]])
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     rows = first[owner, None] + np.arange(K) * counts[owner, None] + place[:, None]
     return CandidateMoments(
-        videos=videos[owner],
+        videos=best.videos[owner],
         spans=grounding.spans[rows].reshape(len(owner), K, n, 2),
         scores=grounding.scores[rows].reshape(len(owner), K, n),
-        video_scores=np.take_along_axis(similarity, videos, axis=1)[owner],
+        video_scores=best.scores[owner],
     )
 
 
