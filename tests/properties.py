@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lib.datasets.batch import Batch, Sample, collate
 from lib.losses import Criterion
 from lib.models.interface import DataDims, Retriever
-from lib.models.layers.text import MaskedWords
+from lib.models.layers.text import AskedWords, word_places
 
 DIMS = DataDims(
     video_dim=10, word_dim=8, vocab_size=30, num_frames=32, num_clips=8, max_sentences=5
@@ -49,14 +49,11 @@ def make_batch(sizes: tuple[int, ...] = (2, 4, 1, 3)) -> Batch:
     return collate([make_sample(index, size) for index, size in enumerate(sizes)])
 
 
-def hide_first_words(weights: Tensor, counts: Tensor, **_: object) -> MaskedWords:
+def hide_first_words(weights: Tensor, counts: Tensor, **_: object) -> AskedWords:
     """The first third of every sentence: what a test hides, so that nothing is drawn."""
     quota = (counts // 3).clamp(min=1)
-    sentence = torch.repeat_interleave(torch.arange(len(counts)), quota)
-    word = torch.cat([torch.arange(q) for q in quota.tolist()])
-    hidden = torch.zeros_like(weights, dtype=torch.bool)
-    hidden[sentence, word] = True
-    return MaskedWords(hidden, sentence * weights.shape[1] + word, sentence)
+    column = torch.arange(int(quota.max())).expand(len(counts), -1)
+    return AskedWords(column, *word_places(quota))
 
 
 def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:

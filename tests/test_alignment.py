@@ -14,8 +14,8 @@ from lib.losses.similarity import sentence_nce, within_paragraph_nce
 from lib.models.layers.alignment import (
     ClipAlignment,
     against_siblings,
-    correlation,
     position_prior,
+    separation,
 )
 from lib.models.layers.ordering import ordered_scores
 from lib.models.layers.proposal_map import ProposalGrid
@@ -26,7 +26,7 @@ def test_correlation_is_the_one_of_statistics() -> None:
     """With the span's indicator, for every span but the whole video, which has none."""
     torch.manual_seed(0)
     grid, evidence = ProposalGrid(7, "dense"), torch.randn(3, 7)
-    found = correlation(evidence, grid)
+    found = separation(evidence, grid)
     for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
         indicator = np.zeros(7)
         indicator[i : j + 1] = 1

@@ -8,7 +8,7 @@ from torch import nn
 
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, ProposalGrid, valid_cells
 from lib.models.layers.reconstructor import Reconstructor
-from lib.models.layers.text import SentenceEncoder, draw_masked_words
+from lib.models.layers.text import AskedWords, SentenceEncoder, ask_all_words, draw_masked_words
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
@@ -138,12 +138,11 @@ def test_a_third_of_the_words_is_hidden_and_never_a_padded_one() -> None:
     for m, count in enumerate(counts.tolist()):
         weights[m, :count] = 1
     drawn = draw_masked_words(weights, counts)
-    assert drawn.hidden.sum(dim=1).tolist() == [1, 1, 1, 2, 3, 3]
-    assert not (drawn.hidden & (weights == 0)).any()
-    places = torch.zeros(60, dtype=torch.bool)
-    places[drawn.place] = True
-    assert torch.equal(places.view(6, 10), drawn.hidden)
-    assert torch.equal(drawn.sentence, drawn.place // 10)
+    marked, place = drawn.marked(10), drawn.place(10)
+    assert marked.sum(dim=1).tolist() == [1, 1, 1, 2, 3, 3]
+    assert not (marked & (weights == 0)).any()
+    assert sorted(place.tolist()) == marked.flatten().nonzero().squeeze(1).tolist()
+    assert torch.equal(drawn.sentence, place // 10)
 
 
 def test_content_words_are_hidden_about_twice_as_often() -> None:
@@ -151,7 +150,7 @@ def test_content_words_are_hidden_about_twice_as_often() -> None:
     weights = torch.tensor([2.0, 1.0, 1.0]).repeat(20_000, 1)
     g = torch.Generator().manual_seed(0)
     drawn = draw_masked_words(weights, torch.full((20_000,), 3), generator=g)
-    share = drawn.hidden.float().mean(dim=0)
+    share = drawn.marked(3).float().mean(dim=0)
     assert torch.allclose(share, torch.tensor([0.5, 0.25, 0.25]), atol=0.015)
 
 
@@ -178,10 +177,40 @@ def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
     ).eval()
     video, states = torch.randn(2, 12, 5), torch.randn(2, 4, 8)
     rows = torch.tensor([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]])
-    owner, mask, place = torch.tensor([1, 0]), torch.ones(2, 4).bool(), torch.tensor([1, 6])
-    before = model(video, owner, rows, states, mask, place)
+    owner, counts = torch.tensor([1, 0]), torch.tensor([4, 4])
+    asked = AskedWords(torch.tensor([[1], [2]]), torch.arange(2), torch.zeros(2).long())
+    before = model(video, owner, rows, states, counts, asked)
     assert before.shape == (2, 2, 11)
     changed = video.clone()
     changed[1, 4] += 1  # video 1 belongs to sentence 0, whose second candidate has row 4
-    difference = (model(changed, owner, rows, states, mask, place) - before).abs().sum(dim=-1)
+    difference = (model(changed, owner, rows, states, counts, asked) - before).abs().sum(dim=-1)
     assert (difference > 1e-6).tolist() == [[False, False], [True, False]]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everything: bool) -> None:
+    """What it leaves out (repeated sentences, padding, words not asked for) nobody reads."""
+    torch.manual_seed(0)
+    M, Q, W, F = 3, 2, 6, 4
+    model = Reconstructor(
+        5, 8, 11, num_layers=depth, heads=2, feedforward=16, dropout=0.0, num_frames=F
+    )
+    video, owner = torch.randn(2, 12, 5), torch.tensor([1, 0, 0])
+    rows, states = torch.randint(12, (M, Q, F)), torch.randn(M, W, 8)
+    counts = torch.tensor([6, 1, 4])
+    mask = torch.arange(W) < counts[:, None]
+    asked = draw_masked_words(mask.float(), counts, share=0.5)
+    if everything:
+        asked = ask_all_words(counts, states.device)
+    memory = model.encoder(
+        model.frames(video)[owner[:, None, None], rows].flatten(0, 1) + model.positions
+    )
+    decoded = model.decoder(
+        states.repeat_interleave(Q, dim=0),
+        memory,
+        tgt_key_padding_mask=~mask.repeat_interleave(Q, dim=0),
+    ).unflatten(0, (M, Q))
+    expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, asked.place(W)])
+    found = model(video, owner, rows, states, counts, asked)
+    assert torch.allclose(found, expected, atol=1e-5)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lib.datasets.batch import Batch
 from lib.losses.similarity import info_nce, sentence_nce, within_paragraph_nce
 from lib.models.interface import DataDims, Encoded, Losses, Proposals
-from lib.models.layers.alignment import Alignment, ClipAlignment, correlation
+from lib.models.layers.alignment import Alignment, ClipAlignment, separation
 from lib.models.layers.ordering import decode_in_order
 from lib.models.layers.proposal_map import ProposalGrid
 from lib.models.layers.text import SentenceEncoder
@@ -35,7 +35,8 @@ class ClipAlign(nn.Module):
         attention: inverse temperature of the attention over clips.
         decoder: ``evidence`` takes the span that best separates inside from outside; ``order`` adds
             the position prior and decodes the sentences of a paragraph jointly.
-        prior: weight of the position prior against the evidence's correlation.
+        balance: of ``separation``, how much a span's length counts; 1/2: correlation.
+        prior: weight of the position prior against the evidence.
         order: what it costs a sentence to lie before its predecessor, per length of the video.
         initial_scale: λ of the contrastive terms at the start; learned.
     """
@@ -52,12 +53,13 @@ class ClipAlign(nn.Module):
         density: Literal["sparse", "dense"] = "sparse",
         attention: float = 10.0,
         decoder: Literal["evidence", "order"] = "evidence",
+        balance: float = 0.5,
         prior: float = 0.3,
         order: float = 2.0,
         initial_scale: float = 1 / 0.07,
     ) -> None:
         super().__init__()
-        self.decoder, self.prior, self.order = decoder, prior, order
+        self.decoder, self.balance, self.prior, self.order = decoder, balance, prior, order
         self.text = SentenceEncoder(dims.word_dim, hidden_size, num_layers=lstm_layers, words=words)
         self.clips = ClipEncoder(dims.video_dim, hidden_size, dims.num_frames, dims.num_clips)
         self.alignment = ClipAlignment(
@@ -84,7 +86,7 @@ class ClipAlign(nn.Module):
         return self.alignment(sentences, self.clips(batch.video), batch)
 
     def ground(self, batch: Batch) -> Proposals:
-        scores = correlation(self(batch).evidence, self.grid)
+        scores = separation(self(batch).evidence, self.grid, balance=self.balance)
         if self.decoder == "order":
             scores = decode_in_order(scores, batch, self.grid, prior=self.prior, order=self.order)
         return Proposals(self.grid.spans, scores)

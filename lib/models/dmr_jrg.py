@@ -37,11 +37,11 @@ from lib.losses.similarity import (
     within_paragraph_nce,
 )
 from lib.models.interface import DataDims, Encoded, Losses, Proposals
-from lib.models.layers.alignment import Alignment, ClipAlignment, against_siblings, correlation
+from lib.models.layers.alignment import Alignment, ClipAlignment, against_siblings, separation
 from lib.models.layers.ordering import decode_in_order
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.models.layers.reconstructor import Reconstructor
-from lib.models.layers.text import SentenceEncoder, draw_masked_words
+from lib.models.layers.text import SentenceEncoder, ask_all_words, draw_masked_words
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
@@ -113,10 +113,11 @@ class DMRJRG(nn.Module):
         in_order: how strongly that attention looks where the sentence's place suggests.
         isolate: the grounding branch reads the encoders' features and does not teach them.
         siblings: a sentence's evidence counts against that of its paragraph's other sentences.
+        balance: how much the length of a span counts when it separates evidence; 1/2: correlation.
         place_features: tell the map where in the paragraph a sentence stands.
         decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a
             position prior, all sentences of a paragraph jointly.
-        map_weight: weight of P beside the alignment's correlation, for candidates and ``order``.
+        map_weight: weight of P beside the alignment's separation, for candidates and ``order``.
         prior: weight of the position prior in ordered decoding.
         order: what it costs a sentence to lie before its predecessor, per length of the video.
     """
@@ -158,6 +159,7 @@ class DMRJRG(nn.Module):
         in_order: float = 0.0,
         isolate: bool = False,
         siblings: bool = True,
+        balance: float = 0.5,
         place_features: bool = False,
         decoder: Literal["map", "order"] = "map",
         map_weight: float = 0.5,
@@ -174,7 +176,8 @@ class DMRJRG(nn.Module):
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
         self.isolate = isolate
-        self.siblings, self.decoder, self.map_weight = siblings, decoder, map_weight
+        self.siblings, self.balance = siblings, balance
+        self.decoder, self.map_weight = decoder, map_weight
         self.prior, self.order = prior, order
         D, N = hidden_size, dims.num_clips
 
@@ -285,12 +288,12 @@ class DMRJRG(nn.Module):
 
     # Grounding branch.
 
-    def _correlation(self, evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M P"]:
+    def _separation(self, evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M P"]:
         """What the alignment says of each span; no gradient, it is read by arg-max and as input."""
         evidence = evidence.detach()
-        return correlation(
-            against_siblings(evidence, batch) if self.siblings else evidence, self.grid
-        )
+        if self.siblings:
+            evidence = against_siblings(evidence, batch)
+        return separation(evidence, self.grid, balance=self.balance)
 
     def _map(
         self,
@@ -333,22 +336,18 @@ class DMRJRG(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "M Q"]:
         words, counts = batch.flat(batch.words), batch.word_counts
-        mask, ids = batch.flat(batch.word_mask), batch.flat(batch.word_ids)
-        masked = draw_masked_words(batch.flat(batch.word_weights), counts, generator=generator)
-        words = torch.where(masked.hidden[..., None], self.hidden_word.to(words.dtype), words)
-        states, _ = self.text(words, counts)
-        place, sentence = masked.place, masked.sentence
+        asked = draw_masked_words(batch.flat(batch.word_weights), counts, generator=generator)
+        hidden = asked.marked(words.shape[1])[..., None]
+        states, _ = self.text(torch.where(hidden, self.hidden_word.to(words.dtype), words), counts)
         if self.reconstruct == "all":
-            rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
-            columns = torch.cat([torch.arange(count) for count in counts.tolist()])
-            place = (rows * mask.shape[1] + columns).to(words.device, non_blocking=True)
-            sentence = rows.to(words.device, non_blocking=True)
+            asked = ask_all_words(counts, words.device)
         logits = self.reconstructor(
-            batch.video, batch.owner, self.frame_rows[candidates], states, mask, place
+            batch.video, batch.owner, self.frame_rows[candidates], states, counts, asked
         )
-        target = ids.flatten().index_select(0, place)
+        ids = batch.flat(batch.word_ids)
+        target = ids.flatten().index_select(0, asked.place(ids.shape[1]))
         return candidate_nll(
-            logits, target, sentence, len(ids), label_smoothing=self.label_smoothing
+            logits, target, asked.sentence, len(ids), label_smoothing=self.label_smoothing
         )
 
     def _global_similarity(
@@ -398,7 +397,7 @@ class DMRJRG(nn.Module):
         if not wanted:
             return DMRJRGOutput(similarity, scale, self.grid.spans, aligned)
 
-        found = None if aligned is None else self._correlation(aligned.evidence, batch)
+        found = None if aligned is None else self._separation(aligned.evidence, batch)
         if self.isolate:
             clips, sentences = clips.detach(), sentences.detach()
         features = self._map(clips, sentences, batch, found)
@@ -447,7 +446,7 @@ class DMRJRG(nn.Module):
         clips = self.clips(batch.video)
         found = None
         if self.alignment is not None:
-            found = self._correlation(self.alignment(sentences, clips, batch).evidence, batch)
+            found = self._separation(self.alignment(sentences, clips, batch).evidence, batch)
         logits = self.score(self._map(clips, sentences, batch, found)).squeeze(-1)
         if self.decoder == "map":
             return Proposals(self.grid.spans, logits.sigmoid())

@@ -112,12 +112,15 @@ def against_siblings(evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tens
     return evidence - (total - evidence) / others.clamp(min=1)
 
 
-def correlation(evidence: Float[Tensor, "M N"], grid: ProposalGrid) -> Float[Tensor, "M P"]:
-    """How well each span separates its clips from the rest: in [-1, 1].
+def separation(
+    evidence: Float[Tensor, "M N"], grid: ProposalGrid, *, balance: float = 0.5
+) -> Float[Tensor, "M P"]:
+    """How well each span separates its clips from the rest.
 
-    For a span of L of N clips, (mean inside - mean outside) · sqrt(L (N - L)) / N over the standard
-    deviation: the correlation of the evidence with the span's indicator. The whole video, which
-    separates nothing, has 0.
+    For a span of L of N clips, (mean inside - mean outside) over the standard deviation, times
+    (L (N - L) / N²) to the power of ``balance``. At 1/2 this is the correlation of the evidence
+    with the span's indicator, in [-1, 1]; below, short and long spans are held back less. The whole
+    video, which separates nothing, has 0.
     """
     N = grid.num_clips
     start = (grid.spans[:, 0] * N).round().long()
@@ -127,7 +130,7 @@ def correlation(evidence: Float[Tensor, "M N"], grid: ProposalGrid) -> Float[Ten
     inside = sums[..., end] - sums[..., start]
     contrast = inside / length - (sums[..., -1:] - inside) / (N - length).clamp(min=1)
     spread = evidence.std(dim=-1, unbiased=False, keepdim=True).clamp(min=1e-6)
-    return contrast * (length * (N - length)).sqrt() / (N * spread)
+    return contrast * (length * (N - length) / N**2) ** balance / spread
 
 
 def position_prior(

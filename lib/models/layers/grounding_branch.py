@@ -12,7 +12,7 @@ from lib.datasets.batch import Batch
 from lib.losses.reconstruction import candidate_nll
 from lib.models.interface import DataDims
 from lib.models.layers.gaussian import outside_windows, proposal_windows
-from lib.models.layers.text import draw_masked_words
+from lib.models.layers.text import draw_masked_words, word_places
 from lib.models.layers.transformer import FiLM, WeighedDecoder, sinusoids, small_normal
 
 
@@ -98,7 +98,7 @@ class GroundingBranch(nn.Module):
 
         if self.training:
             drawn = draw_masked_words(batch.flat(batch.word_weights), batch.word_counts)
-            hidden = torch.cat([torch.zeros_like(mask[:, :1]), drawn.hidden], dim=1)
+            hidden = torch.cat([torch.zeros_like(mask[:, :1]), drawn.marked(words.shape[1])], dim=1)
             w = torch.where(hidden[..., None], self.hidden_word, w)
         inputs = (w + positions)[:, :-1]
         steps = len(self.sampled)
@@ -136,8 +136,7 @@ class GroundingBranch(nn.Module):
             memory_weights=weights,
         )
         counts, W = batch.word_counts, inputs.shape[1]
-        sentence = torch.repeat_interleave(torch.arange(M), counts)
-        word = torch.cat([torch.arange(count) for count in counts.tolist()])
+        sentence, word = word_places(counts)
         place = (sentence * W + word).to(inputs.device, non_blocking=True)
         told = decoded.unflatten(0, (M, Q)).transpose(0, 1).flatten(1, 2).index_select(1, place)
         target = batch.flat(batch.word_ids).flatten().index_select(0, place)

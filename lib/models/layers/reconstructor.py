@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from lib.models.layers.text import AskedWords, word_places
 
 
 class Reconstructor(nn.Module):
@@ -53,13 +55,15 @@ class Reconstructor(nn.Module):
         owner: Int[Tensor, " M"],
         rows: Int[Tensor, "M Q F"],
         states: Float[Tensor, "M W D"],
-        word_mask: Bool[Tensor, "M W"],
-        place: Int[Tensor, " R"],
+        counts: Int[Tensor, " M"],
+        asked: AskedWords,
     ) -> Float[Tensor, "Q R V"]:
-        """Logits of the words at ``place`` (in the flattened M·W axis) for each candidate.
+        """Logits of the R words asked for, for each candidate.
 
-        ``states`` are the word states of the masked sentence, ``rows`` the frames of each of its Q
-        candidates, ``owner`` its video. Only the words asked for reach the vocabulary.
+        Args:
+            owner: the video of each sentence.
+            rows: the frames of each of its Q candidates.
+            states: of the words of the masked sentence, of which ``counts`` (on the CPU) are real.
         """
         M, Q, F = rows.shape
         T = video.shape[1]
@@ -67,8 +71,47 @@ class Reconstructor(nn.Module):
         places = (owner[:, None, None] * T + rows).flatten()
         moments = frames.index_select(0, places).view(M * Q, F, -1)
         memory = self.encoder(moments + self.positions)
-        queries = states.repeat_interleave(Q, dim=0)
-        padding = ~word_mask.repeat_interleave(Q, dim=0)
-        decoded = self.decoder(queries, memory, tgt_key_padding_mask=padding)
-        decoded = decoded.unflatten(0, (M, Q)).transpose(0, 1).flatten(1, 2)  # (Q, M·W, D)
-        return self.words(decoded.index_select(1, place))
+        return self.words(self._decode(memory, Q, states, counts, asked))
+
+    def _decode(
+        self,
+        memory: Float[Tensor, "MQ F D"],
+        Q: int,
+        states: Float[Tensor, "M W D"],
+        counts: Int[Tensor, " M"],
+        asked: AskedWords,
+    ) -> Float[Tensor, "Q R D"]:
+        """The decoder of torch, without the work that nobody reads.
+
+        A sentence is the same for all its candidates until it first looks at one, padding needs no
+        feed-forward, and in the last layer only the words asked for need an answer.
+        """
+        M, W, _ = states.shape
+        sentence, column = (i.to(states.device, non_blocking=True) for i in word_places(counts))
+        real, padding = sentence * W + column, torch.ones_like(states[..., 0], dtype=torch.bool)
+        padding = padding.flatten().index_fill(0, real, False).view(M, W)
+        candidate = torch.arange(Q, device=states.device)[:, None]
+        x, last = states, len(self.decoder.layers) - 1
+        for depth, layer in enumerate(self.decoder.layers):
+            assert isinstance(layer, nn.TransformerDecoderLayer)
+            read = x if depth < last else _columns(x, asked.column)
+            found = layer.self_attn(read, x, x, key_padding_mask=padding, need_weights=False)[0]
+            read = layer.norm1(read + layer.dropout1(found))
+            if depth == 0:
+                read = read.repeat_interleave(Q, dim=0)
+                padding = padding.repeat_interleave(Q, dim=0)
+            found = layer.multihead_attn(read, memory, memory, need_weights=False)[0]
+            read = layer.norm2(read + layer.dropout2(found))
+            L = read.shape[1]
+            kept = (sentence, column) if depth < last else (asked.sentence, asked.slot)
+            places = ((kept[0] * Q + candidate) * L + kept[1]).flatten()
+            words = read.flatten(0, 1).index_select(0, places)
+            words = layer.norm3(words + layer._ff_block(words))
+            x = read.flatten(0, 1).index_copy(0, places, words).view_as(read)
+        return words.unflatten(0, (Q, -1))
+
+
+def _columns(x: Float[Tensor, "L W D"], column: Int[Tensor, "M K"]) -> Float[Tensor, "L K D"]:
+    """The words at ``column`` of each sentence, which stands in x once or once per candidate."""
+    index = column.repeat_interleave(len(x) // len(column), dim=0)
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))

@@ -177,13 +177,39 @@ def read_pretrained(folder: str) -> tuple[nn.Module, Callable[..., Any]]:
     return encoder.float().train(), tokenizer
 
 
-@dataclass(frozen=True)
-class MaskedWords:
-    """Which words are hidden. R is their number over all sentences."""
+def word_places(counts: Int[Tensor, " M"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " R"]]:
+    """Sentence and column of every real word, from the counts; on the CPU, like them."""
+    sentence = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    return sentence, torch.arange(len(sentence)) - first
 
-    hidden: Bool[Tensor, "M W"]
-    place: Int[Tensor, " R"]  # into the flattened (M·W) axis
-    sentence: Int[Tensor, " R"]  # into M
+
+@dataclass(frozen=True)
+class AskedWords:
+    """Words that a reconstruction has to tell. R is their number over all sentences.
+
+    A sentence's words stand in a row of up to K slots; ``column`` repeats a word in empty ones.
+    """
+
+    column: Int[Tensor, "M K"]  # place in the sentence
+    sentence: Int[Tensor, " R"]
+    slot: Int[Tensor, " R"]
+
+    def place(self, width: int) -> Int[Tensor, " R"]:
+        """Of each word in the flattened (M·W) axis, W being ``width``."""
+        return self.sentence * width + self.column[self.sentence, self.slot]
+
+    def marked(self, width: int) -> Bool[Tensor, "M W"]:
+        """Which words are asked for."""
+        marks = self.column.new_zeros(len(self.column) * width, dtype=torch.bool)
+        return marks.index_fill(0, self.place(width), True).view(-1, width)
+
+
+def ask_all_words(counts: Int[Tensor, " M"], device: torch.device) -> AskedWords:
+    """Every real word of every sentence of ``counts`` (on the CPU) words."""
+    sentence, slot = (index.to(device, non_blocking=True) for index in word_places(counts))
+    column = torch.arange(int(counts.max()), device=device).expand(len(counts), -1)
+    return AskedWords(column, sentence, slot)
 
 
 def draw_masked_words(
@@ -192,8 +218,8 @@ def draw_masked_words(
     *,
     share: float = 1 / 3,
     generator: torch.Generator | None = None,
-) -> MaskedWords:
-    """Hide a share of every sentence's words, at least one, drawn without replacement.
+) -> AskedWords:
+    """Draw a share of every sentence's words to be hidden, at least one, without replacement.
 
     The chance of a word grows with its weight (content words 2, others 1). Exponential keys divided
     by the weights, smallest first, are such a draw (Efraimidis and Spirakis, 2006). How many words
@@ -203,12 +229,7 @@ def draw_masked_words(
     """
     noise = torch.empty_like(weights).exponential_(generator=generator)
     keys = torch.where(weights > 0, noise / weights.clamp(min=1e-6), torch.inf)
-    order = keys.argsort(dim=1)
     quota = (counts * share).floor().long().clamp(min=1)
-    rows = torch.repeat_interleave(torch.arange(len(counts)), quota)
-    columns = torch.cat([torch.arange(q) for q in quota.tolist()])
-    sentence = rows.to(weights.device, non_blocking=True)
-    word = order[sentence, columns.to(weights.device, non_blocking=True)]
-    place = sentence * weights.shape[1] + word
-    hidden = torch.zeros_like(weights, dtype=torch.bool).flatten()
-    return MaskedWords(hidden.index_fill(0, place, True).view_as(weights), place, sentence)
+    column = keys.argsort(dim=1)[:, : int(quota.max())]
+    sentence, slot = (index.to(weights.device, non_blocking=True) for index in word_places(quota))
+    return AskedWords(column, sentence, slot)
