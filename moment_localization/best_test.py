@@ -19,13 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from lib.core import checkpoint
+from lib.core import checkpoint, distributed
 from lib.core.assembly import (
     Scorer,
     add_common_flags,
     metric,
     open_corpus,
     open_model,
+    open_runtime,
     run_folder,
     run_script,
 )
@@ -59,13 +60,14 @@ def main() -> None:
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path)
 
-    runtime = Runtime.start(config.GPUS, deterministic=config.TRAIN.DETERMINISTIC)
+    runtime = open_runtime(config)
     joint = config.TEST.CANDIDATES > 0
     # The weight of the video in a joint score is chosen on validation, never where it is reported.
     splits = dict.fromkeys((args.split, "val") if joint else (args.split,))
-    corpus = open_corpus(config, list(splits), show_moments=True)
-    if args.verbose:
-        for line in corpus.lines():
+    with distributed.main_first():
+        corpus = open_corpus(config, list(splits), show_moments=True)
+    for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
+        if distributed.is_main():
             print(line)
     checkpoint.check_matches(state, config, corpus.dims)
     model = open_model(config, corpus, runtime)
@@ -76,6 +78,8 @@ def main() -> None:
     alpha = 0.0
     if predictions.candidates is not None:
         alpha = choose_weight(config, corpus, model, runtime, args.verbose)
+    if not distributed.is_main():
+        return
     summary = scorer.summarise(
         predictions,
         resamples=config.TEST.RESAMPLES,
@@ -91,7 +95,7 @@ def main() -> None:
     summary["split"] = args.split
     summary["notes"] = list(corpus.notes) + provenance(corpus, config)
     if "features" in state:
-        differing = difference(state["features"], fingerprint(corpus[args.split].videos.features))
+        differing = difference(state["features"], fingerprint(corpus.features))
         if differing:
             summary["notes"].append(f"the features are not those of training: {differing}")
 

@@ -2,6 +2,7 @@
 """Train an experiment, validate it every epoch, and keep the best weights.
 
     python dense_train.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
+    torchrun --nproc_per_node 8 dense_train.py --cfg ../experiments/dense_activitynet/acnet.yaml
 
 The run's folder holds config.yaml, log.jsonl, last.pt (to go on from) and best.pt (to test). The
 best epoch is the best on validation by TRAIN.SELECT_BY; the test split is not read here.
@@ -25,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tqdm import tqdm
 
-from lib.core import checkpoint, guard
+from lib.core import checkpoint, distributed, guard
 from lib.core.assembly import (
     Scorer,
     add_common_flags,
@@ -33,6 +34,8 @@ from lib.core.assembly import (
     open_corpus,
     open_model,
     open_optimization,
+    open_runtime,
+    open_whole,
     resolve,
     run_folder,
     run_script,
@@ -77,12 +80,20 @@ def main() -> None:
     elif not args.overwrite and (folder / "config.yaml").exists():
         Run.create(folder, "")  # refuses, before anything is loaded
 
-    runtime = Runtime.start(config.GPUS, deterministic=train.DETERMINISTIC)
-    corpus = open_corpus(config, ("train", "val"))
+    runtime = open_runtime(config)
+    say = print if distributed.is_main() else silence
+    with distributed.main_first():
+        corpus = open_corpus(config, ("train", "val"))
     for line in corpus.lines():
-        print(line)
+        say(line)
     model = open_model(config, corpus, runtime)
-    sampler = EpochBatches(len(corpus["train"]), train.BATCH_SIZE, seed=train.SEED)
+    sampler = EpochBatches(
+        len(corpus["train"]),
+        train.BATCH_SIZE,
+        seed=train.SEED,
+        share=(distributed.rank(), distributed.world_size()),
+    )
+    whole = open_whole(config, model, runtime)
     optimization = open_optimization(config, model, sampler.total)
     batches = build_loader(
         corpus["train"],
@@ -95,25 +106,34 @@ def main() -> None:
     scorer.require(train.SELECT_BY, model)
     experiment = checkpoint.identity(config, corpus.dims)
     probe = probe_of(corpus["val"], train)
-    features = fingerprint(corpus["train"].videos.features)
+    features = fingerprint(corpus.features)
 
+    run: Run | None = None  # of the one process that writes
+    progress = Progress()
     if resuming:
-        run = Run.open(folder)
-        progress = restore(run, model, optimization, config, corpus.dims, runtime)
-        run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
-        print(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
-    else:
+        run = Run.open(folder) if distributed.is_main() else None
+        progress = restore(folder, model, optimization, config, corpus.dims, runtime)
+        say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
+    elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
-        progress = Progress()
-        print(f"{folder}: a new run of {train.EPOCHS} epochs")
+        say(f"{folder}: a new run of {train.EPOCHS} epochs")
     weights = sum(p.numel() for p in model.parameters())
-    print(f"{config.MODEL.NAME}: {weights:,} parameters on {runtime.device}")
-    log_dir = folder
-    if config.LOG_DIR:
-        log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
-    scalars = Scalars(log_dir, purge_from=progress.epoch)
+    where = f"{runtime.device}"
+    if distributed.world_size() > 1:
+        where = f"{distributed.world_size()} processes, each on a {runtime.device.type}"
+    say(f"{config.MODEL.NAME}: {weights:,} parameters on {where}")
+    if run is not None:
+        if resuming:
+            run.truncate_log(epoch=progress.epoch - 1)
+            run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
+        log_dir = folder
+        if config.LOG_DIR:
+            log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
+        scalars = Scalars(log_dir, purge_from=progress.epoch)
 
     def save_last() -> None:
+        if run is None:
+            return
         checkpoint.save(
             run.path("last.pt"),
             {
@@ -134,7 +154,7 @@ def main() -> None:
             total=sampler.total,
             initial=progress.step,
             desc=f"epoch {epoch + 1}/{train.EPOCHS}",
-            disable=not args.verbose,
+            disable=not args.verbose or run is None,
             leave=False,
             dynamic_ncols=True,
         )
@@ -146,18 +166,20 @@ def main() -> None:
                 bar.set_postfix(means, refresh=False)
                 if not args.verbose:
                     told = " ".join(f"{k} {v}" for k, v in means.items())
-                    print(f"  step {progress.step}/{bar.total}: {told}", flush=True)
-            if progress.epoch == 0 and progress.step == 1:
+                    say(f"  step {progress.step}/{bar.total}: {told}", flush=True)
+            if progress.epoch == 0 and progress.step == 1 and run is not None:
                 warn_of_unreached(optimization.unreached())
             every = train.CHECKPOINT_EVERY
-            if stop.asked or (every and progress.step % every == 0):
+            (asked,) = max(distributed.gather_numbers([stop.asked]))
+            if asked or (every and progress.step % every == 0):
                 save_last()
-            if stop.asked:
-                print(
-                    f"\n{stop.asked}: saved epoch {progress.epoch + 1}, step {progress.step}; "
-                    "the same command with --resume goes on from there"
+            if asked:
+                say(
+                    f"\n{signal.Signals(asked).name}: saved epoch {progress.epoch + 1}, "
+                    f"step {progress.step}; the same command with --resume goes on from there"
                 )
-                sys.exit(128 + stop.number)
+                distributed.wait()  # a process that leaves has the others ended
+                sys.exit(128 + asked)
 
         try:
             train_one_epoch(
@@ -168,21 +190,26 @@ def main() -> None:
                 progress,
                 seed=train.SEED,
                 max_grad_norm=train.MAX_GRAD_NORM,
+                whole=whole,
                 on_step=after_step,
             )
         except guard.NotFinite as fault:
             bar.close()
-            stop_not_finite(fault, run, model, optimization, progress, config, experiment)
+            stop_not_finite(fault, run, model, optimization, progress, config, experiment, runtime)
         bar.close()
         means = progress.means()
         record: dict[str, Any] = {"epoch": epoch, "lr": optimization.lr}
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
-            summary = scorer.summarise(scorer.predict(model, calibrate=True), resamples=0)
+            distributed.same_buffers(model)
+            predictions = scorer.predict(model, calibrate=True)
+            inspection = inspect_training(model, optimization, probe, runtime, seed=train.SEED)
+        else:
+            predictions = None
+        if run is not None and predictions is not None:
+            summary = scorer.summarise(predictions, resamples=0)
             record |= {key: summary[key] for key in ("protocols", "floors", "diagnostics")}
-            record["inspection"] = inspect_training(
-                model, optimization, probe, runtime, seed=train.SEED
-            )
+            record["inspection"] = inspection
             score = metric(summary, train.SELECT_BY)
             state = {
                 "model": model.state_dict(),
@@ -199,13 +226,19 @@ def main() -> None:
             print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
             for warning in summary["warnings"]:
                 print(f"  WARNING: {warning}")
-        record["seconds"] = round(time.monotonic() - began, 2)
-        run.log(record)
-        scalars.write(record)
+        if run is not None:
+            record["seconds"] = round(time.monotonic() - began, 2)
+            run.log(record)
+            scalars.write(record)
         progress.epoch, progress.step, progress.sums = epoch + 1, 0, {}
         save_last()
 
-    finish(run, config)
+    if run is not None:
+        finish(run, config)
+
+
+def silence(*_: object, **__: object) -> None:
+    """What all processes but one print."""
 
 
 def probe_of(split: DenseParagraphs, train: Any) -> Batch:
@@ -224,7 +257,7 @@ def refuse_changes(folder: Path, config: Any) -> None:
     """
     may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
     may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
-    may_change |= {"DATASET.PRELOAD"}
+    may_change |= {"DATASET.CACHE", "DATASET.CACHE_DIR"}
     before = load_config(folder / "config.yaml")
     changes = describe_change(before, config, ignore=may_change)
     if changes:
@@ -235,19 +268,17 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 
 def restore(
-    run: Run, model: Any, optimization: Any, config: Any, dims: Any, runtime: Runtime
+    folder: Path, model: Any, optimization: Any, config: Any, dims: Any, runtime: Runtime
 ) -> Progress:
     """The state in last.pt; without one (a run killed before its first), the beginning."""
-    if not run.path("last.pt").exists():
-        run.truncate_log(epoch=-1)
+    path = folder / "last.pt"
+    if not path.exists():
         return Progress()
-    state = checkpoint.load(run.path("last.pt"), map_location=runtime.device)
+    state = checkpoint.load(path, map_location=runtime.device)
     checkpoint.check_matches(state, config, dims)
     checkpoint.load_into(model, state)
     optimization.load_state_dict(state["optimizer"])
-    progress = Progress(**state["progress"])
-    run.truncate_log(epoch=progress.epoch - 1)
-    return progress
+    return Progress(**state["progress"])
 
 
 def better(name: str, score: float, best: float) -> bool:
@@ -272,24 +303,26 @@ def keep_best(
 
 def stop_not_finite(
     fault: guard.NotFinite,
-    run: Run,
+    run: Run | None,
     model: Any,
     optimization: Any,
     progress: Progress,
     config: Any,
     experiment: dict[str, Any],
+    runtime: Runtime,
 ) -> NoReturn:
     """Say where the step went wrong, keep it for replay.py, and leave; checkpoints stay."""
-    path = run.path(f"epoch{progress.epoch + 1}-step{progress.step + 1}.step")
-    guard.save_step(
-        path,
-        model=model,
-        optimization=optimization,
-        fault=fault,
-        progress=progress,
-        config=config,
-        experiment=experiment,
-    )
+    if run is not None:
+        path = run.path(f"epoch{progress.epoch + 1}-step{progress.step + 1}.step")
+        guard.save_step(
+            path,
+            model=model,
+            optimization=optimization,
+            fault=fault,
+            progress=progress,
+            config=config,
+            experiment=experiment,
+        )
     origin = guard.locate(
         model,
         optimization,
@@ -298,13 +331,17 @@ def stop_not_finite(
         epoch=progress.epoch,
         step=progress.step,
         stage=fault.stage,
+        runtime=runtime,
     )
-    lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
-    lines.append(
-        f"the step was not taken; the checkpoints are as they were. See it again: replay.py {path}"
-    )
-    for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+    if run is not None:
+        lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
+        lines.append(
+            "the step was not taken; the checkpoints are as they were. See it again: "
+            f"replay.py {path}"
+        )
+        for line in lines:
+            print(f"error: {line}", file=sys.stderr)
+    distributed.wait()
     sys.exit(guard.EXIT_STATUS)
 
 
@@ -315,18 +352,23 @@ def warn_of_unreached(names: list[str]) -> None:
 
 
 class StopSignal:
-    """Ctrl-C or SIGTERM, remembered until the step is done; a second one stops at once."""
+    """Ctrl-C or SIGTERM, remembered until the step is done; a second one stops at once, unless
+    torchrun is there, which repeats the first, and ends a process that takes too long.
+
+    Attributes:
+        asked: the number of the signal, 0 without one.
+    """
 
     def __init__(self) -> None:
-        self.asked, self.number = "", 0
+        self.asked = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
-        if self.asked:
+        if self.asked and not distributed.launched():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.asked, self.number = signal.Signals(number).name, number
+        self.asked = self.asked or number
 
 
 def finish(run: Run, config: Any) -> None:

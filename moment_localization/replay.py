@@ -17,9 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.core import checkpoint, guard
-from lib.core.assembly import open_optimization, run_script
+from lib.core.assembly import open_optimization, open_runtime, run_script
 from lib.core.config import load_config
-from lib.core.runtime import Runtime
 from lib.models import build_model
 from lib.models.interface import DataDims
 
@@ -38,7 +37,7 @@ def main() -> None:
         path.write_text(state["config"], "utf-8")
         config = load_config(path, flags={"gpus": args.gpus})
 
-    runtime = Runtime.start(config.GPUS, deterministic=config.TRAIN.DETERMINISTIC)
+    runtime = open_runtime(config)
     dims = DataDims(**state["experiment"]["dims"])
     model = build_model(config.MODEL.NAME, dims, **config.MODEL.PARAMS).to(runtime.device)
     checkpoint.load_into(model, state)
@@ -47,11 +46,12 @@ def main() -> None:
     origin = guard.locate(
         model,
         optimization,
-        batch.to(runtime.device),
+        batch,
         seed=config.TRAIN.SEED,
         epoch=epoch,
         step=step,
         stage=state["stage"],
+        runtime=runtime,
     )
     print(f"epoch {epoch + 1}, step {step + 1} on the videos {', '.join(batch.video_ids)}")
     if not origin:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lib.datasets.batch import Batch, Sample, collate
 from lib.losses import Criterion
-from lib.models.interface import DataDims, Retriever
+from lib.models.interface import DataDims, Grounder, Retriever, ground
 from lib.models.layers.text import AskedWords, word_places
 
 DIMS = DataDims(
@@ -33,9 +33,10 @@ def make_sample(index: int, sentences: int, *, video: int | None = None) -> Samp
     rows = torch.randn(DIMS.num_frames, DIMS.video_dim, generator=g)
     return Sample(
         video=nn.functional.normalize(rows, dim=1),
-        words=tuple(torch.randn(n, DIMS.word_dim, generator=g) for n in counts),
-        word_ids=ids,
-        word_weights=tuple(1 + (i % 2).float() for i in ids),
+        words=torch.cat([torch.randn(n, DIMS.word_dim, generator=g) for n in counts]),
+        word_ids=torch.cat(ids),
+        word_weights=1 + (torch.cat(ids) % 2).float(),
+        word_counts=torch.tensor(counts),
         moments=(times + torch.tensor([0.0, 0.1])) / 1.1 * duration,
         duration=duration,
         video_index=index if video is None else video,
@@ -75,8 +76,8 @@ def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
                 said[f"{field.name}.{number}"] = batch.padded(own)
             elif tensor.dim() and tensor.shape[0] == M and field.name != "spans":
                 said[f"{field.name}.{number}"] = batch.padded(tensor)
-    if hasattr(model, "ground"):
-        said["ground"] = batch.padded(model.ground(batch).scores)
+    if isinstance(model, Grounder):
+        said["ground"] = batch.padded(ground(model, batch).scores)
     if isinstance(model, Retriever):
         said |= {f"video.{k}": v for k, v in model.encode_videos(batch.video).items()}
         text = model.encode_paragraphs(batch)

@@ -14,6 +14,7 @@ from lib.losses.similarity import sentence_nce, within_paragraph_nce
 from lib.models.layers.alignment import (
     ClipAlignment,
     against_siblings,
+    among_siblings,
     position_prior,
     separation,
 )
@@ -43,6 +44,17 @@ def test_evidence_counts_against_the_other_sentences_of_its_paragraph() -> None:
     assert torch.allclose(found[0], evidence[0] - evidence[1], atol=1e-6)
     assert torch.equal(found[2], evidence[2])  # no siblings
     assert torch.allclose(found[4], evidence[4] - (evidence[3] + evidence[5]) / 2, atol=1e-6)
+
+
+def test_a_clip_is_shared_out_among_the_sentences_of_its_paragraph() -> None:
+    batch = make_batch((2, 1, 3))
+    evidence = torch.randn(6, 4)
+    found = among_siblings(evidence, batch, scale=5.0)
+    powers = (5 * evidence).exp()
+    assert torch.allclose(found[0], powers[0] / (powers[0] + powers[1]), atol=1e-6)
+    assert torch.equal(found[2], evidence[2])  # no siblings
+    assert torch.allclose(found[3:].sum(dim=0), torch.ones(4), atol=1e-6)
+    assert torch.allclose(found[5], powers[5] / powers[3:].sum(dim=0), atol=1e-6)
 
 
 def test_the_prior_is_the_overlap_with_the_widened_equal_part() -> None:

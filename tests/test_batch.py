@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.datasets.batch import Batch, Sample, collate
+from lib.datasets.batch import Batch, Sample, collate, join
 
 T, C, E = 3, 2, 4
 paragraph_sizes = st.lists(
@@ -23,9 +23,10 @@ def make_samples(sizes: list[list[int]]) -> list[Sample]:
     return [
         Sample(
             video=torch.rand(T, C, generator=generator),
-            words=tuple(torch.rand(count, E, generator=generator) for count in counts),
-            word_ids=tuple(torch.randint(2, 99, (count,), generator=generator) for count in counts),
-            word_weights=tuple(1 + torch.rand(count, generator=generator) for count in counts),
+            words=torch.rand(sum(counts), E, generator=generator),
+            word_ids=torch.randint(2, 99, (sum(counts),), generator=generator),
+            word_weights=1 + torch.rand(sum(counts), generator=generator),
+            word_counts=torch.tensor(counts),
             moments=torch.rand(len(counts), 2, generator=generator),
             duration=10.0 + number,
             video_index=number // 2,
@@ -48,17 +49,20 @@ def test_every_word_of_every_sample_is_in_its_place_and_the_rest_is_padding(
     seen = 0
     for b, sample in enumerate(samples):
         assert torch.equal(batch.video[b], sample.video)
+        words, ids, weights = (
+            flat.split(sizes[b]) for flat in (sample.words, sample.word_ids, sample.word_weights)
+        )
         for s in range(S):
-            real = s < len(sample.words)
+            real = s < len(sizes[b])
             assert bool(batch.sentence_mask[b, s]) == real
             count = sizes[b][s] if real else 0
             assert batch.word_mask[b, s].tolist() == [w < count for w in range(W)]
             assert not batch.words[b, s, count:].any() and not batch.word_ids[b, s, count:].any()
             assert not batch.word_weights[b, s, count:].any()
             if real:
-                assert torch.equal(batch.words[b, s, :count], sample.words[s])
-                assert torch.equal(batch.word_ids[b, s, :count], sample.word_ids[s])
-                assert torch.equal(batch.word_weights[b, s, :count], sample.word_weights[s])
+                assert torch.equal(batch.words[b, s, :count], words[s])
+                assert torch.equal(batch.word_ids[b, s, :count], ids[s])
+                assert torch.equal(batch.word_weights[b, s, :count], weights[s])
                 assert torch.equal(batch.moments[b, s], sample.moments[s])
                 assert batch.word_counts[seen] == count and batch.owner[seen] == b
                 seen += 1
@@ -109,6 +113,37 @@ def test_a_pinned_batch_is_the_same_batch() -> None:
     batch = collate(make_samples([[2, 1], [3]]))
     pinned = batch.pin_memory()
     assert pinned.words.is_pinned() and torch.equal(pinned.words, batch.words)
+
+
+@given(paragraph_sizes, st.data())
+@settings(max_examples=30, deadline=None)
+def test_parts_of_a_batch_are_batches_and_make_it_up(sizes, data) -> None:
+    samples = make_samples(sizes)
+    count = data.draw(st.integers(1, len(sizes)))
+    parts, first = collate(samples).split(count), 0
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for part in parts:  # as if there had been nothing else, padding included
+        assert_equal(part, collate(samples[first : first + len(part)]))
+        first += len(part)
+    assert_equal(join(parts), collate(samples))
+
+
+def test_an_outline_knows_the_sentences_and_no_word() -> None:
+    batch = collate(make_samples([[2, 1], [3]]))
+    outline = batch.outline()
+    assert outline.video.numel() == outline.words.numel() == outline.word_mask.numel() == 0
+    for name in ("sentence_mask", "flat_index", "moments", "duration", "video_index"):
+        assert getattr(outline, name) is getattr(batch, name)
+    assert len(outline) == 2 and torch.equal(outline.same_video, batch.same_video)
+
+
+def assert_equal(a: Batch, b: Batch) -> None:
+    for field in dataclasses.fields(Batch):
+        ours, theirs = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(theirs, torch.Tensor):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert ours == theirs, field.name
 
 
 def test_a_batch_from_disk_fits_together(batch: Batch) -> None:

@@ -16,6 +16,7 @@ import torch
 from lib.core.errors import InputError
 from lib.datasets import EpochBatches, LoadedCorpus, build_loader, epoch_order, load_corpus
 from lib.datasets.batch import Batch
+from lib.datasets.cache import DirectRows
 from lib.datasets.dense import DenseParagraphs, VideoFrames
 from lib.datasets.features import FeatureFile
 from tests.conftest import TINY
@@ -65,13 +66,14 @@ def test_a_sample_is_its_paragraph_and_its_video(tiny: LoadedCorpus) -> None:
     for index, paragraph in enumerate(split.paragraphs):
         sample = split[index]
         assert sample.video.shape == (32, 12) and sample.video.isfinite().all()
-        assert len(sample.words) == len(paragraph.sentences)
+        assert len(sample.word_counts) == len(paragraph.sentences)
         np.testing.assert_allclose(sample.moments.numpy(), paragraph.moments, rtol=1e-6)
         assert (sample.duration, sample.video_id) == (paragraph.duration, paragraph.video_id)
         assert split.corpus[sample.video_index] == paragraph.video_id
         assert torch.equal(sample.video, split.videos[sample.video_index])
-        for sentence, ids in zip(paragraph.sentences, sample.word_ids, strict=True):
-            assert torch.equal(ids, tiny.vocabulary.encode(sentence)[0])
+        ids = sample.word_ids.split(sample.word_counts.tolist())
+        for sentence, own in zip(paragraph.sentences, ids, strict=True):
+            assert torch.equal(own, tiny.vocabulary.encode([sentence]).ids)
 
 
 def test_hidden_moments_are_nan_and_nothing_else_changes(
@@ -86,30 +88,17 @@ def test_hidden_moments_are_nan_and_nothing_else_changes(
     assert hidden["val"][0].moments.isfinite().all()
 
 
-def test_preloading_changes_nothing_but_where_the_rows_are(
-    data_dir: Path, tiny: LoadedCorpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    never = load_tiny(data_dir, "val", preload="never")["val"].videos
-    always = load_tiny(data_dir, "val", preload="always")["val"].videos
-    assert never._loaded is None
-    assert always._loaded is not None and always._loaded.is_shared()
-    assert all(torch.equal(never[i], always[i]) for i in range(len(never)))
-    monkeypatch.setattr("lib.datasets.dense._shared_room", lambda: 100.0)
-    assert load_tiny(data_dir, "val")["val"].videos._loaded is None
-    private = load_tiny(data_dir, "val", preload="always")["val"].videos._loaded
-    assert private is not None and not private.is_shared()
-
-
 def test_without_normalising_rows_keep_their_length(data_dir: Path, tiny: LoadedCorpus) -> None:
     raw = load_tiny(data_dir, "val", normalize=False)["val"].videos
     assert raw[0].norm(dim=1).mean() > 1.1 > tiny["val"].videos[0].norm(dim=1).max()
 
 
-@pytest.mark.parametrize("preload", ["always", "never"])
+@pytest.mark.parametrize("cache", ["disk", "memory", "direct"])
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_worker_processes_change_nothing(data_dir: Path, start_method: str, preload: str) -> None:
-    split = load_tiny(data_dir, "test", preload=preload)["test"]
-    split.videos.features.read(split.corpus[0])  # an open handle must not travel
+def test_worker_processes_change_nothing(data_dir: Path, start_method: str, cache: str) -> None:
+    corpus = load_tiny(data_dir, "test", cache=cache)
+    split = corpus["test"]
+    corpus.features.read(split.corpus[0])  # an open handle must not travel
     loader = build_loader(split, batch_size=3, workers=1, start_method=start_method)
     here = list(build_loader(split, batch_size=3))
     there = list(loader)
@@ -128,7 +117,7 @@ def test_a_fault_found_by_a_worker_is_still_one_sentence(tmp_path: Path) -> None
     with h5py.File(tmp_path / "charades" / "vgg_rgb_features.hdf5", "a") as file:
         file["b"][3, 2] = np.nan
     (tmp_path / "charades" / "test.json").unlink()
-    split = load_small(tmp_path, "train", preload="never", val_fraction=0.0)["train"]
+    split = load_small(tmp_path, "train", cache="direct", val_fraction=0.0)["train"]
     for workers in (0, 1):
         with pytest.raises(InputError) as caught:
             list(build_loader(split, batch_size=1, workers=workers))
@@ -140,7 +129,7 @@ def test_videos_of_another_width_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "f.hdf5", "w") as file:
         file["a"], file["b"] = np.ones((4, 3)), np.ones((4, 2))
     videos = VideoFrames(
-        ["a", "b"], FeatureFile(tmp_path / "f.hdf5"), num_frames=4, preload="never"
+        ["a", "b"], DirectRows(FeatureFile(tmp_path / "f.hdf5"), "a", num_frames=4)
     )
     with pytest.raises(InputError, match="b is 2 wide, a is 3; expected one width"):
         videos[1]
@@ -160,8 +149,8 @@ def test_paragraphs_of_one_video_share_its_place_in_the_corpus(tmp_path: Path) -
 
 def test_the_cap_on_sentences_is_for_training_only(data_dir: Path, tiny: LoadedCorpus) -> None:
     capped = load_tiny(data_dir, "train", "test", max_sentences=2)
-    assert max(len(capped["train"][i].words) for i in range(len(capped["train"]))) == 2
-    assert max(len(capped["test"][i].words) for i in range(len(capped["test"]))) > 2
+    assert max(len(capped["train"][i].word_counts) for i in range(len(capped["train"]))) == 2
+    assert max(len(capped["test"][i].word_counts) for i in range(len(capped["test"]))) > 2
     assert capped.dims == tiny.dims
     assert any("cut to their first 2 sentences" in note for note in capped.notes)
 
@@ -230,8 +219,9 @@ def test_the_vocabulary_is_of_training_words_but_every_word_has_its_vector(tmp_p
     write_corpus(tmp_path / "charades", splits)
     corpus = load_small(tmp_path, "test")
     assert corpus.vocabulary.words == ("common", "rare")
-    ids, vectors, _ = corpus.vocabulary.encode("testword common neverseen")
-    assert ids.tolist() == [1, 2, 1]
+    text = corpus.vocabulary.encode(["testword common", "neverseen"])
+    assert text.ids.tolist() == [1, 2, 1] and text.counts.tolist() == [2, 1]
+    vectors = corpus.vocabulary.vectors.matrix[text.rows]
     assert vectors.tolist() == [[2, 2, 2], [0, 0, 0], [1.5, 1.5, 1.5]]  # common rare test val
     assert any("100.00 % of the words have one" in note for note in corpus.notes)
 
@@ -316,9 +306,18 @@ def test_training_needs_the_time_order_it_was_told(tmp_path: Path) -> None:
 
 def test_a_dataset_survives_pickling(tiny: LoadedCorpus) -> None:
     split = tiny["val"]
-    unshared = DenseParagraphs(
-        split.paragraphs, split.videos.features, split.vocabulary, num_frames=32, preload="never"
-    )
+    direct = DirectRows(tiny.features, split.corpus[0], num_frames=32)
+    unshared = DenseParagraphs(split.paragraphs, direct, split.vocabulary)
     copy = pickle.loads(pickle.dumps(unshared))
     assert torch.equal(copy[0].video, split[0].video)
-    assert torch.equal(copy[0].words[0], split[0].words[0])
+    assert torch.equal(copy[0].words, split[0].words)
+
+
+def test_shares_of_a_batch_make_it_up_and_none_is_empty():
+    whole = list(EpochBatches(23, 5, seed=0))
+    shares = [list(EpochBatches(23, 5, seed=0, share=(i, 3))) for i in range(3)]
+    assert [[*a, *b, *c] for a, b, c in zip(*shares, strict=True)] == whole
+    sizes = {len(batch) for share in shares for batch in share}
+    assert sizes <= {1, 2}
+    with pytest.raises(InputError, match="23 paragraphs make batches of 4 for 5 processes"):
+        EpochBatches(23, 5, seed=0, share=(0, 5))

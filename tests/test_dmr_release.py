@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lib.core.imports import LAYOUTS, convert, read_foreign
 from lib.datasets.vocabulary import UNKNOWN
 from lib.models.dmr_release import DMRRelease
+from lib.models.interface import ground
 from lib.models.layers.proposal_map import ProposalGrid, boundary_weights
 from tests.properties import DIMS, make_batch
 
@@ -157,7 +158,7 @@ def test_it_answers_as_the_release(tmp_path) -> None:
     ids = batch.word_ids.clone()
     ids[0, 0, 1] = ids[1, 1, 0] = UNKNOWN  # outside the vocabulary: dropped
     batch = dataclasses.replace(batch, word_ids=ids)
-    found = batch.padded(model.ground(batch).scores)
+    found = batch.padded(ground(model, batch).scores)
     tokens = model.encode_videos(batch.video)["token"], model.encode_paragraphs(batch)["token"]
 
     sampled, cells = sample_mask(N), model.grid.mask.nonzero().tolist()

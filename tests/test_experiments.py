@@ -8,10 +8,12 @@ import pytest
 import yaml
 from torch import nn
 
+import lib.models.layers.text as text_module
 from lib.core.config import dump_config, load_config
 from lib.datasets.catalog import CORPORA
 from lib.models import build_model
 from lib.models.interface import DataDims
+from tests.tiny_text import tiny_pretrained
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXPERIMENTS = REPOSITORY / "experiments"
@@ -61,6 +63,7 @@ def test_builds_its_model(name, monkeypatch):
     )
     for draw in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_", "orthogonal_"):
         monkeypatch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)  # 80 million weights
+    monkeypatch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
     build_model(config.MODEL.NAME, dims, **config.MODEL.PARAMS)
 
 
@@ -106,9 +109,16 @@ def test_the_three_corpora_have_the_papers_settings(name, clips, batch):
     assert {term for term, weight in weights.items() if weight == 1} >= papers | {"temporal"}
 
 
-def test_the_ablations_climb_from_the_base_to_the_whole_method():
+@pytest.mark.parametrize(
+    ("folder", "whole", "layers"),
+    [
+        ("dense_activitynet/ablations", "dense_activitynet/acnet", 4),
+        ("bench/table4", "bench/base", 1),
+    ],
+)
+def test_table_iv_climbs_from_the_base_to_the_whole_method(folder, whole, layers):
     rows = [
-        load(f"dense_activitynet/ablations/{name}")
+        load(f"{folder}/{name}")
         for name in (
             *("base_scn", "vpcmr", "vtc_ld", "btse_forward"),
             *("btse_reverse", "btse_both", "vtfa_no_grrm", "full"),
@@ -121,12 +131,12 @@ def test_the_ablations_climb_from_the_base_to_the_whole_method():
     assert parts == [
         ("mean", 0, "none", False),
         ("class_token", 0, "none", False),
-        ("class_token", 4, "none", False),
-        ("class_token", 4, "forward", False),
-        ("class_token", 4, "reverse", False),
-        ("class_token", 4, "both", False),
-        ("class_token", 4, "both", True),
-        ("class_token", 4, "both", True),
+        ("class_token", layers, "none", False),
+        ("class_token", layers, "forward", False),
+        ("class_token", layers, "reverse", False),
+        ("class_token", layers, "both", False),
+        ("class_token", layers, "both", True),
+        ("class_token", layers, "both", True),
     ]
     for row in rows:
         params, weights = row.MODEL.PARAMS, row.LOSS.WEIGHTS
@@ -135,11 +145,10 @@ def test_the_ablations_climb_from_the_base_to_the_whole_method():
         assert bool(weights["global_nce"]) == bool(weights["global_triplet"])
         assert bool(weights["global_nce"]) == params.grounded_retrieval
     assert [bool(row.LOSS.WEIGHTS.distillation) for row in rows] == [False] * 7 + [True]
-    assert rows[-1] == load("dense_activitynet/acnet")
+    assert rows[-1] == load(whole)
 
 
 def test_a_variation_varies_one_thing():
-    whole = load("dense_activitynet/acnet")
     varied = {
         "q": {"num_candidates", "candidate_weights"},
         "w_": {"candidate_weights", "learn_candidate_weights"},
@@ -148,8 +157,14 @@ def test_a_variation_varies_one_thing():
         "beta1_": {"retrieval_nce"},
     }
     for name in NAMES:
-        if "/variations/" not in name:
+        file = Path(name).name
+        if "/variations/" not in name or file.startswith("lean"):
             continue
+        around = "dense_activitynet/acnet"
+        if name.startswith("bench/"):
+            lean = file.startswith(("lambda_", "margin_", "beta1_"))
+            around = "bench/variations/lean" if lean else "bench/plus"
+        whole = load(around)
         config = load(name)
         differing = {
             key
@@ -157,7 +172,7 @@ def test_a_variation_varies_one_thing():
             for key, value in _at(config, section).items()
             if value != _at(whole, section)[key]
         }
-        (allowed,) = (keys for start, keys in varied.items() if Path(name).name.startswith(start))
+        (allowed,) = (keys for start, keys in varied.items() if file.startswith(start))
         assert differing <= allowed, name
 
 

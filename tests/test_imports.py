@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lib.models.layers.text as text_module
 from lib.core.errors import InputError
 from lib.core.imports import LAYOUTS, check_experiment, convert, read_foreign
+from lib.models.interface import ground
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
 from tests.properties import DIMS, make_batch
@@ -275,7 +276,7 @@ def test_mmn_scores_as_the_original(proposal_map: str, batch, tmp_path, monkeypa
     ).eval()  # fmt: skip
     read = read_foreign(saved(weights, tmp_path, how="distributed"))
     model.load_state_dict(convert(LAYOUTS["mmn"], read, model))
-    found = model.ground(batch).scores
+    found = ground(model, batch).scores
     for m, b in enumerate(batch.owner.tolist()):
         expected = original_mmn(weights, batch.video[b], batch.sentences[m], conv=conv, power=0.3)
         assert torch.allclose(found[m], expected, atol=1e-5)

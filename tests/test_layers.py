@@ -77,9 +77,10 @@ def test_the_frames_of_a_cell_lie_evenly_inside_it() -> None:
 
 @pytest.mark.parametrize("padding", ["same", "first"])
 @pytest.mark.parametrize("norm", ["count", "relative"])
-def test_the_conv_stack_equals_2d_tan_s_formula(padding: str, norm: str) -> None:
+@pytest.mark.parametrize("K", [1, 3])
+def test_the_conv_stack_equals_2d_tan_s_formula(padding: str, norm: str, K: int) -> None:
     torch.manual_seed(0)
-    N, K, L, D = 6, 3, 3, 4
+    N, L, D = 6, 3, 4
     grid = ProposalGrid(N, "dense")
     stack = MaskedConvStack(D, grid, kernel_size=K, num_layers=L, padding=padding, norm=norm)
     features = torch.randn(2, len(grid), D)

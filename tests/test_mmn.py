@@ -13,6 +13,7 @@ from torch import nn
 import lib.models.layers.text as text_module
 from lib.core.errors import InputError
 from lib.core.moments import iou
+from lib.models.interface import ground
 from lib.models.layers.text import PretrainedEncoder, read_pretrained
 from lib.models.mmn import MMN
 from tests.properties import DIMS, loss_of, make_batch, make_sample
@@ -144,7 +145,7 @@ def test_two_paragraphs_of_one_video_lend_each_other_no_negatives() -> None:
 def test_the_score_is_the_product_of_likeness_and_overlap() -> None:
     torch.manual_seed(0)
     model, batch = MMN(DIMS, score_power=0.3, **SMALL).eval(), make_batch()
-    out, scores = model(batch), model.ground(batch).scores
+    out, scores = model(batch), ground(model, batch).scores
     for s, b in enumerate(batch.owner.tolist()):
         cosine = out.cells[b] @ out.sentences[s]
         expected = (cosine / 2 + 0.5) ** 0.3 * out.overlap_logits[s].sigmoid()

@@ -16,7 +16,7 @@ from lib.models.clip_align import ClipAlign
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
-from lib.models.interface import Retriever
+from lib.models.interface import ground
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
 from tests import properties
@@ -36,10 +36,14 @@ VARIANTS = {
     ),
     "dmr_jrg, plus": lambda: DMRJRG(
         DIMS, reconstructor_layers=1, words=True, alignment=True, retrieval="alignment",
-        place_features=True, decoder="order", candidate_iou=0.5, **SMALL
+        siblings="compete", own=0.3, place_features=True, decoder="order", candidate_iou=0.5,
+        **SMALL,
     ),
     "dmr_jrg, alignment beside the class tokens": lambda: DMRJRG(
-        DIMS, reconstructor_layers=1, alignment=True, siblings=False, temporal="forward", **SMALL
+        DIMS, reconstructor_layers=1, alignment=True, siblings="ignore", temporal="forward", **SMALL
+    ),
+    "dmr_jrg, pretrained text": lambda: DMRJRG(
+        DIMS, reconstructor_layers=1, text_encoder="folder", **SMALL
     ),
     "clip_align": lambda: ClipAlign(DIMS, hidden_size=16),
     "clip_align, in order": lambda: ClipAlign(
@@ -48,7 +52,7 @@ VARIANTS = {
     "tan2d": lambda cls=TAN2D: cls(DIMS, hidden_size=16, lstm_layers=2, kernel_size=3),
     "tan2d, same padding": lambda cls=TAN2D: cls(
         DIMS, hidden_size=16, lstm_layers=1, kernel_size=3, conv_layers=2,
-        padding="same", conv_norm="relative",
+        padding="same", conv_norm="relative", words=True, place_features=True,
     ),
     "tan2d, convolved map, unmasked": lambda: TAN2D(
         DIMS, hidden_size=16, lstm_layers=1, kernel_size=3, conv_layers=2, proposal_map="conv",
@@ -184,11 +188,8 @@ def test_a_weakly_supervised_model_never_reads_the_moments(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_neither_side_of_retrieval_reads_the_other(name: str) -> None:
-    model = VARIANTS[name]().eval()
-    if not isinstance(model, Retriever):
-        pytest.skip(f"{name} does not retrieve")
-    batch = make_batch()
+def test_neither_side_reads_the_other(name: str) -> None:
+    model, batch = VARIANTS[name]().eval(), make_batch()
     blind = dataclasses.replace(batch, video=torch.full_like(batch.video, torch.nan))
     for key, value in model.encode_paragraphs(batch).items():
         assert torch.equal(value, model.encode_paragraphs(blind)[key])
@@ -224,7 +225,7 @@ def test_a_fully_supervised_model_overfits_four_videos(name: str) -> None:
         optimizer.zero_grad()
         loss_of(model, batch)["total"].backward()
         optimizer.step()
-    proposals = model.eval().ground(batch)
+    proposals = ground(model.eval(), batch)
     best = proposals.spans[proposals.scores.argmax(dim=1)]
     seconds = best * batch.duration[batch.owner, None]
     truth = batch.flat(batch.moments)
@@ -253,3 +254,20 @@ def test_two_tan_has_the_published_number_of_parameters(
     for proposal_map, parameters in (("pool", pool), ("conv", conv)):
         model = TAN2D(dims, proposal_map=proposal_map, **stack)
         assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_pretrained_text_gives_the_sentences_and_the_lstm_the_hidden_words() -> None:
+    torch.manual_seed(0)
+    model, batch = VARIANTS["dmr_jrg, pretrained text"]().eval(), make_batch()
+    terms = frozenset({"rank"})
+    before, told = model.encode_paragraphs(batch)["sentences"], model(batch, terms=terms).nll
+    with torch.no_grad():
+        model.text.lstm.weight_ih_l0 *= 2
+    assert torch.equal(model.encode_paragraphs(batch)["sentences"], before)
+    assert not torch.allclose(model(batch, terms=terms).nll, told)
+    other = dataclasses.replace(batch, sentences=batch.sentences[1:] + batch.sentences[:1])
+    assert not torch.allclose(model.encode_paragraphs(other)["sentences"], before)
+    slow = {n for n, _ in model.named_parameters() if n.startswith(tuple(model.plan().rates))}
+    assert slow == {n for n, _ in model.named_parameters() if n.startswith("sentence.")}
+    with pytest.raises(ValueError, match="text_encoder is not 'lstm'"):
+        DMRJRG(DIMS, text_encoder="folder", words=True, **SMALL)

@@ -331,7 +331,7 @@ def test_help_explains_every_flag(main):
 
 
 def test_loader_processes_change_no_weight(new, trained):
-    assert new.train("--workers", 2, "--set", "DATASET.PRELOAD=never").status == 0
+    assert new.train("--workers", 2, "--set", "DATASET.CACHE=direct").status == 0
     assert same(new.state()["model"], trained.state()["model"])
     assert new.log() == trained.log()
 
@@ -600,7 +600,7 @@ def test_what_a_loader_process_finds_wrong_is_one_line_in_a_shell(new):
     BAD_INPUT["NaN"][0](new.world, "train")
     command = [sys.executable, "moment_localization/dense_train.py"]
     command += ["--cfg", new.root / "experiments/tiny.yaml", *map(str, new.folders)]
-    command += ["--workers", "2", "--set", "DATASET.PRELOAD=never"]
+    command += ["--workers", "2", "--set", "DATASET.CACHE=direct"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     outcome = Outcome(found.returncode, found.stdout, found.stderr)
     assert_refused(outcome, "features.hdf5", "v_train00002", "NaN")

@@ -223,7 +223,8 @@ def test_ids_go_by_frequency_and_then_by_alphabet() -> None:
 
 def test_a_sentence_becomes_ids_vectors_and_weights() -> None:
     vocabulary = Vocabulary(SENTENCES, make_vectors(), size=2)
-    ids, vectors, weights = vocabulary.encode("The dog and the man.")
+    text = vocabulary.encode(["The dog and the man."])
+    ids, vectors, weights = text.ids, vocabulary.vectors.matrix[text.rows], text.weights
     assert ids.tolist() == [2, UNKNOWN, UNKNOWN, 2, 3] and ids.dtype == torch.int64
     # A word outside the vocabulary keeps its vector; one without a vector gets the mean.
     assert vectors.tolist() == [[1, 0], [0, 1], [1, 1], [1, 0], [2, 2]]
@@ -242,7 +243,7 @@ def test_restricting_keeps_the_vectors_and_the_unknown_one() -> None:
 def test_content_words_weigh_twice() -> None:
     vocabulary = Vocabulary(SENTENCES, make_vectors())
     words = "he then quickly slices two red apples with her knife but it is n't there"
-    weights = vocabulary.encode(words)[2].tolist()
+    weights = vocabulary.encode([words]).weights.tolist()
     heavy = {word for word, w in zip(tokenise(words), weights, strict=True) if w == 2}
     assert heavy == {"then", "quickly", "slices", "red", "apples", "knife", "is", "n't"}
 
@@ -264,7 +265,7 @@ class FakeNLTK:
 def test_the_nltk_tagger_weighs_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nltk", FakeNLTK)
     vocabulary = Vocabulary(SENTENCES, make_vectors(), tagger="nltk")
-    assert vocabulary.encode("the red dog runs fast")[2].tolist() == [1, 2, 2, 2, 2]
+    assert vocabulary.encode(["the red dog runs fast"]).weights.tolist() == [1, 2, 2, 2, 2]
 
     def no_data(words: list[str]) -> None:
         raise LookupError("Resource averaged_perceptron_tagger_eng not found.")
@@ -276,4 +277,4 @@ def test_the_nltk_tagger_weighs_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_vocabulary_survives_pickling() -> None:
     vocabulary = pickle.loads(pickle.dumps(Vocabulary(SENTENCES, make_vectors())))
-    assert vocabulary.encode("the man")[0].tolist() == [2, 3]
+    assert vocabulary.encode(["the man"]).ids.tolist() == [2, 3]

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,17 +17,21 @@ from torch import nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from lib.core import distributed
 from lib.core.config import experiment_name
 from lib.core.errors import InputError
 from lib.core.optimization import Optimization
 from lib.core.prediction import (
-    CandidatePairs,
     all_scores,
-    candidate_moments,
-    ground,
-    retrieve,
+    ground_in,
+    of_all_processes,
+    read_split,
+    similarities,
+    split_candidates,
+    with_all_videos,
 )
 from lib.core.runtime import Runtime
+from lib.core.whole_batch import WholeBatch
 from lib.datasets import LoadedCorpus, build_loader, load_corpus
 from lib.datasets.dense import DenseParagraphs
 from lib.evaluation import summarise
@@ -42,7 +46,7 @@ from lib.evaluation.records import Predictions, Truth
 from lib.evaluation.retrieval import pairing_skill, top_videos
 from lib.losses import Criterion
 from lib.models import build_model
-from lib.models.interface import Calibrated, Grounder, Retriever
+from lib.models.interface import Calibrated, Encoder, Grounder, Retriever
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,6 +85,12 @@ def run_folder(cfg_path: str, config: EasyDict) -> Path:
     return resolve(config.MODEL_DIR) / (f"{name}-{config.TAG}" if config.TAG else name)
 
 
+def open_runtime(config: EasyDict) -> Runtime:
+    """Where the experiment runs; several processes meet here."""
+    train = config.TRAIN
+    return Runtime.start(config.GPUS, deterministic=train.DETERMINISTIC, precision=train.PRECISION)
+
+
 def open_corpus(
     config: EasyDict, splits: Sequence[str], *, show_moments: bool = False
 ) -> LoadedCorpus:
@@ -100,6 +110,7 @@ def open_corpus(
         num_clips=data.NUM_CLIPS,
         normalize=data.NORMALIZE,
         word_vectors=data.WORD_VECTORS,
+        word_features=data.WORD_FEATURES,
         vocab_size=data.VOCAB_SIZE,
         tagger=data.TAGGER,
         order=data.ORDER,
@@ -108,7 +119,10 @@ def open_corpus(
         limits={"train": data.LIMIT_TRAIN, "val": data.LIMIT_VAL, "test": data.LIMIT_TEST},
         bad_moments=data.BAD_MOMENTS,
         empty_sentences=data.EMPTY_SENTENCES,
-        preload=data.PRELOAD,
+        cache=data.CACHE,
+        cache_dir=resolve(data.CACHE_DIR) if data.CACHE_DIR else "",
+        cache_fallback=resolve(config.MODEL_DIR) / ".cache",
+        cache_dtype=data.CACHE_DTYPE,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
         seed=data.SEED,
         synthetic=data.get("SYNTHETIC"),
@@ -121,7 +135,7 @@ def open_model(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> nn.M
     params = dict(config.MODEL.PARAMS)
     if params.get("text_encoder", "lstm") != "lstm":  # a folder
         params["text_encoder"] = str(resolve(params["text_encoder"]))
-    return build_model(config.MODEL.NAME, corpus.dims, **params).to(runtime.device)
+    return runtime.shared(build_model(config.MODEL.NAME, corpus.dims, **params).to(runtime.device))
 
 
 def open_optimization(config: EasyDict, model: nn.Module, steps_per_epoch: int) -> Optimization:
@@ -151,6 +165,7 @@ def open_optimization(config: EasyDict, model: nn.Module, steps_per_epoch: int) 
         decay=train.LR_DECAY,
         decay_every=train.LR_DECAY_EVERY,
         milestones=train.LR_MILESTONES,
+        fused=train.FUSED,
         warmup=train.WARMUP,
         total_steps=steps_per_epoch * train.EPOCHS,
     )
@@ -174,8 +189,24 @@ def truth_of(split: DenseParagraphs) -> Truth:
     )
 
 
+def open_whole(config: EasyDict, model: nn.Module, runtime: Runtime) -> WholeBatch:
+    """What computes the gradient of a batch, in the way that the experiment asks for."""
+    train = config.TRAIN
+    return WholeBatch(
+        model,
+        runtime,
+        accumulate=train.ACCUMULATE,
+        recompute_map=train.RECOMPUTE_MAP,
+        compiler="inductor" if train.COMPILE else "",
+    )
+
+
 class Scorer:
-    """Scores a model on one split; built once, used every epoch."""
+    """Scores a model on one split; built once, used every epoch.
+
+    Several processes each read a share of the split and answer for its paragraphs; all of them then
+    have all answers. What is not enough for a share each, each of them does whole.
+    """
 
     def __init__(
         self, config: EasyDict, split: DenseParagraphs, runtime: Runtime, *, verbose: bool = False
@@ -187,8 +218,12 @@ class Scorer:
             "workers": config.WORKERS,
             "pin_memory": runtime.pin_memory,
         }
-        self.paragraphs = build_loader(split, **self.loader)
-        self.videos = build_loader(split.videos, **self.loader)
+        videos = len(split.videos)
+        self.shared = distributed.world_size() > 1 and videos >= distributed.world_size()
+        self.own = distributed.own_share(len(split)) if self.shared else range(len(split))
+        self.own_videos = distributed.own_share(videos) if self.shared else range(videos)
+        self.paragraphs = build_loader(split.texts, rows=self.own, **self.loader)
+        self.videos = build_loader(split.videos, rows=self.own_videos, **self.loader)
 
     def predict(
         self, model: nn.Module, *, calibrate: bool = False, candidates: int = 0
@@ -199,23 +234,40 @@ class Scorer:
             calibrate: tell the model how well it retrieves here, before it grounds (validation).
             candidates: ground each paragraph in so many of its best videos too (joint protocols).
         """
-        similarity = retrieve(
-            model,
+        model.eval()
+        read = read_split(
+            cast(Encoder, model),
             self._watched(self.paragraphs, "paragraphs"),
             self._watched(self.videos, "videos"),
             self.runtime,
+            num_videos=len(self.own_videos),
         )
+        if self.shared:
+            read = with_all_videos(read)
+        similarity = similarities(model, read, self.runtime)
+        if self.shared and similarity is not None:
+            similarity = np.concatenate(distributed.gather_objects(similarity))
         if calibrate and similarity is not None and isinstance(model, Calibrated):
             model.calibrate(pairing_skill(similarity, self.truth.paragraph_video))
-        rules = {"moments": self.options.MOMENTS, "nms_iou": self.options.NMS_IOU}
-        own = ground(model, self._watched(self.paragraphs, "grounding"), self.runtime, **rules)
-        joint = None
-        if own is not None and similarity is not None and candidates:
+        videos, best, joint = self.truth.paragraph_video[:, None], None, None
+        if similarity is not None and candidates:
             best = top_videos(similarity, candidates)
-            pairs = build_loader(CandidatePairs(self.split, best.videos), **self.loader)
-            found = ground(model, self._watched(pairs, "candidates"), self.runtime, **rules)
-            assert found is not None
-            joint = candidate_moments(self.split, best, found)
+            videos = np.concatenate([videos, best.videos], axis=1)
+        own = ground_in(
+            model,
+            read,
+            videos[self.own],
+            self.runtime,
+            pairs=self.options.PAIRS,
+            moments=self.options.MOMENTS,
+            nms_iou=self.options.NMS_IOU,
+            watch=lambda batches: self._watched(batches, "grounding"),
+        )
+        if self.shared and own is not None:
+            own = of_all_processes(own)
+        if own is not None and best is not None:
+            counts = np.bincount(self.truth.sentence_paragraph)
+            own, joint = split_candidates(own, best, counts)
         return Predictions(
             similarity=similarity,
             spans=None if own is None else own.spans,
@@ -237,7 +289,8 @@ class Scorer:
         )
 
     def _watched(self, batches: Any, what: str) -> Any:
-        return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not self.verbose)
+        shown = self.verbose and distributed.is_main()
+        return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not shown)
 
     def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
         """The summary of ``lib.evaluation`` by the experiment's thresholds and counts."""
@@ -294,26 +347,35 @@ def metric(summary: dict[str, Any], name: str) -> float:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; what the user can mend is said in a line, with exit status 2."""
+    """Run a script's ``main``; what the user can mend is said in a line, with exit status 2.
+
+    Of several processes, the first one that has something to say against going on says it, and the
+    others end too.
+    """
     try:
         main()
+        distributed.end()
     except InputError as error:
         _leave(str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             _leave(f"{error.filename or 'the disk'}: {error.strerror}")
+        distributed.first_to_tell()  # so that the traceback is all that is said
         raise
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
+            distributed.first_to_tell()
             raise
         _leave(f"TRAIN.DETERMINISTIC: on this device {str(error).split(',')[0]}")
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        if distributed.first_to_tell():
+            print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
 def _leave(message: str) -> None:
     lines = message.splitlines() or [""]
-    for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+    if distributed.first_to_tell():
+        for line in lines:
+            print(f"error: {line}", file=sys.stderr)
     sys.exit(2)

@@ -7,6 +7,7 @@ from torch import nn
 
 from lib.core.optimization import Optimization
 from lib.core.runtime import Runtime, seed_everything
+from lib.core.whole_batch import WholeBatch
 from lib.datasets.batch import Batch
 from lib.models.interface import Inspected
 
@@ -27,7 +28,7 @@ def inspect_training(
     told: dict[str, float] = {}
     model.train()
     for step in optimization.steps:
-        values = step.criterion(model(batch, terms=step.criterion.active), batch)
+        values = WholeBatch(model, runtime).losses(step.criterion, batch)
         for name, weight in step.criterion.weights.items():
             if not values[name].requires_grad:  # nothing to rank, nobody to tell apart
                 told[f"gradient/{name}"] = 0.0

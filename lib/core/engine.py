@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lib.core.guard import NotFinite
 from lib.core.optimization import Optimization
 from lib.core.runtime import Runtime, seed_everything
+from lib.core.whole_batch import WholeBatch, whole_content
 from lib.datasets.batch import Batch
 
 
@@ -47,35 +48,38 @@ def train_one_epoch(
     *,
     seed: int,
     max_grad_norm: float,
+    whole: WholeBatch | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Train on ``batches``, the ones of the epoch that are still to come.
+    """Train on ``batches``, the ones of the epoch that are still to come; of several processes, on
+    this one's share of each.
 
     A batch is one step of the optimiser, or as many as the model's plan has stages; terms of the
     same name, ``total`` among them, add up. Every batch draws its random numbers from (seed, epoch,
     step) alone. ``progress`` is brought up to date after each and given to ``on_step``, which may
-    save, print, or stop by raising.
+    save, print, or stop by raising. ``whole`` says in how many parts, and how, a batch is computed.
 
     Raises:
         NotFinite: a loss or a gradient that is not finite; that step is not taken.
     """
     model.train()
+    whole = whole or WholeBatch(model, runtime)
     limit = max_grad_norm if max_grad_norm > 0 else float("inf")
     optimization.set_epoch(progress.epoch)
     for batch in batches:
         seed_everything(seed, progress.epoch, progress.step)
-        batch = batch.to(runtime.device)
+        work = whole.prepare(batch)
         numbers: dict[str, float] = {}
         for stage, step in enumerate(optimization.steps):
             if stage:  # of its own, so that a stage can be computed again alone
                 seed_everything(seed, progress.epoch, progress.step, stage)
             with optimization.learning(step):
-                values = step.criterion(model(batch, terms=step.criterion.active), batch)
-                values["total"].backward()
+                place = (progress.epoch, progress.step, stage)
+                values = whole.backward(step.criterion, work, seed, *place)
             norm = nn.utils.clip_grad_norm_(step.parameters, limit)
             found = _to_numbers({**values, "grad_norm": norm})
             if not np.isfinite(list(found.values())).all():
-                raise NotFinite(found, batch, stage)
+                raise NotFinite(found, whole_content(batch), stage)
             optimization.optimizer.step()
             for name, number in found.items():
                 numbers[name] = numbers.get(name, 0.0) + number

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lib.core import checkpoint
 from lib.core.errors import InputError
-from lib.core.runtime import seed_everything
+from lib.core.runtime import Runtime, seed_everything
+from lib.core.whole_batch import WholeBatch
 from lib.datasets.batch import Batch
 
 if TYPE_CHECKING:
@@ -75,13 +76,21 @@ def locate(
     epoch: int,
     step: int,
     stage: int = 0,
+    runtime: Runtime | None = None,
 ) -> Origin:
     """Compute a step once more, without taking it, and find where it stops being finite.
 
+    It is computed in one piece and by this process alone; a step that several processes shared, or
+    that was accumulated, had other random numbers.
+
     Args:
+        batch: all of it, on the CPU.
+        runtime: where to compute; the CPU, unless given.
         epoch, step, stage: which step it is; they and the seed decide what it draws.
     """
     model.train()
+    runtime = runtime or Runtime(torch.device("cpu"))
+    batch = batch.to(runtime.device)
     origin = Origin(inputs=_in_batch(batch))
     named = [*model.named_parameters(), *model.named_buffers()]
     origin.weights = [name for name, value in named if not _finite(value)]
@@ -90,7 +99,7 @@ def locate(
     criterion = chosen.criterion
     seed_everything(seed, epoch, step, *([stage] if stage else []))
     with optimization.learning(chosen), _Watch(model) as watch:
-        values = criterion(model(batch, terms=criterion.active), batch)
+        values = WholeBatch(model, runtime).losses(criterion, batch)
         origin.module = watch.first
         terms = {name: value for name, value in values.items() if name != "total"}
         origin.terms = [name for name, value in terms.items() if not _finite(value)]

@@ -85,6 +85,12 @@ SCHEMA: dict[str, Option | Section] = {
             "glove.pkl",
             "Word vectors: a file in DIR, or a path; pickle, GloVe or word2vec text.",
         ),
+        "WORD_FEATURES": Option(
+            str,
+            "",
+            "HDF5 file in DIR with features of each sentence's tokens, which models read instead of"
+            " the word vectors; empty = none.",
+        ),
         "VOCAB_SIZE": Option(
             int, 8000, "Most frequent training words that reconstruction can name.", COUNT
         ),
@@ -124,10 +130,22 @@ SCHEMA: dict[str, Option | Section] = {
         "EMPTY_SENTENCES": Option(
             Literal["refuse", "drop"], "refuse", "A sentence without a word."
         ),
-        "PRELOAD": Option(
-            Literal["auto", "always", "never"],
+        "CACHE": Option(
+            Literal["auto", "disk", "memory", "direct"],
             "auto",
-            "Keep resampled features in memory; auto = where they fit.",
+            "Where resampled features are kept: in a file made once, in memory, or nowhere;"
+            " auto = memory for a corpus under 256 MiB, disk for others. Same numbers.",
+        ),
+        "CACHE_DIR": Option(
+            str,
+            "",
+            "Folder of that file; empty = cache beside FEATURES, or .cache in MODEL_DIR where that"
+            " cannot be written.",
+        ),
+        "CACHE_DTYPE": Option(
+            Literal["float32", "float16"],
+            "float32",
+            "float16 halves it, and rounds every number by up to 1/2048 of itself.",
         ),
         "SYNTHETIC": Option(dict, {}, "Knobs of the synthetic world; with NAME synthetic only."),
     },
@@ -185,9 +203,43 @@ SCHEMA: dict[str, Option | Section] = {
         "DETERMINISTIC": Option(
             bool, False, "Refuse GPU operations that can differ from run to run; slower."
         ),
+        "ACCUMULATE": Option(
+            int,
+            1,
+            "Parts in which a batch is encoded, with the gradient of the whole batch: for batches"
+            " that do not fit the memory; costs the forward pass once more.",
+            COUNT,
+        ),
+        "PRECISION": Option(
+            Literal["float32", "bfloat16"],
+            "float32",
+            "In which matrices are multiplied while training; bfloat16 pays on GPUs, and on"
+            " processors that have it (AMX).",
+        ),
+        "COMPILE": Option(
+            bool,
+            False,
+            "Translate the model by torch.compile, which takes minutes at the start: for long runs"
+            " on a GPU.",
+        ),
+        "RECOMPUTE_MAP": Option(
+            bool,
+            False,
+            "Compute the map's layers again in the backward pass instead of keeping what they need:"
+            " for large maps; costs their forward pass.",
+        ),
+        "FUSED": Option(
+            bool, True, "Adam in one pass over the weights, where bert_adam is not the optimiser."
+        ),
     },
     "TEST": {
         "BATCH_SIZE": Option(int, 32, "Paragraphs per step.", COUNT),
+        "PAIRS": Option(
+            int,
+            128,
+            "Sentences grounded at once, each in one video, of those of a step; bounds memory.",
+            COUNT,
+        ),
         "NMS_IOU": Option(float, 0.5, "Overlap above which a lesser moment is dropped.", UNIT),
         "MOMENTS": Option(int, 10, "Moments kept per sentence.", COUNT),
         "IOU": Option(list[float], [0.3, 0.5, 0.7], "Overlaps at which a moment counts.", UNIT),

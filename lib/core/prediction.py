@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from lib.core import distributed
 from lib.core.errors import InputError
 from lib.core.moments import greedy_suppression
 from lib.core.runtime import Runtime
-from lib.datasets.batch import Batch, Sample
-from lib.datasets.dense import DenseParagraphs
+from lib.datasets.batch import Batch
 from lib.evaluation.records import CandidateMoments, Ranking, on_grid
-from lib.models.interface import Encoded, Grounder, Proposals, Retriever
+from lib.models.interface import Encoded, Encoder, Grounder, Proposals, Retriever, ground
+
+ON_DEVICE = 2**30  # bytes of encoded videos that stay on the device between uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,58 +29,152 @@ class Grounding:
     grid: np.ndarray | None  # (P, 2): the spans the model chooses from, where all share them
 
 
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """A split as a model has read it, once: all that is asked of it is answered from this.
+
+    Videos stay on the device while they take less than ``ON_DEVICE``, and in main memory beyond;
+    paragraphs, in batches as they were read, stay on the device.
+    """
+
+    videos: Encoded
+    paragraphs: tuple[Encoded, ...]
+
+
 @torch.no_grad()
-def retrieve(
-    model: nn.Module, paragraphs: Iterable[Batch], videos: Iterable[Tensor], runtime: Runtime
-) -> np.ndarray | None:
-    """Similarity of every paragraph with every video (P, V); None if the model does not retrieve.
+def read_split(
+    model: Encoder,
+    paragraphs: Iterable[Batch],
+    videos: Iterable[Tensor],
+    runtime: Runtime,
+    *,
+    num_videos: int,
+) -> Read:
+    """Every video and every paragraph of a split encoded.
 
     Args:
         paragraphs: in order; their own videos are not read.
-        videos: the rows (b, T, C) of every video of the corpus, in order; each is encoded once.
+        videos: the rows (b, T, C) of the ``num_videos`` of the corpus, in order.
     """
-    if not isinstance(model, Retriever):
-        return None
-    model.eval()
-    gallery = _concatenate([model.encode_videos(rows.to(runtime.device)) for rows in videos])
-    rows = []
-    for batch in paragraphs:
-        found = model.similarity(model.encode_paragraphs(batch.to(runtime.device)), gallery)
-        rows.append(found.float().cpu().numpy())
-    return np.concatenate(rows)
+    kept: Encoded = {}
+    first = 0
+    for rows in videos:
+        part = model.encode_videos(rows.to(runtime.device, non_blocking=True))
+        if not kept:
+            size = sum(x[0].numel() * x.element_size() for x in part.values()) * num_videos
+            size *= distributed.world_size()  # of a share, all of them will be here
+            home = runtime.device if size < ON_DEVICE else torch.device("cpu")
+            kept = {
+                name: x.new_empty(num_videos, *x.shape[1:], device=home) for name, x in part.items()
+            }
+        for name, x in part.items():
+            kept[name][first : first + len(x)] = x
+        first += len(rows)
+    texts = [model.encode_paragraphs(batch.to(runtime.device)) for batch in paragraphs]
+    return Read(kept, tuple(texts))
 
 
 @torch.no_grad()
-def ground(
+def with_all_videos(read: Read) -> Read:
+    """What one of several processes has read of its share, with the videos of all of them."""
+    own = len(next(iter(read.videos.values())))
+    counts = distributed.gather_objects(own)
+    return Read(
+        {name: distributed.gather_rows(x, counts) for name, x in read.videos.items()},
+        read.paragraphs,
+    )
+
+
+@torch.no_grad()
+def similarities(model: nn.Module, read: Read, runtime: Runtime) -> np.ndarray | None:
+    """Of every paragraph with every video (P, V); None if the model does not retrieve."""
+    if not isinstance(model, Retriever):
+        return None
+    size = sum(x[:1].numel() * x.element_size() for x in read.videos.values())
+    block = max(1, ON_DEVICE // size)  # all of them, unless they are kept in main memory
+    columns = []
+    for first in range(0, len(next(iter(read.videos.values()))), block):
+        part = {
+            name: x[first : first + block].to(runtime.device) for name, x in read.videos.items()
+        }
+        found = [model.similarity(text, part).float() for text in read.paragraphs]
+        columns.append(torch.cat(found).cpu().numpy())
+    return np.concatenate(columns, axis=1)
+
+
+@torch.no_grad()
+def ground_in(
     model: nn.Module,
-    paragraphs: Iterable[Batch],
+    read: Read,
+    videos: np.ndarray,
     runtime: Runtime,
     *,
+    pairs: int,
     moments: int,
     nms_iou: float,
+    watch: Callable[[Iterable[Encoded]], Iterable[Encoded]] = lambda batches: batches,
 ) -> Grounding | None:
-    """Every sentence grounded in the video of its batch row; None if the model does not ground.
+    """Every paragraph's sentences grounded in some videos; None if the model does not ground.
 
     Args:
+        videos: (P, K) of each paragraph. The result is in this order: paragraph, video, sentence.
+        pairs: sentences grounded at once, each in one video, at most; bounds the memory. A
+            paragraph is never divided.
         moments: spans kept of a sentence after suppression.
         nms_iou: two kept spans of a sentence overlap by at most this.
+        watch: wraps the batches of paragraphs, to show progress.
     """
     if not isinstance(model, Grounder):
         return None
-    model.eval()
-    spans, scores, grid = [], [], None
-    for batch in paragraphs:
-        proposals = model.ground(batch.to(runtime.device))
-        kept = best_moments(proposals, moments=moments, nms_iou=nms_iou)
-        spans.append(kept[0])
-        scores.append(kept[1])
-        if proposals.spans.dim() == 2 and grid is None:
-            grid = proposals.spans.double().cpu().numpy()
+    spans, scores, grid, first = [], [], None, 0
+    for text in watch(read.paragraphs):
+        counts = text["mask"].sum(dim=1).cpu().numpy()
+        asked = videos[first : first + len(counts)]
+        first += len(counts)
+        for rows in _chunks(np.repeat(counts, asked.shape[1]), pairs):
+            proposals = model.ground_pairs(
+                _pick(text, rows // asked.shape[1], runtime),
+                _pick(read.videos, asked.ravel()[rows], runtime),
+            )
+            kept = best_moments(proposals, moments=moments, nms_iou=nms_iou)
+            spans.append(kept[0])
+            scores.append(kept[1])
+            if proposals.spans.dim() == 2 and grid is None:
+                grid = proposals.spans.double().cpu().numpy()
     if grid is not None:  # exact fractions, so that a threshold tie is decided and not rounded
         num_clips = int(round(1 / (grid[:, 1] - grid[:, 0]).min()))  # the shortest span is a clip
         grid = on_grid(grid, num_clips)
         spans = [on_grid(each, num_clips) for each in spans]
     return Grounding(_stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid)
+
+
+def of_all_processes(found: Grounding) -> Grounding:
+    """The groundings of all processes' shares, one after the other."""
+    parts = distributed.gather_objects(found)
+    return Grounding(
+        _stack_ragged([part.spans for part in parts], np.nan),
+        _stack_ragged([part.scores for part in parts], -np.inf),
+        found.grid,
+    )
+
+
+def _chunks(sizes: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Consecutive indices whose sizes sum up to at most ``most``, at least one each."""
+    total, first = np.cumsum(sizes), 0
+    while first < len(sizes):
+        before = total[first] - sizes[first]
+        last = max(first + 1, int(np.searchsorted(total, before + most, side="right")))
+        yield np.arange(first, last)
+        first = last
+
+
+def _pick(items: Encoded, rows: np.ndarray, runtime: Runtime) -> Encoded:
+    """Some of the items, on the device."""
+    index = torch.from_numpy(rows)
+    return {
+        name: x.index_select(0, index.to(x.device, non_blocking=True)).to(runtime.device)
+        for name, x in items.items()
+    }
 
 
 def best_moments(
@@ -110,61 +205,36 @@ def all_scores(
     assert isinstance(model, Grounder)
     model.eval()
     for batch in paragraphs:
-        scores = model.ground(batch.to(runtime.device)).scores
+        scores = ground(model, batch.to(runtime.device)).scores
         yield scores.detach().float().cpu().numpy()
 
 
-class CandidatePairs(Dataset[Sample]):
-    """Every paragraph with each of its candidate videos in the place of its own.
+def split_candidates(
+    grounding: Grounding, best: Ranking, counts: np.ndarray
+) -> tuple[Grounding, CandidateMoments]:
+    """Own videos and candidates apart.
 
     Args:
-        split: the paragraphs and the corpus they search.
-        videos: (P, K) candidates of each paragraph, indices into the corpus.
-    """
-
-    def __init__(self, split: DenseParagraphs, videos: np.ndarray) -> None:
-        self.split, self.videos = split, videos
-
-    def __len__(self) -> int:
-        return self.videos.size
-
-    def __getitem__(self, index: int) -> Sample:
-        paragraph, candidate = divmod(index, self.videos.shape[1])
-        video = int(self.videos[paragraph, candidate])
-        return dataclasses.replace(
-            self.split[paragraph],
-            video=self.split.videos[video],
-            video_index=video,
-            video_id=self.split.corpus[video],
-        )
-
-
-def candidate_moments(
-    split: DenseParagraphs, best: Ranking, grounding: Grounding
-) -> CandidateMoments:
-    """Grounding of ``CandidatePairs``, sentence by sentence.
-
-    Args:
+        grounding: of every paragraph in its own video and then in its candidates.
         best: the candidates of each paragraph, with their scores.
-        grounding: of the pairs, in their order: paragraph, candidate, sentence.
+        counts: sentences of each paragraph.
     """
-    counts = np.array([len(paragraph.sentences) for paragraph in split.paragraphs])
     K, n = best.videos.shape[1], grounding.scores.shape[1]
     owner = np.repeat(np.arange(len(counts)), counts)
-    # The pairs lie (paragraph, candidate, sentence); the result wants (sentence, candidate).
-    first = np.concatenate([[0], np.cumsum(counts * K)[:-1]])
+    # They lie (paragraph, video, sentence); the result wants (sentence, video).
+    first = np.concatenate([[0], np.cumsum(counts * (K + 1))[:-1]])
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = first[owner, None] + np.arange(K) * counts[owner, None] + place[:, None]
-    return CandidateMoments(
-        videos=best.videos[owner],
-        spans=grounding.spans[rows].reshape(len(owner), K, n, 2),
-        scores=grounding.scores[rows].reshape(len(owner), K, n),
-        video_scores=best.scores[owner],
+    rows = first[owner, None] + np.arange(K + 1) * counts[owner, None] + place[:, None]
+    own, others = rows[:, 0], rows[:, 1:]
+    return (
+        Grounding(grounding.spans[own], grounding.scores[own], grounding.grid),
+        CandidateMoments(
+            videos=best.videos[owner],
+            spans=grounding.spans[others].reshape(len(owner), K, n, 2),
+            scores=grounding.scores[others].reshape(len(owner), K, n),
+            video_scores=best.scores[owner],
+        ),
     )
-
-
-def _concatenate(parts: list[Encoded]) -> Encoded:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _stack_ragged(parts: list[np.ndarray], fill: float) -> np.ndarray:

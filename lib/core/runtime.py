@@ -1,13 +1,18 @@
-"""Device and seeds. The only file that knows the word cuda."""
+"""Device, precision and seeds. The only file that knows the word cuda."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from lib.core import distributed
 from lib.core.errors import InputError
 
 CPU_NAMES = ("cpu", "-1")
@@ -15,9 +20,10 @@ CPU_NAMES = ("cpu", "-1")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a run computes."""
+    """Where a run computes, and in which precision it multiplies matrices while it trains."""
 
     device: torch.device
+    precision: str = "float32"
 
     @classmethod
     def start(
@@ -26,9 +32,11 @@ class Runtime:
         log: Callable[[str], None] = print,
         *,
         deterministic: bool = False,
+        precision: str = "float32",
     ) -> Runtime:
         """Pick the device: ``""`` the first GPU if there is one, ``cpu`` or ``-1`` the CPU, ``2``
-        that GPU.
+        that GPU. Of several processes that torchrun starts on a machine, each takes the GPU of its
+        own number, or all the CPU; and all meet here.
 
         On the CPU the same seed gives the same bits on one machine, whatever the number of loader
         processes; the number of threads may change the order of a sum. A GPU adds some gradients in
@@ -37,25 +45,59 @@ class Runtime:
         Torch round differently either way.
 
         Raises:
-            InputError: a GPU that this machine does not have.
+            InputError: a GPU that this machine does not have, or one GPU for several processes.
         """
         if deterministic:
             # Read by cuBLAS when it starts; without it matrix products are not reproducible.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
-        if gpus in CPU_NAMES:
-            return cls(torch.device("cpu"))
-        if not gpus and not torch.cuda.is_available():
-            log("no CUDA device found: running on the CPU")
-            return cls(torch.device("cpu"))
+        if gpus in CPU_NAMES or not gpus and not torch.cuda.is_available():
+            if not gpus and distributed.is_main():
+                log("no CUDA device found: running on the CPU")
+            _keep_memory()
+            distributed.start("gloo")
+            return cls(torch.device("cpu"), precision)
         available = torch.cuda.device_count()
+        if distributed.launched():
+            if gpus:
+                raise InputError(
+                    f"--gpus {gpus}: one GPU for several processes; expected none, and each takes "
+                    "the one of its own number (CUDA_VISIBLE_DEVICES chooses among them), or cpu"
+                )
+            number = distributed.local_rank()
+            if number >= available:
+                raise InputError(
+                    f"torchrun started process {number + 1} on a machine with {available} GPU(s); "
+                    "expected --nproc_per_node of at most that, or --gpus cpu"
+                )
+            device = torch.device("cuda", number)
+            torch.cuda.set_device(device)
+            distributed.start("cpu:gloo,cuda:nccl")
+            return cls(device, precision)
         if not (gpus or "0").isdigit() or int(gpus or 0) >= available:
             raise InputError(
                 f"--gpus {gpus}: no such device; this machine has {available} GPU(s), "
                 "expected a number below that, or cpu"
             )
-        return cls(torch.device("cuda", int(gpus or 0)))
+        return cls(torch.device("cuda", int(gpus or 0)), precision)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether matrices are multiplied in less than float32."""
+        return self.precision != "float32"
+
+    def autocast(self) -> torch.autocast:
+        """A context in which matrices are multiplied in the run's precision; weights, gradients and
+        what the optimiser keeps stay float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced)
+
+    def shared(self, model: nn.Module) -> nn.Module:
+        """The model, ready to be trained by several processes: on GPUs, batch norms then see the
+        rows of all of them. On CPUs, for which Torch has none that does, those of their own."""
+        if distributed.world_size() > 1 and self.device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
 
     @property
     def pin_memory(self) -> bool:
@@ -63,9 +105,55 @@ class Runtime:
         return self.device.type == "cuda"
 
     @property
+    def name(self) -> str:
+        """What the device is called."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{_processor()}, {torch.get_num_threads()} threads"
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def counts_memory(self) -> bool:
+        """Whether the device's memory is counted by Torch, and not by the system."""
+        return self.device.type == "cuda"
+
+    def allocated(self) -> int:
+        """Bytes of such a device that tensors hold."""
+        return torch.cuda.memory_allocated(self.device)
+
+    def peak_allocated(self) -> int:
+        """The most that they have held."""
+        return torch.cuda.max_memory_allocated(self.device)
+
+    @property
     def default_workers(self) -> int:
         """Loader processes that leave a core for the training process."""
         return max(0, min(4, (os.cpu_count() or 1) - 1))
+
+
+def _processor() -> str:
+    """The name that Linux tells, or what Python knows."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _keep_memory() -> None:
+    """Have the C library keep freed memory for the next step.
+
+    By default it gives large pieces back to the system, and to have them again, zeroed page by
+    page, takes up to a quarter of a step. Libraries without such a switch are left as they are.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def seed_everything(seed: int, *place: int) -> None:

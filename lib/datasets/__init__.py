@@ -7,6 +7,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from lib.core.errors import InputError
 from lib.datasets.annotations import Cleaning, Paragraph, read_paragraphs
 from lib.datasets.batch import collate
+from lib.datasets.cache import DirectRows, Mode, Rows, find_packed, make_rows
 from lib.datasets.catalog import (
     SPLITS,
     CorpusFacts,
@@ -28,6 +30,7 @@ from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch
 from lib.datasets.features import FeatureFile
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
 from lib.datasets.vocabulary import Vocabulary, WordVectors, read_word_vectors, tokenise
+from lib.datasets.word_features import WordFeatures
 
 if TYPE_CHECKING:
     from lib.models.interface import DataDims
@@ -58,6 +61,8 @@ class LoadedCorpus:
     cleaning: Mapping[str, Cleaning]  # per annotation file read
     notes: tuple[str, ...]
     training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
+    features: FeatureFile
+    rows: Rows  # of the videos of all splits; as a text, where they are
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -65,7 +70,7 @@ class LoadedCorpus:
     def lines(self) -> list[str]:
         """Everything to log."""
         reports = [line for report in self.cleaning.values() for line in report.lines()]
-        return reports + list(self.notes)
+        return [*reports, *self.notes, str(self.rows)]
 
 
 def load_corpus(
@@ -80,6 +85,7 @@ def load_corpus(
     num_clips: int = 32,
     normalize: bool = True,
     word_vectors: str = "glove.pkl",
+    word_features: str = "",
     vocab_size: int = 8000,
     tagger: str = "function_words",
     order: str = "auto",
@@ -88,7 +94,10 @@ def load_corpus(
     limits: Mapping[str, int] | None = None,
     bad_moments: str = "drop",
     empty_sentences: str = "refuse",
-    preload: str = "auto",
+    cache: Mode = "auto",
+    cache_dir: Path | str = "",
+    cache_fallback: Path | str = "",
+    cache_dtype: str = "float32",
     hide_train_moments: bool = True,
     seed: int = 0,
     synthetic: Mapping[str, Any] | None = None,
@@ -107,7 +116,11 @@ def load_corpus(
             have, 0 = any.
         num_clips: N of the proposal map; divides ``num_frames``.
         word_vectors: file in the corpus's folder, in the data folder, or a path.
+        word_features: HDF5 file in the corpus's folder, read instead of them (WordFeatures).
         order: "file", "time", or "auto" = the catalog's.
+        cache, cache_dtype: how resampled features are kept; see lib/datasets/cache.py.
+        cache_dir: folder of packed features, "" = beside the feature file, or ``cache_fallback``
+            where that folder cannot be written.
         max_sentences: cap on training paragraphs only; scoring always has every sentence.
         val_fraction: share of the training videos held out as val where no val file exists.
         limits: split -> number of paragraphs kept, the first in a seeded order; 0 = all.
@@ -137,13 +150,8 @@ def load_corpus(
     )
     longest = max(len(p.sentences) for group in paragraphs.values() for p in group)
     notes = [*corpus.notes, *_shared_videos(paragraphs)]
-    words = Counter(
-        word
-        for group in paragraphs.values()
-        for paragraph in group
-        for sentence in paragraph.sentences
-        for word in tokenise(sentence)
-    )
+    sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
+    words = Counter(chain.from_iterable(map(tokenise, sentences)))
     if "val" not in paragraphs:
         notes += _hold_out(paragraphs, val_fraction, seed, needed="val" in splits)
     for split, limit in (limits or {}).items():
@@ -157,30 +165,44 @@ def load_corpus(
         notes.append(f"train: {cut:,} paragraphs cut to their first {max_sentences} sentences")
 
     feature_file = FeatureFile(folder / (features or corpus.features), expected_dim=feature_dim)
-    _require_videos(feature_file, {split: paragraphs[split] for split in splits})
+    beside = [feature_file.path.parent / "cache"]
+    beside += [Path(cache_fallback)] if cache_fallback else []
+    rows = _open_rows(
+        feature_file,
+        paragraphs,
+        splits,
+        num_frames=num_frames,
+        normalize=normalize,
+        dtype=cache_dtype,
+        mode=cache,
+        folders=[Path(cache_dir)] if cache_dir else beside,
+    )
     vectors = read_word_vectors(find_vectors(word_vectors, folder, data_dir))
     notes.append(_coverage(words, vectors))
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
     vocabulary = Vocabulary(
         training_sentences, vectors.restrict(words), size=vocab_size, tagger=tagger
     )
+    contextual, word_dim = None, vectors.dim
+    if word_features:
+        names = [i for split in splits for p in paragraphs[split] for i in p.sentence_ids]
+        contextual = WordFeatures(folder / word_features)
+        contextual.require(names)
+        word_dim = contextual.width(names[0])
     datasets = {
         split: DenseParagraphs(
             paragraphs[split],
-            feature_file,
+            rows,
             vocabulary,
-            num_frames=num_frames,
-            normalize=normalize,
             hide_moments=hide_train_moments and split == "train",
             max_sentences=max_sentences if split == "train" else 0,
-            preload=preload,
-            label=split,
+            word_features=contextual,
         )
         for split in splits
     }
     dims = DataDims(
-        video_dim=next(iter(datasets.values())).videos.dim,
-        word_dim=vectors.dim,
+        video_dim=rows.dim,
+        word_dim=word_dim,
         vocab_size=len(vocabulary),
         num_frames=num_frames,
         num_clips=num_clips,
@@ -188,7 +210,17 @@ def load_corpus(
     )
     fractions = np.concatenate([p.moments / p.duration for p in paragraphs["train"]])
     return LoadedCorpus(
-        name, folder, order, datasets, dims, vocabulary, cleaning, tuple(notes), fractions
+        name,
+        folder,
+        order,
+        datasets,
+        dims,
+        vocabulary,
+        cleaning,
+        tuple(notes),
+        fractions,
+        feature_file,
+        rows,
     )
 
 
@@ -209,6 +241,7 @@ def build_loader(
     batch_size: int,
     workers: int = 0,
     sampler: EpochBatches | None = None,
+    rows: Sequence[int] | None = None,
     pin_memory: bool = False,
     start_method: str | None = None,
 ) -> DataLoader:
@@ -218,10 +251,13 @@ def build_loader(
 
     Args:
         workers: loader processes, kept between epochs; 0 = load in this process.
+        rows: the items wanted, in this order; None = all.
         start_method: of the processes: fork, spawn or forkserver; None = the platform's.
     """
     options: dict[str, Any] = (
-        {"batch_sampler": sampler} if sampler is not None else {"batch_size": batch_size}
+        {"batch_sampler": sampler}
+        if sampler is not None
+        else {"batch_size": batch_size, "sampler": rows}
     )
     if workers:
         options |= {"persistent_workers": True, "multiprocessing_context": start_method}
@@ -322,6 +358,27 @@ def find_vectors(name: str, folder: Path, data_dir: Path) -> Path:
             return place
     tried = ", ".join(str(place) for place in dict.fromkeys(places))
     raise InputError(f"the word vectors {name} do not exist; looked for {tried}.")
+
+
+def _open_rows(
+    features: FeatureFile,
+    paragraphs: Mapping[str, Sequence[Paragraph]],
+    splits: Sequence[str],
+    *,
+    mode: Mode,
+    folders: Sequence[Path],
+    **setting: Any,
+) -> Rows:
+    """Rows of the splits' videos, all of them there; a packed file has the other splits' too."""
+    needed = list(dict.fromkeys(p.video_id for split in splits for p in paragraphs[split]))
+    others = list(dict.fromkeys(p.video_id for group in paragraphs.values() for p in group))
+    direct = DirectRows(features, needed[0], **setting)
+    if mode in ("auto", "disk"):
+        found = find_packed(direct, needed, folders)
+        if found is not None:
+            return found
+    _require_videos(features, {split: paragraphs[split] for split in splits})
+    return make_rows(direct, needed, others, mode=mode, folders=folders)
 
 
 def _require_videos(features: FeatureFile, groups: Mapping[str, Sequence[Paragraph]]) -> None:

@@ -1,8 +1,9 @@
 """Annotation files -> paragraphs, with every repair counted.
 
-Three layouts are recognised by content: a JSON list of rows ``[video, duration, [start, end],
+Four layouts are recognised by content: a JSON list of rows ``[video, duration, [start, end],
 sentence]`` (CPL), a JSON object ``{video: {duration | fps + num_frames, timestamps, sentences}}``
-(2D-TAN; frames for TACoS), and Charades-STA's text file with its CSV of durations.
+(2D-TAN; frames for TACoS), Charades-STA's text file with its CSV of durations, and lines of
+``sentence-id sentence [start, end] duration`` (DCIML's captions).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lib.core.errors import InputError
-from lib.datasets.vocabulary import tokenise
+from lib.datasets.vocabulary import has_words
 
 _EXAMPLES = 3  # of each repair, kept for the log
+_CAPTION = re.compile(r"(\S+)\s+(.*?)\s*\[\s*([\d.]+)\s*,\s*([\d.]+)\s*\]\s*([\d.]+)\s*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class Paragraph:
     duration: float  # seconds
     sentences: tuple[str, ...]
     moments: Float[np.ndarray, "S 2"]  # [start, end) in seconds, 0 <= start < end <= duration
+    sentence_ids: tuple[str, ...] = ()  # the file's own, or its paragraph#0, #1, … in file order
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Record:
     duration: float
     moments: list[tuple[float, float]]
     sentences: list[str]
+    sentence_ids: list[str] = field(default_factory=list)  # empty: the file gives them none
 
 
 def read_paragraphs(
@@ -133,11 +137,13 @@ def _clean(
 ) -> Record:
     """Clip and drop; the numbering in messages is the file's, from 1."""
     kept = Record(record.paragraph_id, record.video_id, record.duration, [], [])
-    pairs = zip(record.moments, record.sentences, strict=True)
-    for number, ((start, end), sentence) in enumerate(pairs, start=1):
+    count = len(record.sentences)
+    names = record.sentence_ids or [f"{record.paragraph_id}#{i}" for i in range(count)]
+    rows = zip(record.moments, record.sentences, names, strict=True)
+    for number, ((start, end), sentence, name) in enumerate(rows, start=1):
         cleaning.sentences_read += 1
         place = f"{record.video_id} sentence {number}"
-        if not tokenise(sentence):
+        if not has_words(sentence):
             if empty_sentences == "refuse":
                 raise InputError(
                     f"{path}: {place} is {sentence!r}, which holds no word "
@@ -160,6 +166,7 @@ def _clean(
             cleaning.note("moments clipped to the video", found)
         kept.moments.append(clipped)
         kept.sentences.append(" ".join(sentence.split()))
+        kept.sentence_ids.append(name)
     return kept
 
 
@@ -174,6 +181,7 @@ def _cut(record: Record) -> Iterator[Record]:
             record.duration,
             record.moments[begin:end],
             record.sentences[begin:end],
+            record.sentence_ids[begin:end],
         )
 
 
@@ -192,6 +200,7 @@ def _paragraph(record: Record, name: str, order: str, cleaning: Cleaning) -> Par
         duration=record.duration,
         sentences=tuple(record.sentences[i] for i in chosen),
         moments=np.array([record.moments[i] for i in chosen], dtype=np.float64),
+        sentence_ids=tuple(record.sentence_ids[i] for i in chosen),
     )
 
 
@@ -213,9 +222,11 @@ def read_records(path: Path) -> Iterable[Record]:
         return _from_rows(data, path) if isinstance(data, list) else _from_dict(data, path)
     if "##" in text[:10_000]:
         return _from_charades(text, path)
+    if _CAPTION.fullmatch(text.lstrip().partition("\n")[0]):
+        return _from_captions(text, path)
     raise InputError(
         f"{path}: is neither a JSON list of rows, nor a JSON object of videos, nor lines of "
-        f"'video start end##sentence'."
+        f"'video start end##sentence' or 'sentence-id sentence [start, end] duration'."
     )
 
 
@@ -329,6 +340,36 @@ def _from_charades(text: str, path: Path) -> Iterator[Record]:
         record = records.setdefault(video, Record(video, video, durations[video], [], []))
         record.moments.append(_moment([start, end], path, f"{video} (line {number})"))
         record.sentences.append(sentence)
+    yield from records.values()
+
+
+def _from_captions(text: str, path: Path) -> Iterator[Record]:
+    """DCIML: lines of ``video#… sentence [start, end] duration``; a video is what stands before
+    the first ``#``, and its paragraph stands where its first line does."""
+    records: dict[str, Record] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        found = _CAPTION.fullmatch(line)
+        try:
+            name, sentence, *numbers = found.groups() if found else ()
+            start, end, seconds = map(float, numbers)
+        except ValueError:
+            raise InputError(
+                f"{path}: line {number} is {_short(line)}; "
+                f"expected 'sentence-id sentence [start, end] duration'."
+            ) from None
+        video = name.partition("#")[0]
+        place = f"{name} (line {number})"
+        duration = _duration(seconds, path, place)
+        record = records.setdefault(video, Record(video, video, duration, [], []))
+        if record.duration != duration:
+            raise InputError(
+                f"{path}: {place} has the duration {duration:g}, a line before {record.duration:g}"
+            )
+        record.moments.append(_moment([start, end], path, place))
+        record.sentences.append(sentence)
+        record.sentence_ids.append(name)
     yield from records.values()
 
 

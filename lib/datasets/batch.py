@@ -22,12 +22,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One paragraph and its video, before padding. S and W are this paragraph's own."""
+    """One paragraph and its video. Its S sentences lie one after the other: L words in all."""
 
     video: Float[Tensor, "T C"]
-    words: tuple[Float[Tensor, "_ E"], ...]
-    word_ids: tuple[Int[Tensor, " _"], ...]
-    word_weights: tuple[Float[Tensor, " _"], ...]
+    words: Float[Tensor, "L E"]
+    word_ids: Int[Tensor, " L"]
+    word_weights: Float[Tensor, " L"]
+    word_counts: Int[Tensor, " S"]
     moments: Float[Tensor, "S 2"]
     duration: float
     video_index: int
@@ -37,23 +38,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A padded batch of paragraphs. Masks are boolean, True = real, everywhere in the project."""
+class Layout:
+    """Which sentences a batch of paragraphs has."""
 
-    video: Float[Tensor, "B T C"]  # L2-normalised rows, resampled to T
-    words: Float[Tensor, "B S W E"]  # zero where padded
-    word_ids: Int[Tensor, "B S W"]  # 0 = padding, 1 = unknown
-    word_weights: Float[Tensor, "B S W"]  # preference for being masked; zero where padded
-    word_mask: Bool[Tensor, "B S W"]
     sentence_mask: Bool[Tensor, "B S"]
-    moments: Float[Tensor, "B S 2"]  # truth [start, end) in seconds; NaN where hidden or padded
-    duration: Float[Tensor, " B"]  # seconds
-    video_index: Int[Tensor, " B"]  # equal numbers = the same video
     flat_index: Int[Tensor, " M"]  # place of each real sentence in the flattened (B·S) axis
-    word_counts: Int[Tensor, " M"]  # words of each real sentence; stays on the CPU (LSTM packing)
-    video_ids: tuple[str, ...]
-    paragraph_ids: tuple[str, ...]
-    sentences: tuple[str, ...] = ()  # the M real ones as written; empty where samples have none
+
+    @staticmethod
+    def of(sentence_mask: Bool[Tensor, "B S"]) -> Layout:
+        return Layout(sentence_mask, sentence_mask.flatten().nonzero().squeeze(1))
 
     @property
     def owner(self) -> Int[Tensor, " M"]:
@@ -70,11 +63,6 @@ class Batch:
         """How many sentences each paragraph has."""
         return self.sentence_mask.sum(dim=1)
 
-    @property
-    def same_video(self) -> Bool[Tensor, "B B"]:
-        """Pairs of paragraphs that describe one video, the diagonal included."""
-        return self.video_index[:, None] == self.video_index[None, :]
-
     def flat(self, x: Tensor) -> Tensor:
         """(B, S, …) -> (M, …): the real sentences, in order."""
         return x.flatten(0, 1).index_select(0, self.flat_index)
@@ -84,6 +72,29 @@ class Batch:
         B, S = self.sentence_mask.shape
         out = x.new_zeros(B * S, *x.shape[1:])
         return out.index_copy(0, self.flat_index, x).unflatten(0, (B, S))
+
+
+@dataclass(frozen=True)
+class Batch(Layout):
+    """A padded batch of paragraphs. Masks are boolean, True = real, everywhere in the project."""
+
+    video: Float[Tensor, "B T C"]  # L2-normalised rows, resampled to T
+    words: Float[Tensor, "B S W E"]  # zero where padded
+    word_ids: Int[Tensor, "B S W"]  # 0 = padding, 1 = unknown
+    word_weights: Float[Tensor, "B S W"]  # preference for being masked; zero where padded
+    word_mask: Bool[Tensor, "B S W"]
+    moments: Float[Tensor, "B S 2"]  # truth [start, end) in seconds; NaN where hidden or padded
+    duration: Float[Tensor, " B"]  # seconds
+    video_index: Int[Tensor, " B"]  # equal numbers = the same video
+    word_counts: Int[Tensor, " M"]  # words of each real sentence; stays on the CPU (LSTM packing)
+    video_ids: tuple[str, ...]
+    paragraph_ids: tuple[str, ...]
+    sentences: tuple[str, ...] = ()  # the M real ones as written; empty where samples have none
+
+    @property
+    def same_video(self) -> Bool[Tensor, "B B"]:
+        """Pairs of paragraphs that describe one video, the diagonal included."""
+        return self.video_index[:, None] == self.video_index[None, :]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; ``word_counts`` stays where it is."""
@@ -106,40 +117,115 @@ class Batch:
     def __len__(self) -> int:
         return self.video.shape[0]
 
+    def outline(self) -> Batch:
+        """The same batch without frames and words: what similarities and losses read."""
+        return dataclasses.replace(
+            self,
+            video=self.video[:, :0],
+            words=self.words[:, :, :0],
+            word_ids=self.word_ids[:, :, :0],
+            word_weights=self.word_weights[:, :, :0],
+            word_mask=self.word_mask[:, :, :0],
+            sentences=(),
+        )
+
+    def split(self, count: int) -> list[Batch]:
+        """``count`` batches of consecutive paragraphs, the first ones at most one longer, each
+        padded to its own longest paragraph and sentence (of a batch on the CPU)."""
+        sizes = [len(rows) for rows in torch.arange(len(self)).tensor_split(count)]
+        rows = {
+            field.name: getattr(self, field.name).split(sizes)
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), Tensor) and field.name not in _BY_SENTENCE
+        }
+        pieces, paragraph, sentence = [], 0, 0
+        for number, size in enumerate(sizes):
+            fields = {name: tensors[number] for name, tensors in rows.items()}
+            mask = fields["sentence_mask"]
+            M = int(mask.sum())
+            counts = self.word_counts[sentence : sentence + M]
+            longest = (int(mask.sum(dim=1).max()), int(counts.max()))
+            for name, axes in _PADDED.items():
+                for axis in range(axes):
+                    fields[name] = fields[name].narrow(axis + 1, 0, longest[axis])
+            pieces.append(
+                Batch(
+                    **fields,
+                    flat_index=fields["sentence_mask"].flatten().nonzero().squeeze(1),
+                    word_counts=counts,
+                    video_ids=self.video_ids[paragraph : paragraph + size],
+                    paragraph_ids=self.paragraph_ids[paragraph : paragraph + size],
+                    sentences=self.sentences[sentence : sentence + M],
+                )
+            )
+            paragraph, sentence = paragraph + size, sentence + M
+        return pieces
+
+
+# How many of a field's axes after the first are padded: sentences, or sentences and words.
+_PADDED = {"sentence_mask": 1, "moments": 1}
+_PADDED |= dict.fromkeys(("words", "word_ids", "word_weights", "word_mask"), 2)
+_BY_SENTENCE = ("flat_index", "word_counts")  # (M, …)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of all their paragraphs, in order: the inverse of ``Batch.split``."""
+    longest = [max(batch.words.shape[axis] for batch in batches) for axis in (1, 2)]
+    fields: dict[str, Tensor] = {}
+    for name in (f.name for f in dataclasses.fields(Batch)):
+        values = [getattr(batch, name) for batch in batches]
+        if not isinstance(values[0], Tensor) or name == "flat_index":
+            continue
+        for axis in range(_PADDED.get(name, 0)):
+            fill = torch.nan if name == "moments" else 0
+            values = [_grown(value, axis + 1, longest[axis], fill) for value in values]
+        fields[name] = torch.cat(values)
+    return Batch(
+        **fields,
+        flat_index=fields["sentence_mask"].flatten().nonzero().squeeze(1),
+        video_ids=tuple(i for batch in batches for i in batch.video_ids),
+        paragraph_ids=tuple(i for batch in batches for i in batch.paragraph_ids),
+        sentences=tuple(text for batch in batches for text in batch.sentences),
+    )
+
+
+def _grown(x: Tensor, axis: int, size: int, fill: float) -> Tensor:
+    shape = list(x.shape)
+    shape[axis] = size - shape[axis]
+    return torch.cat([x, x.new_full(shape, fill)], dim=axis)
+
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Pad samples to the longest paragraph and the longest sentence among them."""
-    B = len(samples)
-    S = max(len(sample.words) for sample in samples)
-    counts = [[len(ids) for ids in sample.word_ids] for sample in samples]
-    W = max(max(row) for row in counts)
-    E = samples[0].words[0].shape[1]
-    words = torch.zeros(B, S, W, E)
-    word_ids = torch.zeros(B, S, W, dtype=torch.int64)
-    word_weights = torch.zeros(B, S, W)
-    word_mask = torch.zeros(B, S, W, dtype=torch.bool)
-    sentence_mask = torch.zeros(B, S, dtype=torch.bool)
-    moments = torch.full((B, S, 2), torch.nan)
-    for b, sample in enumerate(samples):
-        for s, count in enumerate(counts[b]):
-            words[b, s, :count] = sample.words[s]
-            word_ids[b, s, :count] = sample.word_ids[s]
-            word_weights[b, s, :count] = sample.word_weights[s]
-            word_mask[b, s, :count] = True
-        sentence_mask[b, : len(sample.words)] = True
-        moments[b, : len(sample.words)] = sample.moments
+    sentence_counts = torch.tensor([len(sample.word_counts) for sample in samples])
+    word_counts = torch.cat([sample.word_counts for sample in samples])
+    B, S, W = len(samples), int(sentence_counts.max()), int(word_counts.max())
+    sentence_mask = torch.arange(S) < sentence_counts[:, None]
+    flat_index = sentence_mask.flatten().nonzero().squeeze(1)
+    word_mask = torch.zeros(B * S, W, dtype=torch.bool)
+    word_mask[flat_index] = torch.arange(W) < word_counts[:, None]
+    word_index = word_mask.flatten().nonzero().squeeze(1)
+    moments = torch.full((B * S, 2), torch.nan)
+    moments[flat_index] = torch.cat([sample.moments for sample in samples])
+
+    def spread(words: list[Tensor]) -> Tensor:
+        """The words of all samples in their places, zero elsewhere: (B, S, W, …)."""
+        flat = torch.cat(words)
+        out = flat.new_zeros(B * S * W, *flat.shape[1:])
+        return out.index_copy_(0, word_index, flat).unflatten(0, (B, S, W))
+
     return Batch(
         video=torch.stack([sample.video for sample in samples]),
-        words=words,
-        word_ids=word_ids,
-        word_weights=word_weights,
-        word_mask=word_mask,
+        words=spread([sample.words for sample in samples]),
+        word_ids=spread([sample.word_ids for sample in samples]),
+        word_weights=spread([sample.word_weights for sample in samples]),
+        word_mask=word_mask.unflatten(0, (B, S)),
         sentence_mask=sentence_mask,
-        moments=moments,
+        moments=moments.unflatten(0, (B, S)),
         duration=torch.tensor([sample.duration for sample in samples], dtype=torch.float32),
         video_index=torch.tensor([sample.video_index for sample in samples]),
-        flat_index=sentence_mask.flatten().nonzero().squeeze(1),
-        word_counts=torch.tensor([count for row in counts for count in row]),
+        flat_index=flat_index,
+        word_counts=word_counts,
         video_ids=tuple(sample.video_id for sample in samples),
         paragraph_ids=tuple(sample.paragraph_id for sample in samples),
         sentences=tuple(text for sample in samples for text in sample.sentences),

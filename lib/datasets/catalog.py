@@ -32,6 +32,11 @@ def _json_names(split: str) -> tuple[str, ...]:
     return (f"{split}_data.json", f"{split}.json")
 
 
+def _caption_name(corpus: str, split: str) -> str:
+    """DCIML's."""
+    return f"TextData/{corpus}{split}.caption.txt"
+
+
 CORPORA: Mapping[str, CorpusFacts] = {
     "activitynet": CorpusFacts(
         title="ActivityNet Captions",
@@ -39,7 +44,9 @@ CORPORA: Mapping[str, CorpusFacts] = {
         features="sub_activitynet_v1-3.c3d.hdf5",
         feature_key="c3d_features",
         feature_dim=500,
-        annotations={split: _json_names(split) for split in SPLITS},
+        annotations={
+            split: (*_json_names(split), _caption_name("activitynet", split)) for split in SPLITS
+        },
         notes=(
             "ActivityNet Captions: val and test annotate the same videos, so a model selected on "
             "val was selected on test's videos; never train on val.",
@@ -56,6 +63,7 @@ CORPORA: Mapping[str, CorpusFacts] = {
                 *_json_names(split),
                 f"charades_{split}.json",
                 f"charades_sta_{split}.txt",
+                _caption_name("charades", split),
             )
             for split in SPLITS
         },

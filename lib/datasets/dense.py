@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,15 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
 from lib.core.errors import InputError
 from lib.datasets.annotations import Paragraph
 from lib.datasets.batch import Sample
-from lib.datasets.features import FeatureFile, normalize_rows, resample
+from lib.datasets.cache import Rows
 from lib.datasets.vocabulary import Vocabulary
-
-_PRELOAD_LIMIT = 2**30  # bytes of resampled features that "auto" keeps in memory
+from lib.datasets.word_features import WordFeatures
 
 
 class VideoFrames(Dataset[Tensor]):
@@ -27,68 +25,19 @@ class VideoFrames(Dataset[Tensor]):
 
     Args:
         video_ids: without repeats.
-        normalize: L2-normalise the rows before they are averaged.
-        preload: "always" resamples every video once into one tensor that all worker processes
-            share, "never" reads the file each time, "auto" decides by size: under 1 GiB, and room
-            for it in shared memory.
+        rows: where they come from.
     """
 
-    def __init__(
-        self,
-        video_ids: Sequence[str],
-        features: FeatureFile,
-        *,
-        num_frames: int,
-        normalize: bool = True,
-        preload: str = "auto",
-        label: str = "videos",
-    ) -> None:
+    def __init__(self, video_ids: Sequence[str], rows: Rows) -> None:
         self.video_ids = tuple(video_ids)
-        self.features = features
-        self.num_frames = num_frames
-        self.normalize = normalize
-        self.dim = features.width(self.video_ids[0])
-        self._loaded: Tensor | None = None
-        size = 4 * len(self.video_ids) * num_frames * self.dim
-        if preload == "always" or (preload == "auto" and size <= _PRELOAD_LIMIT):
-            room = _shared_room() > 1.1 * size
-            if room or preload == "always":
-                self._loaded = self._load_all(shared=room, label=label)
+        self.rows = rows
+        self.dim = rows.dim
 
     def __len__(self) -> int:
         return len(self.video_ids)
 
     def __getitem__(self, index: int) -> Float[Tensor, "T C"]:
-        if self._loaded is not None:
-            return self._loaded[index]
-        rows = self.features.read(self.video_ids[index])
-        if rows.shape[1] != self.dim:
-            self._refuse_width(index, rows.shape[1])
-        if self.normalize:
-            rows = normalize_rows(rows)
-        return torch.from_numpy(resample(rows, self.num_frames))
-
-    def _load_all(self, *, shared: bool, label: str) -> Float[Tensor, "G T C"]:
-        loaded = torch.empty(len(self), self.num_frames, self.dim)
-        if shared:
-            loaded.share_memory_()
-        for index in tqdm(range(len(self)), desc=f"features of {label}", leave=False, disable=None):
-            loaded[index] = self[index]
-        return loaded
-
-    def _refuse_width(self, index: int, width: int) -> None:
-        raise InputError(
-            f"{self.features.path}: {self.video_ids[index]} is {width} wide, "
-            f"{self.video_ids[0]} is {self.dim}; expected one width."
-        )
-
-
-def _shared_room() -> float:
-    """Free bytes of shared memory; a container may have very little, and overrunning it kills."""
-    try:
-        return float(shutil.disk_usage("/dev/shm").free)
-    except OSError:
-        return math.inf  # no such mount: the system keeps shared memory elsewhere
+        return self.rows[self.video_ids[index]]
 
 
 class DenseParagraphs(Dataset[Sample]):
@@ -98,7 +47,7 @@ class DenseParagraphs(Dataset[Sample]):
         hide_moments: put NaN in the place of every moment, so that training without moments cannot
             read them by mistake.
         max_sentences: keep a paragraph's first so many sentences; 0 = all.
-        num_frames, normalize, preload: see VideoFrames.
+        word_features: what words are read as, instead of the vocabulary's vectors.
 
     Attributes:
         videos: the corpus these paragraphs search: their videos, once each, in order of first
@@ -108,30 +57,26 @@ class DenseParagraphs(Dataset[Sample]):
     def __init__(
         self,
         paragraphs: Sequence[Paragraph],
-        features: FeatureFile,
+        rows: Rows,
         vocabulary: Vocabulary,
         *,
-        num_frames: int,
-        normalize: bool = True,
         hide_moments: bool = False,
         max_sentences: int = 0,
-        preload: str = "auto",
-        label: str = "videos",
+        word_features: WordFeatures | None = None,
     ) -> None:
+        self.word_features = word_features
         self.paragraphs = tuple(paragraphs)
         self.vocabulary = vocabulary
         self.hide_moments = hide_moments
-        self.max_sentences = max_sentences
+        self._kept = slice(max_sentences or None)
         unique = dict.fromkeys(paragraph.video_id for paragraph in paragraphs)
         self._video_index = {video_id: index for index, video_id in enumerate(unique)}
-        self.videos = VideoFrames(
-            tuple(unique),
-            features,
-            num_frames=num_frames,
-            normalize=normalize,
-            preload=preload,
-            label=label,
-        )
+        self.videos = VideoFrames(tuple(unique), rows)
+        self._text = vocabulary.encode([s for p in paragraphs for s in p.sentences[self._kept]])
+        sentences = np.cumsum([0] + [len(p.sentences[self._kept]) for p in paragraphs])
+        words = np.cumsum([0, *self._text.counts.tolist()])
+        self._sentence_bounds = sentences.tolist()  # of each paragraph
+        self._word_bounds = words[sentences].tolist()
 
     @property
     def corpus(self) -> tuple[str, ...]:
@@ -141,24 +86,51 @@ class DenseParagraphs(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.paragraphs)
 
+    @property
+    def texts(self) -> Dataset[Sample]:
+        """The same paragraphs without their videos: samples of no rows."""
+        return _Texts(self)
+
     def __getitem__(self, index: int) -> Sample:
+        sample = self.text(index)
+        return dataclasses.replace(sample, video=self.videos[sample.video_index])
+
+    def text(self, index: int) -> Sample:
+        """A paragraph without its video."""
         paragraph = self.paragraphs[index]
-        kept = slice(self.max_sentences or None)
-        encoded = [self.vocabulary.encode(sentence) for sentence in paragraph.sentences[kept]]
-        moments = torch.from_numpy(paragraph.moments[kept]).to(torch.float32)
+        words = slice(*self._word_bounds[index : index + 2])
+        sentences = slice(*self._sentence_bounds[index : index + 2])
+        moments = torch.from_numpy(paragraph.moments[self._kept]).to(torch.float32)
         video_index = self._video_index[paragraph.video_id]
+        if self.word_features is None:
+            vectors = self.vocabulary.vectors.matrix[self._text.rows[words]]
+        else:
+            names = paragraph.sentence_ids[self._kept]
+            vectors = self.word_features.read(names, self._text.counts[sentences])
         return Sample(
-            video=self.videos[video_index],
-            words=tuple(vectors for _, vectors, _ in encoded),
-            word_ids=tuple(ids for ids, _, _ in encoded),
-            word_weights=tuple(weights for _, _, weights in encoded),
+            video=torch.empty(0, self.videos.dim),
+            words=vectors,
+            word_ids=self._text.ids[words],
+            word_weights=self._text.weights[words],
+            word_counts=self._text.counts[sentences],
             moments=torch.full_like(moments, torch.nan) if self.hide_moments else moments,
             duration=paragraph.duration,
             video_index=video_index,
             video_id=paragraph.video_id,
             paragraph_id=paragraph.paragraph_id,
-            sentences=tuple(paragraph.sentences[kept]),
+            sentences=tuple(paragraph.sentences[self._kept]),
         )
+
+
+class _Texts(Dataset[Sample]):
+    def __init__(self, split: DenseParagraphs) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.split.text(index)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
@@ -171,12 +143,30 @@ class EpochBatches(Sampler[list[int]]):
 
     All batches of an epoch differ by at most one item, so that none is left with a single paragraph
     and therefore without a negative, and none is dropped.
+
+    Args:
+        n: items of the epoch.
+        batch_size: the most of a batch.
+        share: (which, of how many): the part of every batch that one of several processes loads.
+            Parts differ by at most one item too.
+
+    Raises:
+        InputError: a batch that leaves a process without an item.
     """
 
-    def __init__(self, n: int, batch_size: int, *, seed: int) -> None:
+    def __init__(
+        self, n: int, batch_size: int, *, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.n = n
         self.total = math.ceil(n / batch_size)  # batches of a whole epoch
         self.seed = seed
+        self.share, shares = share
+        self.shares = shares
+        if n // self.total < shares:
+            raise InputError(
+                f"TRAIN.BATCH_SIZE {batch_size}: {n} paragraphs make batches of {n // self.total} "
+                f"for {shares} processes; expected at least one paragraph for each"
+            )
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -189,4 +179,4 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         batches = np.array_split(epoch_order(self.n, self.seed, self.epoch), self.total)
         for batch in batches[self.first_batch :]:
-            yield batch.tolist()
+            yield np.array_split(batch, self.shares)[self.share].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import pickle
@@ -14,6 +15,8 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +65,25 @@ def tokenise(sentence: str) -> list[str]:
     ``He's slicing; he doesn't stop.`` -> he 's slicing he does n't stop. Words joined by a hyphen
     stay together, words joined by a full stop or a slash do not.
     """
-    text = unicodedata.normalize("NFKC", sentence).lower().replace("’", "'").replace("`", "'")
+    return list(chain.from_iterable(map(_words_in, sentence.split())))
+
+
+def has_words(sentence: str) -> bool:
+    """Whether ``tokenise`` finds any."""
+    return any(map(_words_in, sentence.split()))
+
+
+@functools.lru_cache(maxsize=2**17)  # the same few thousand over and over
+def _words_in(text: str) -> tuple[str, ...]:
+    """Of text without white space, which no word spans."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'").replace("`", "'")
     words: list[str] = []
     for token in _TOKEN.findall(text):
         stem, clitic, _ = _CLITIC.split(token) if _CLITIC.search(token) else (token, "", "")
         words += ["can", "not"] if stem == "cannot" else [stem]
         if clitic:
             words.append(clitic)
-    return words
+    return tuple(words)
 
 
 class WordVectors:
@@ -98,9 +112,13 @@ class WordVectors:
     def __contains__(self, word: str) -> bool:
         return word in self.index
 
+    def rows(self, words: Sequence[str]) -> Int[Tensor, " W"]:
+        """Where in ``matrix`` the vector of each word is."""
+        rows = map(self.index.get, words, repeat(len(self.index)))
+        return torch.tensor(list(rows), dtype=torch.int64)
+
     def lookup(self, words: Sequence[str]) -> Float[Tensor, "W E"]:
-        rows = [self.index.get(word, len(self.index)) for word in words]
-        return self.matrix[torch.tensor(rows, dtype=torch.int64)]
+        return self.matrix[self.rows(words)]
 
     def restrict(self, words: Iterable[str]) -> WordVectors:
         """Only these words' vectors, and the same unknown one."""
@@ -345,6 +363,16 @@ def _check_text(path: Path) -> None:
         ) from None
 
 
+@dataclass(frozen=True)
+class EncodedText:
+    """Sentences as numbers, one after the other: L words of n sentences."""
+
+    ids: Int[Tensor, " L"]
+    rows: Int[Tensor, " L"]  # of the word vectors' matrix
+    weights: Float[Tensor, " L"]  # preference for being masked
+    counts: Int[Tensor, " n"]  # words of each sentence
+
+
 class Vocabulary:
     """The words of the training sentences by frequency, their vectors, and how to mask them.
 
@@ -367,7 +395,7 @@ class Vocabulary:
         size: int = 8000,
         tagger: str = "function_words",
     ) -> None:
-        counts = Counter(word for sentence in sentences for word in tokenise(sentence))
+        counts = Counter(chain.from_iterable(map(tokenise, sentences)))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))[:size]
         self.words: tuple[str, ...] = tuple(ranked)
         self.ids = {word: id_ for id_, word in enumerate(ranked, start=FIRST_WORD)}
@@ -379,14 +407,17 @@ class Vocabulary:
         """Number of ids: the words and the two that are none."""
         return len(self.words) + FIRST_WORD
 
-    def encode(
-        self, sentence: str
-    ) -> tuple[Int[Tensor, " W"], Float[Tensor, "W E"], Float[Tensor, " W"]]:
-        """Ids, vectors and masking weights of a sentence's words."""
-        words = tokenise(sentence)
-        ids = torch.tensor([self.ids.get(word, UNKNOWN) for word in words], dtype=torch.int64)
-        weights = torch.tensor(self.weigh(words), dtype=torch.float32)
-        return ids, self.vectors.lookup(words), weights
+    def encode(self, sentences: Sequence[str]) -> EncodedText:
+        """The words of sentences as numbers."""
+        words = [tokenise(sentence) for sentence in sentences]
+        flat = list(chain.from_iterable(words))
+        weights = list(chain.from_iterable(map(self.weigh, words)))
+        return EncodedText(
+            ids=torch.tensor(list(map(self.ids.get, flat, repeat(UNKNOWN))), dtype=torch.int64),
+            rows=self.vectors.rows(flat),
+            weights=torch.tensor(weights, dtype=torch.float32),
+            counts=torch.tensor(list(map(len, words)), dtype=torch.int64),
+        )
 
 
 def _weigh_by_list(words: Sequence[str]) -> list[float]:

@@ -33,8 +33,11 @@ def improvement(
     return (alone.detach().float() - guided.float() + margin).clamp(min=0)
 
 
-def pull(features: Float[Tensor, "M ... D"], guided: Float[Tensor, "M ... D"]) -> Float[Tensor, ""]:
-    """Squared distance of the directions of features and of their guided twins, mean over entries;
-    the twins do not move."""
+def pull(
+    features: Float[Tensor, "M ... D"], guided: Float[Tensor, "M ... D"]
+) -> Float[Tensor, " M"]:
+    """Squared distance of the directions of features and of their guided twins, mean over the
+    entries of each row; the twins do not move."""
     target = nn.functional.normalize(guided.detach().float(), dim=-1)
-    return (nn.functional.normalize(features.float(), dim=-1) - target).square().mean()
+    distance = (nn.functional.normalize(features.float(), dim=-1) - target).square()
+    return distance.flatten(1).mean(dim=1)

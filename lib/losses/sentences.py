@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lib.losses.similarity import draw_one
+
 
 def multi_positive_nce(
     similarity: Float[Tensor, "M B"], owner: Int[Tensor, " M"], same_video: Bool[Tensor, "B B"]
@@ -68,6 +70,6 @@ def _against_one(
     else:
         # A row without negatives still needs something to draw from; its term is dropped below.
         chances = torch.where(possible[:, None], negatives.float(), 1.0)
-        chosen = torch.multinomial(chances, 1, generator=generator)
+        chosen = draw_one(chances, generator)
     hinge = (margin + scores.gather(1, chosen)[:, 0] - positive).clamp(min=0)
     return torch.where(possible, hinge, 0.0).mean()

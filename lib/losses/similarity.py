@@ -95,10 +95,20 @@ def triplet(
     chances = torch.where(possible[:, None], chances, 1.0)
     total = similarity.new_zeros(())
     for matrix in (similarity, similarity.T):
-        negative = torch.multinomial(chances, 1, generator=generator)
+        negative = draw_one(chances, generator)
         hinge = (margin + matrix.gather(1, negative).squeeze(1) - partner).clamp(min=0)
         total = total + torch.where(possible, hinge, 0.0).mean()
     return total
+
+
+def draw_one(
+    chances: Float[Tensor, "Q G"], generator: torch.Generator | None
+) -> Int[Tensor, "Q 1"]:
+    """A column for each row, by its chances: ``torch.multinomial``, number by number, which waits
+    for the device to look at them."""
+    return (chances / torch.empty_like(chances).exponential_(generator=generator)).argmax(
+        dim=1, keepdim=True
+    )
 
 
 def distill(student: Float[Tensor, "Q G"], teacher: Float[Tensor, "Q G"]) -> Float[Tensor, ""]:

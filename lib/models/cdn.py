@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.diversity import gram_distance
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import DataDims, Losses, Proposals
+from lib.models.interface import DataDims, Encoded, Losses, Proposals
 from lib.models.layers.dynamic_conv import DynamicConvStack
 from lib.models.layers.proposal_map import PROPOSAL_MAPS, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
@@ -40,7 +40,7 @@ class CDN(nn.Module):
     Args:
         dims: the sizes that the data decides.
         hidden_size: D, everywhere.
-        lstm_layers: of the sentence encoder, one direction.
+        lstm_layers, words: of the sentence encoder, one direction; see ``SentenceEncoder``.
         attention_steps: A, over the frames of a clip.
         proposal_map: ``pool`` or ``conv``.
         density: which spans are proposals.
@@ -57,6 +57,7 @@ class CDN(nn.Module):
         *,
         hidden_size: int = 512,
         lstm_layers: int = 3,
+        words: bool = False,
         attention_steps: int = 3,
         proposal_map: Literal["pool", "conv"] = "pool",
         density: Literal["sparse", "dense"] = "sparse",
@@ -71,7 +72,7 @@ class CDN(nn.Module):
             dims.video_dim, D, dims.num_frames, dims.num_clips, steps=attention_steps
         )
         self.sentence = SentenceEncoder(
-            dims.word_dim, D, num_layers=lstm_layers, bidirectional=False
+            dims.word_dim, D, num_layers=lstm_layers, bidirectional=False, words=words
         )
         self.grid = ProposalGrid(dims.num_clips, density)
         self.proposals = PROPOSAL_MAPS[proposal_map](D, self.grid)
@@ -87,17 +88,52 @@ class CDN(nn.Module):
         self.score = nn.Linear(D, 1)
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> CDNOutput:
-        clips, attention = self.clips(batch.video)
-        cells = self.cell(self.proposals(clips))  # (B, P, D)
-        states, query = self.sentence(batch.flat(batch.words), batch.word_counts)
-        fused = query[:, None] * cells.index_select(0, batch.owner)
-        rows = torch.arange(len(states), device=states.device)
-        last = states[rows, batch.flat(batch.word_mask).sum(dim=1) - 1]  # the query, not projected
-        context = self.context(nn.functional.normalize(fused, dim=-1), last)
-        return CDNOutput(self.score(context).squeeze(-1), self.grid.spans, attention)
+        return self.compare(self.encode(batch, terms), batch)
 
-    def ground(self, batch: Batch) -> Proposals:
-        return Proposals(self.grid.spans, self(batch).logits.sigmoid())
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """``clips``: (B, N, D), with the frames attended to: no sentence takes part in that."""
+        return {"clips": self.clips(video)[0]}
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """``sentences`` and ``last``, see ``_read``: (B, S, D), and ``mask``: which exist."""
+        query, last = self._read(batch)
+        return {
+            "sentences": batch.padded(query),
+            "last": batch.padded(last),
+            "mask": batch.sentence_mask,
+        }
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        clips, attention = self.clips(batch.video)
+        logits = self._logits(*self._read(batch), clips, batch.owner)
+        return {"logits": logits, "attention": attention}
+
+    def _read(self, batch: Batch) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
+        """The sentences, and the states that they are projected from."""
+        states, query = self.sentence(batch.flat(batch.words), batch.word_counts)
+        rows = torch.arange(len(states), device=states.device)
+        return query, states[rows, batch.flat(batch.word_mask).sum(dim=1) - 1]
+
+    def _logits(
+        self,
+        query: Float[Tensor, "M D"],
+        last: Float[Tensor, "M D"],
+        clips: Float[Tensor, "B N D"],
+        owner: Int[Tensor, " M"],
+    ) -> Float[Tensor, "M P"]:
+        cells = self.cell(self.proposals(clips))  # (B, P, D)
+        fused = query[:, None] * cells.index_select(0, owner)
+        context = self.context(nn.functional.normalize(fused, dim=-1), last)
+        return self.score(context).squeeze(-1)
+
+    def compare(self, parts: Encoded, batch: Batch) -> CDNOutput:
+        return CDNOutput(parts["logits"], self.grid.spans, parts["attention"])
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        pairs = Layout.of(paragraphs["mask"])
+        query, last = (pairs.flat(paragraphs[name]) for name in ("sentences", "last"))
+        logits = self._logits(query, last, videos["clips"], pairs.owner)
+        return Proposals(self.grid.spans, logits.sigmoid())
 
     @staticmethod
     def losses(

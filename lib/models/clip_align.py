@@ -13,7 +13,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.similarity import info_nce, sentence_nce, within_paragraph_nce
 from lib.models.interface import DataDims, Encoded, Losses, Proposals
 from lib.models.layers.alignment import Alignment, ClipAlignment, separation
@@ -82,13 +82,22 @@ class ClipAlign(nn.Module):
         )
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> Alignment:
-        _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
-        return self.alignment(sentences, self.clips(batch.video), batch)
+        return self.compare(self.encode(batch, terms), batch)
 
-    def ground(self, batch: Batch) -> Proposals:
-        scores = separation(self(batch).evidence, self.grid, balance=self.balance)
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
+        return {"sentences": sentences, "clips": self.clips(batch.video)}
+
+    def compare(self, parts: Encoded, batch: Batch) -> Alignment:
+        return self.alignment(parts["sentences"], parts["clips"], batch)
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        pairs = Layout.of(paragraphs["mask"])
+        sentences = pairs.flat(paragraphs["sentences"])
+        evidence = self.alignment.evidence(sentences, videos["clips"], pairs)
+        scores = separation(evidence, self.grid, balance=self.balance)
         if self.decoder == "order":
-            scores = decode_in_order(scores, batch, self.grid, prior=self.prior, order=self.order)
+            scores = decode_in_order(scores, pairs, self.grid, prior=self.prior, order=self.order)
         return Proposals(self.grid.spans, scores)
 
     @staticmethod

@@ -29,15 +29,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
 from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage
-from lib.models.layers.grounding_branch import Grounded, GroundingBranch
+from lib.models.layers.grounding_branch import Grounded, GroundingBranch, ReadWords
 from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
 
 T = TypeVar("T")
+GROUNDED = ("spans", "windows", "nll", "best")  # what the losses read of every sentence's proposals
 MATCHING = frozenset({"clip_nce", "frame_nce", "triplet", "hard_triplet"})
 TO_RETRIEVAL = frozenset({"span", "retrieval_margin", "retrieval_pull"})
 RECONSTRUCTION = frozenset({"reconstruction", "rank", "diversity"})
@@ -50,7 +51,7 @@ class GuidedRetrieval:
 
     scores: Float[Tensor, "M 2"]
     alone: Float[Tensor, "M 2"]
-    distance: Float[Tensor, ""]
+    distance: Float[Tensor, " M"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class GuidedGrounding:
     """Likelihoods of the words on frames that the retrieval branch modulates."""
 
     nll: Float[Tensor, "M Q"]
-    distance: Float[Tensor, ""]
+    distance: Float[Tensor, " M"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ class DCIML(nn.Module):
         decoder_layers: of each of the two decoders of the grounding branch.
         proposals: Q.
         sampled_frames: that the reconstruction reads.
+        large_start: begin with weights up to 1, not 1/√C, where the grounding branch reads frames
+            and words. These are rows of length one, no larger than the bias otherwise (the
+            release), and a small branch then learns to tell the words without the frames.
         max_words: with a position of their own in the retrieval branch.
         clip_share: of the clip score in the similarity; the rest is the frame score's.
     """
@@ -97,6 +101,7 @@ class DCIML(nn.Module):
         decoder_layers: int = 3,
         proposals: int = 10,
         sampled_frames: int = 32,
+        large_start: bool = False,
         max_words: int = 30,
         clip_share: float = 0.7,
     ) -> None:
@@ -104,19 +109,33 @@ class DCIML(nn.Module):
         self.clip_share = clip_share
         self.retrieval = RetrievalBranch(dims, retrieval_size, grounding_size, heads, max_words)
         self.grounding = GroundingBranch(
-            dims, grounding_size, retrieval_size, heads, decoder_layers, proposals, sampled_frames
+            dims,
+            grounding_size,
+            retrieval_size,
+            heads,
+            decoder_layers,
+            proposals,
+            sampled_frames,
+            large_start,
         )
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``clips`` (B, N, D) and ``frame`` (B, D), unit length."""
+        """``clips`` (B, N, D) and ``frame`` (B, D), unit length; ``frames`` to ground in."""
         clips, frame = self.retrieval.videos(video)
-        return {"clips": unit(clips), "frame": unit(frame)}
+        frames = self.grounding.videos(video)
+        return {"clips": unit(clips), "frame": unit(frame), "frames": frames}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``sentences`` (B, S, D) of unit length, and ``mask``: which exist."""
+        """``sentences`` (B, S, D) of unit length, and ``mask``: which exist; the others to ground:
+        ``memory``, ``inputs``, ``word_ids`` (B, S, W, …) and ``word_counts`` (B, S)."""
+        read = self.grounding.read(batch)
         return {
             "sentences": batch.padded(unit(self._queries(batch))),
             "mask": batch.sentence_mask,
+            "memory": batch.padded(read.memory),
+            "inputs": batch.padded(read.inputs),
+            "word_ids": batch.word_ids,
+            "word_counts": batch.word_mask.sum(dim=2),
         }
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
@@ -135,40 +154,69 @@ class DCIML(nn.Module):
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DCIMLOutput:
         """Only what ``terms`` ask for; what one branch tells the other carries no gradient."""
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         if terms is None:
             terms = MATCHING | TO_RETRIEVAL | RECONSTRUCTION | TO_GROUNDING
-        frames, grounded = None, None
+        parts: Encoded = {}
         if terms & (TO_RETRIEVAL | RECONSTRUCTION | TO_GROUNDING):
-            frames = self.grounding.frames(batch)
+            frames = self.grounding.videos(batch.video).index_select(0, batch.owner)
             others = bool(terms & {"rank", "reconstruction"})
-            grounded = self.grounding(batch, frames, others=others)
+            grounded = self.grounding(self.grounding.read(batch), frames, others=others)
+            parts |= {name: getattr(grounded, name) for name in GROUNDED}
+            if others:
+                parts["other_nll"] = grounded.other_nll
         if not terms & (MATCHING | TO_RETRIEVAL | TO_GROUNDING):
-            return DCIMLOutput(grounded=grounded)
+            return parts
 
         q = self._queries(batch)
         clips, frame = self.retrieval.videos(batch.video)
-        retrieved = compare(q, clips, frame, batch.owner)
-        guided_retrieval = guided_grounding = None
-        if grounded is not None and terms & {"retrieval_margin", "retrieval_pull"}:
-            told = self.retrieval.from_grounding(grounded.encoded.detach()).mean(dim=1)
-            v, f = clips.index_select(0, batch.owner), frame.index_select(0, batch.owner)
+        parts |= {"sentences": q, "clips": clips, "frame": frame}
+        v, f = clips.index_select(0, batch.owner), frame.index_select(0, batch.owner)
+        if terms & {"retrieval_margin", "retrieval_pull"}:
+            told = self.retrieval.from_grounding(_present(grounded.encoded).detach()).mean(dim=1)
             guided_v = self.retrieval.guide_clips(v, told)
             guided_f = self.retrieval.guide_frame(f, told)
-            guided_retrieval = GuidedRetrieval(
-                scores=own_scores(q, guided_v, guided_f),
-                alone=own_scores(q, v, f),
-                distance=(pull(f, guided_f) + pull(v, guided_v)) / 2,
-            )
-        if grounded is not None and terms & {"grounding_margin", "grounding_pull"}:
-            best = clips[batch.owner, retrieved.own_clips.argmax(dim=1)].detach()
+            parts |= {
+                "guided_scores": own_scores(q, guided_v, guided_f),
+                "alone_scores": own_scores(q, v, f),
+                "retrieval_distance": (pull(f, guided_f) + pull(v, guided_v)) / 2,
+            }
+        if terms & {"grounding_margin", "grounding_pull"}:
+            cosine = torch.einsum("md,mnd->mn", unit(q), unit(v))
+            best = clips[batch.owner, cosine.argmax(dim=1)].detach()
             guided = self.grounding.guide(frames, self.grounding.from_retrieval(best))
-            again = self.grounding(batch, guided)
-            guided_grounding = GuidedGrounding(again.nll, pull(grounded.states, again.states))
+            again = self.grounding(self.grounding.read(batch), guided)
+            distance = pull(_present(grounded.states), _present(again.states))
+            parts |= {"guided_nll": again.nll, "grounding_distance": distance}
+        return parts
+
+    def compare(self, parts: Encoded, batch: Batch) -> DCIMLOutput:
+        retrieved = grounded = guided_retrieval = guided_grounding = None
+        if "sentences" in parts:
+            retrieved = compare(parts["sentences"], parts["clips"], parts["frame"], batch.owner)
+        if "nll" in parts:
+            grounded = Grounded(
+                **{name: parts[name] for name in GROUNDED}, other_nll=parts.get("other_nll")
+            )
+        if "guided_scores" in parts:
+            guided_retrieval = GuidedRetrieval(
+                parts["guided_scores"], parts["alone_scores"], parts["retrieval_distance"]
+            )
+        if "guided_nll" in parts:
+            guided_grounding = GuidedGrounding(parts["guided_nll"], parts["grounding_distance"])
         return DCIMLOutput(retrieved, grounded, guided_retrieval, guided_grounding)
 
-    def ground(self, batch: Batch) -> Proposals:
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """The proposals; the one that tells the words best comes first."""
-        grounded = self.grounding(batch, self.grounding.frames(batch))
+        pairs = Layout.of(paragraphs["mask"])
+        memory, inputs, ids, counts = (
+            pairs.flat(paragraphs[name]) for name in ("memory", "inputs", "word_ids", "word_counts")
+        )
+        mask = torch.arange(memory.shape[1], device=counts.device) <= counts[:, None]
+        text = ReadWords(memory, mask, inputs, ids, counts.cpu())
+        grounded = self.grounding(text, videos["frames"].index_select(0, pairs.owner))
         return Proposals(grounded.spans, -grounded.nll)
 
     @staticmethod
@@ -223,9 +271,9 @@ class DCIML(nn.Module):
 
         def rank(out: DCIMLOutput, batch: Batch) -> Tensor:
             found = _present(out.grounded)
-            margins = found.nll.new_tensor([reference_margin, outside_margin, outside_margin])
-            best = found.nll.amin(dim=1, keepdim=True)
-            return (best - _present(found.other_nll) + margins).clamp(min=0).mean(dim=0).sum()
+            lead = found.nll.amin(dim=1, keepdim=True) - _present(found.other_nll)
+            whole, outside = lead[:, 0] + reference_margin, lead[:, 1:] + outside_margin
+            return whole.clamp(min=0).mean() + outside.clamp(min=0).mean(dim=0).sum()
 
         def diversity(out: DCIMLOutput, batch: Batch) -> Tensor:
             windows = _present(out.grounded).windows
@@ -247,13 +295,13 @@ class DCIML(nn.Module):
             "hard_triplet": lambda out, batch: triplets(out, batch, hardest=True),
             "span": span,
             "retrieval_margin": retrieval_margin,
-            "retrieval_pull": lambda out, batch: _present(out.guided_retrieval).distance,
+            "retrieval_pull": lambda out, batch: _present(out.guided_retrieval).distance.mean(),
             "reconstruction": reconstruction,
             "rank": rank,
             "diversity": diversity,
             "containment": inside,
             "grounding_margin": grounding_margin,
-            "grounding_pull": lambda out, batch: _present(out.guided_grounding).distance,
+            "grounding_pull": lambda out, batch: _present(out.guided_grounding).distance.mean(),
         }
 
     @staticmethod

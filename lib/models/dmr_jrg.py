@@ -19,14 +19,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.core.moments import greedy_suppression, iou
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.overlap import remaining_mass, scaled_iou_bce
 from lib.losses.reconstruction import candidate_nll, rank_by_reconstruction
 from lib.losses.similarity import (
@@ -36,12 +36,24 @@ from lib.losses.similarity import (
     triplet,
     within_paragraph_nce,
 )
-from lib.models.interface import DataDims, Encoded, Losses, Proposals
-from lib.models.layers.alignment import Alignment, ClipAlignment, against_siblings, separation
-from lib.models.layers.ordering import decode_in_order
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals
+from lib.models.layers.alignment import (
+    Alignment,
+    ClipAlignment,
+    against_siblings,
+    among_siblings,
+    separation,
+)
+from lib.models.layers.ordering import decode_in_order, places_in_order
+from lib.models.layers.precision import in_full
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.models.layers.reconstructor import Reconstructor
-from lib.models.layers.text import SentenceEncoder, ask_all_words, draw_masked_words
+from lib.models.layers.text import (
+    SentenceEncoder,
+    SentenceFeatures,
+    ask_all_words,
+    draw_masked_words,
+)
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
@@ -53,6 +65,7 @@ DIRECTIONS: dict[str, tuple[bool, ...]] = {
     "reverse": (True,),
     "none": (),
 }
+TEMPORAL_PARTS = ("temporal_forward", "temporal_reverse")
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
 TEMPORAL_TERMS = frozenset({"temporal", "temporal_rank", "temporal_teacher"})
@@ -89,6 +102,8 @@ class DMRJRG(nn.Module):
     Args:
         dims: the sizes that the data decides.
         hidden_size: D, the paper's d_s and d_v.
+        text_encoder: ``lstm``, or the folder of a pretrained transformer (Table VI: BERT), whose
+            sentences a linear map brings to D. Masked words are read by the Bi-LSTM in either case.
         lstm_layers: depth of the Bi-LSTM.
         density: ``sparse`` (2D-TAN's rule) or ``dense``: which spans are proposals.
         kernel_size, conv_layers, conv_norm: of the TAN; 0 layers score every cell alone.
@@ -112,7 +127,10 @@ class DMRJRG(nn.Module):
         attention: inverse temperature of the alignment's attention over clips.
         in_order: how strongly that attention looks where the sentence's place suggests.
         isolate: the grounding branch reads the encoders' features and does not teach them.
-        siblings: a sentence's evidence counts against that of its paragraph's other sentences.
+        siblings: how a sentence's evidence counts against that of its paragraph's other sentences:
+            ``ignore`` them, subtract their ``mean``, or ``compete`` for every clip by a soft-max.
+        competition: inverse temperature of that soft-max.
+        own: weight of the evidence as it is beside that against the siblings.
         balance: how much the length of a span counts when it separates evidence; 1/2: correlation.
         place_features: tell the map where in the paragraph a sentence stands.
         decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a
@@ -131,6 +149,7 @@ class DMRJRG(nn.Module):
         dims: DataDims,
         *,
         hidden_size: int = 512,
+        text_encoder: str = "lstm",
         lstm_layers: int = 1,
         density: Literal["sparse", "dense"] = "sparse",
         kernel_size: int = 5,
@@ -158,7 +177,9 @@ class DMRJRG(nn.Module):
         attention: float = 10.0,
         in_order: float = 0.0,
         isolate: bool = False,
-        siblings: bool = True,
+        siblings: Literal["ignore", "mean", "compete"] = "mean",
+        competition: float = 5.0,
+        own: float = 0.0,
         balance: float = 0.5,
         place_features: bool = False,
         decoder: Literal["map", "order"] = "map",
@@ -171,17 +192,26 @@ class DMRJRG(nn.Module):
             raise ValueError(f"{num_candidates} candidates, {len(candidate_weights)} weights")
         if grounded_retrieval and retrieval == "mean":
             raise ValueError("grounded_retrieval needs an encoder to share: retrieval is 'mean'")
+        if words and text_encoder != "lstm":
+            raise ValueError("words adds to the LSTM's sentences: text_encoder is not 'lstm'")
         if retrieval == "alignment" and not alignment:
             raise ValueError("retrieval 'alignment' needs alignment: true")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
         self.isolate = isolate
-        self.siblings, self.balance = siblings, balance
+        self.siblings, self.competition = siblings, competition
+        self.own, self.balance = own, balance
         self.decoder, self.map_weight = decoder, map_weight
         self.prior, self.order = prior, order
         D, N = hidden_size, dims.num_clips
 
-        self.text = SentenceEncoder(dims.word_dim, D, num_layers=lstm_layers, words=words)
+        own_text = text_encoder == "lstm"
+        self.text = SentenceEncoder(
+            dims.word_dim, D, num_layers=lstm_layers, words=words, readout=own_text
+        )
+        self.sentence = None if own_text else SentenceFeatures(dims, text_encoder, hidden_size=D)
+        if self.sentence is not None:
+            self.from_pretrained = nn.Linear(self.sentence.width, D)
         self.hidden_word = nn.Parameter(torch.randn(dims.word_dim) * 0.02)
         self.clips = ClipEncoder(dims.video_dim, D, dims.num_frames, N)
 
@@ -209,7 +239,11 @@ class DMRJRG(nn.Module):
         self.alignment = None
         if alignment:
             self.alignment = ClipAlignment(
-                D, attention=attention, in_order=in_order, initial_scale=initial_scale
+                D,
+                attention=attention,
+                in_order=in_order,
+                initial_scale=initial_scale,
+                learn_scale=learn_scale,
             )
             self.evidence_cell = nn.Linear(1, D)
         self.place_cell = None
@@ -251,27 +285,35 @@ class DMRJRG(nn.Module):
     # Retrieval branch (III-D). Neither side reads the other.
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``token``: unit features (B, D); or ``clips`` (B, N, D) for the alignment."""
-        clips = self.clips(video)
-        if self.retrieval == "alignment":
-            assert self.alignment is not None
-            return {"clips": self.alignment.clip(clips)}
-        return {"token": nn.functional.normalize(self._video_state(clips), dim=-1)}
+        """``clips`` (B, N, D), ``aligned`` for the alignment, ``token``: unit features (B, D)."""
+        found = {"clips": self.clips(video)}
+        if self.alignment is not None:
+            found["aligned"] = self.alignment.clip(found["clips"])
+        if self.retrieval != "alignment":
+            state = self._video_state(found["clips"])
+            found["token"] = nn.functional.normalize(state, dim=-1)
+        return found
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``token``: unit features (B, D); or ``sentences`` (B, S, D) and ``mask``."""
-        _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
-        if self.retrieval == "alignment":
-            return {"sentences": batch.padded(sentences), "mask": batch.sentence_mask}
-        return {"token": self._text_feature(batch, sentences)}
+        """``sentences`` (B, S, D), ``mask``: which exist, ``token``: unit features (B, D)."""
+        sentences = self._sentences(batch)
+        found = {"sentences": batch.padded(sentences), "mask": batch.sentence_mask}
+        if self.retrieval != "alignment":
+            found["token"] = self._text_feature(batch, sentences)
+        return found
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         if self.retrieval == "alignment":
             assert self.alignment is not None
             return self.alignment.paragraph_similarity(
-                paragraphs["sentences"], paragraphs["mask"], videos["clips"]
+                paragraphs["sentences"], paragraphs["mask"], videos["aligned"]
             )
         return paragraphs["token"] @ videos["token"].T
+
+    def _sentences(self, batch: Batch) -> Float[Tensor, "M D"]:
+        if self.sentence is None:
+            return self.text(batch.flat(batch.words), batch.word_counts)[1]
+        return self.from_pretrained(self.sentence(batch))
 
     def _video_state(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
         if self.retrieval == "mean":
@@ -284,42 +326,50 @@ class DMRJRG(nn.Module):
             state = items.sum(dim=1)  # the length does not matter to a direction
         else:
             state = self.text_token(self.text_encoder, items, batch.sentence_mask)
-        return nn.functional.normalize(state, dim=-1)
+        return nn.functional.normalize(state.float(), dim=-1)
 
     # Grounding branch.
 
-    def _separation(self, evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M P"]:
+    def _separation(self, evidence: Float[Tensor, "M N"], batch: Layout) -> Float[Tensor, "M P"]:
         """What the alignment says of each span; no gradient, it is read by arg-max and as input."""
-        evidence = evidence.detach()
-        if self.siblings:
-            evidence = against_siblings(evidence, batch)
-        return separation(evidence, self.grid, balance=self.balance)
+        evidence = found = evidence.detach()
+        if self.siblings == "mean":
+            found = against_siblings(evidence, batch)
+        elif self.siblings == "compete":
+            found = among_siblings(evidence, batch, scale=self.competition)
+        found = separation(found, self.grid, balance=self.balance)
+        if self.own:
+            found = found + self.own * separation(evidence, self.grid, balance=self.balance)
+        return found
+
+    def _found(
+        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
+    ) -> Float[Tensor, "M P"] | None:
+        """``_separation`` of the sentences and the clips of their own video."""
+        if self.alignment is None:
+            return None
+        with torch.no_grad(), in_full(clips):
+            clips = self.alignment.clip(clips.float())
+            return self._separation(self.alignment.evidence(sentences.float(), clips, batch), batch)
 
     def _map(
         self,
         clips: Float[Tensor, "B N D"],
         sentences: Float[Tensor, "M D"],
-        batch: Batch,
+        batch: Layout,
         found: Float[Tensor, "M P"] | None,
     ) -> Float[Tensor, "M P D"]:
         """F̄: the fused map after the TAN (Eq. 8), valid cells only."""
         cells = self.cell(self.grid.max_pool(clips)).index_select(0, batch.owner)
-        fused = nn.functional.normalize(self.query(sentences)[:, None] * cells, dim=-1)
+        fused = self.query(sentences)[:, None] * cells
         # A unit vector's entries shrink with D; the TAN is initialised for entries of variance 1.
-        fused = fused * fused.shape[-1] ** 0.5
+        norm = fused.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        fused = fused * (fused.shape[-1] ** 0.5 / norm)
         if found is not None:
             fused = fused + self.evidence_cell(found[..., None])
         if self.place_cell is not None:
-            fused = fused + self.place_cell(self._places(batch))
+            fused = fused + self.place_cell(places_in_order(self.grid, batch))
         return self.context(fused)
-
-    def _places(self, batch: Batch) -> Float[Tensor, "M P 4"]:
-        """Where each span lies from the middle of the sentence's equal part, and how wide it is,
-        both in parts."""
-        count = batch.sentence_counts[batch.owner, None].to(self.grid.spans.dtype)
-        off = self.grid.spans.mean(dim=1) * count - (batch.place[:, None] + 0.5)
-        width = (self.grid.spans[:, 1] - self.grid.spans[:, 0]).expand_as(off)
-        return torch.stack([off, off.abs(), (width * count).log(), width.log()], dim=-1)
 
     def _candidates(self, scores: Float[Tensor, "M P"]) -> Int[Tensor, "M Q"]:
         if self.candidate_iou >= 1:
@@ -350,81 +400,103 @@ class DMRJRG(nn.Module):
             logits, target, asked.sentence, len(ids), label_smoothing=self.label_smoothing
         )
 
-    def _global_similarity(
+    def _merged(
         self,
         batch: Batch,
-        text: Float[Tensor, "B D"],
         video_state: Float[Tensor, "B D"],
         features: Float[Tensor, "M P D"],
         candidates: Int[Tensor, "M Q"],
-    ) -> Float[Tensor, "B B"]:
-        """S^g: paragraphs against videos seen through their own grounded sentences (Eq. 14-16)."""
+    ) -> Float[Tensor, "B D"]:
+        """Videos seen through their own grounded sentences (Eq. 14-16); against them, paragraphs
+        have the similarity S^g."""
         rows = torch.arange(len(candidates), device=candidates.device)[:, None]
         fused = torch.einsum("mqd,q->md", features[rows, candidates], self.candidate_weights)
         grounded = self.grounded_token(self.video_encoder, batch.padded(fused), batch.sentence_mask)
         merged = self.merge(torch.cat([video_state, grounded], dim=-1))
-        return text @ nn.functional.normalize(merged, dim=-1).T
+        return nn.functional.normalize(merged.float(), dim=-1)
 
-    def _temporal(
-        self, batch: Batch, features: Float[Tensor, "M P D"]
+    def _scores(
+        self, features: Float[Tensor, "M P D"], *, temporal: bool
     ) -> tuple[Float[Tensor, "M P"], ...]:
-        """Logits of P^f and P^r (Eq. 18 and 19)."""
-        maps = []
-        for head, reverse in zip(self.temporal_scores, self.directions, strict=True):
-            assert isinstance(head, nn.Linear)
-            raw = batch.padded(features @ head.weight[0])
-            logits = remaining_mass(raw, head.bias, batch.sentence_mask, reverse=reverse)
-            maps.append(batch.flat(logits))
-        return tuple(maps)
+        """Logits of P, and what the temporal heads make of the features, without their bias; one
+        product, since features are large and heads small."""
+        heads = [self.score, *self.temporal_scores] if temporal else [self.score]
+        weights = torch.cat([cast(nn.Linear, head).weight for head in heads])
+        logits, *raw = (features @ weights.T).float().unbind(dim=-1)
+        return logits + self.score.bias, *raw
+
+    def _temporal(self, batch: Batch, scores: Sequence[Float[Tensor, "M P"]]) -> Encoded:
+        """Logits of P^f and P^r (Eq. 18 and 19), (M, P) each."""
+        maps = {}
+        for raw, head, reverse in zip(scores, self.temporal_scores, self.directions, strict=True):
+            bias = cast(nn.Linear, head).bias
+            logits = remaining_mass(batch.padded(raw), bias, batch.sentence_mask, reverse=reverse)
+            maps[TEMPORAL_PARTS[reverse]] = batch.flat(logits)
+        return maps
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DMRJRGOutput:
         """Everything the named loss terms read; None stands for all of them."""
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         wanted = MAP_TERMS if terms is None else terms & MAP_TERMS
         globally = self.grounded_retrieval and bool(wanted & GLOBAL_TERMS)
-        _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
-        clips = self.clips(batch.video)
-        aligned = None
+        sentences, clips = self._sentences(batch), self.clips(batch.video)
+        parts: Encoded = {}
         if self.alignment is not None:
-            aligned = self.alignment(sentences, clips, batch)
+            parts |= {"sentences": sentences, "clips": clips}
         if self.retrieval != "alignment" or globally:
-            text, video_state = self._text_feature(batch, sentences), self._video_state(clips)
+            parts["text"], video_state = (
+                self._text_feature(batch, sentences),
+                self._video_state(clips),
+            )
+        if self.retrieval != "alignment":
+            parts["video"] = nn.functional.normalize(video_state.float(), dim=-1)
+        if not wanted:
+            return parts
+
+        found = self._found(sentences, clips, batch)
+        if self.isolate:
+            clips, sentences = clips.detach(), sentences.detach()
+        features = self._map(clips, sentences, batch, found)
+        logits, *temporal = self._scores(features, temporal=bool(wanted & TEMPORAL_TERMS))
+        candidates = self._candidates(self._belief(logits.detach(), found))
+        parts |= {"logits": logits, "candidates": candidates}
+        if wanted & RECONSTRUCTION_TERMS:
+            parts["nll"] = self._reconstruction(batch, candidates)
+        if globally:
+            parts["merged"] = self._merged(batch, video_state, features, candidates)
+        if wanted & TEMPORAL_TERMS:
+            parts |= self._temporal(batch, temporal)
+        if found is not None and "temporal_teacher" in wanted:
+            parts["teacher"] = self._decode(found, batch).argmax(dim=1)
+        return parts
+
+    def compare(self, parts: Encoded, batch: Batch) -> DMRJRGOutput:
+        aligned = global_similarity = global_scale = None
+        if self.alignment is not None:
+            aligned = self.alignment(parts["sentences"], parts["clips"], batch)
         if self.retrieval == "alignment":
             assert aligned is not None
             similarity, scale = aligned.similarity, aligned.scale
         else:
-            similarity = text @ nn.functional.normalize(video_state, dim=-1).T
+            similarity = parts["text"] @ parts["video"].T
             scale = self.log_scale.exp().clamp(max=100)
-        if not wanted:
-            return DMRJRGOutput(similarity, scale, self.grid.spans, aligned)
-
-        found = None if aligned is None else self._separation(aligned.evidence, batch)
-        if self.isolate:
-            clips, sentences = clips.detach(), sentences.detach()
-        features = self._map(clips, sentences, batch, found)
-        logits = self.score(features).squeeze(-1)
-        candidates = self._candidates(self._belief(logits.detach(), found))
-        nll = global_similarity = global_scale = teacher = None
-        if wanted & RECONSTRUCTION_TERMS:
-            nll = self._reconstruction(batch, candidates)
-        if globally:
-            global_similarity = self._global_similarity(
-                batch, text, video_state, features, candidates
-            )
+        if "merged" in parts:
+            global_similarity = parts["text"] @ parts["merged"].T
             global_scale = self.global_log_scale.exp().clamp(max=100)
-        if found is not None and "temporal_teacher" in wanted:
-            teacher = self._decode(found, batch).argmax(dim=1)
         return DMRJRGOutput(
             similarity=similarity,
             scale=scale,
             spans=self.grid.spans,
             alignment=aligned,
-            logits=logits,
-            candidates=candidates,
-            nll=nll,
+            logits=parts.get("logits"),
+            candidates=parts.get("candidates"),
+            nll=parts.get("nll"),
             global_similarity=global_similarity,
             global_scale=global_scale,
-            temporal_logits=self._temporal(batch, features) if wanted & TEMPORAL_TERMS else (),
-            teacher=teacher,
+            temporal_logits=tuple(parts[name] for name in TEMPORAL_PARTS if name in parts),
+            teacher=parts.get("teacher"),
         )
 
     # Inference (III-H): the global and the temporal heads take no part.
@@ -437,21 +509,21 @@ class DMRJRG(nn.Module):
             return logits.sigmoid()
         return found + self.map_weight * logits.sigmoid()
 
-    def _decode(self, scores: Float[Tensor, "M P"], batch: Batch) -> Float[Tensor, "M P"]:
+    def _decode(self, scores: Float[Tensor, "M P"], batch: Layout) -> Float[Tensor, "M P"]:
         return decode_in_order(scores, batch, self.grid, prior=self.prior, order=self.order)
 
-    def ground(self, batch: Batch) -> Proposals:
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """Every valid cell's score, by P or by decoding the paragraph in order."""
-        _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
-        clips = self.clips(batch.video)
-        found = None
+        pairs = Layout.of(paragraphs["mask"])
+        sentences, found = pairs.flat(paragraphs["sentences"]), None
         if self.alignment is not None:
-            found = self._separation(self.alignment(sentences, clips, batch).evidence, batch)
-        logits = self.score(self._map(clips, sentences, batch, found)).squeeze(-1)
+            evidence = self.alignment.evidence(sentences, videos["aligned"], pairs)
+            found = self._separation(evidence, pairs)
+        logits = self.score(self._map(videos["clips"], sentences, pairs, found)).squeeze(-1)
         if self.decoder == "map":
             return Proposals(self.grid.spans, logits.sigmoid())
         return Proposals(
-            self.grid.spans, self._decode(self.trust * self._belief(logits, found), batch)
+            self.grid.spans, self._decode(self.trust * self._belief(logits, found), pairs)
         )
 
     def inspect(self, batch: Batch) -> dict[str, Tensor]:
@@ -477,6 +549,16 @@ class DMRJRG(nn.Module):
                 no timestamp is needed to know it. At 0 ordered decoding is left with the prior.
         """
         self.trust.fill_(skill)
+
+    @staticmethod
+    def plan(*, pretrained_rate: float = 0.1) -> Plan:
+        """One step per batch, all terms.
+
+        Args:
+            pretrained_rate: factor on the learning rate of a pretrained text encoder (as in MMN;
+                the paper does not say).
+        """
+        return Plan(rates={"sentence.pretrained.": pretrained_rate})
 
     @staticmethod
     def losses(*, margin: float = 0.2, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.datasets.vocabulary import UNKNOWN
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
 from lib.losses.similarity import info_nce
@@ -88,14 +88,15 @@ class DMRRelease(nn.Module):
         self.register_buffer("positions", torch.cat(ends, dim=1), persistent=False)
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``token``: unit features, (B, D)."""
-        return {"token": self._token(self.clips(video), self.video_token, self.video_places)}
+        """``token``: unit features, (B, D); ``clips``: (B, N, D)."""
+        clips = self.clips(video)
+        return {"token": self._token(clips, self.video_token, self.video_places), "clips": clips}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``token``: unit features, (B, D)."""
-        items = batch.padded(self._sentences(batch))
-        token = self._token(items, self.text_token, self.text_places, batch.sentence_mask)
-        return {"token": token}
+        """``token``: unit features, (B, D); ``sentences``: (B, S, D), and ``mask``: which exist."""
+        items, mask = batch.padded(self._sentences(batch)), batch.sentence_mask
+        token = self._token(items, self.text_token, self.text_places, mask)
+        return {"token": token, "sentences": items, "mask": mask}
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         return paragraphs["token"] @ videos["token"].T
@@ -125,7 +126,7 @@ class DMRRelease(nn.Module):
         return self.sentence(torch.cat([words[:, :1], words], dim=1), counts)[1]
 
     def _logits(
-        self, clips: Float[Tensor, "B N D"], sentences: Float[Tensor, "M D"], batch: Batch
+        self, clips: Float[Tensor, "B N D"], sentences: Float[Tensor, "M D"], batch: Layout
     ) -> Float[Tensor, "M P"]:
         cells = self.cell(self.proposals(clips)).index_select(0, batch.owner)
         fused = nn.functional.normalize(sentences[:, None] * cells, dim=-1)
@@ -137,16 +138,26 @@ class DMRRelease(nn.Module):
         return self.score(context).squeeze(-1)
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DMRReleaseOutput:
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         sentences, clips = self._sentences(batch), self.clips(batch.video)
         items = batch.padded(sentences)
         text = self._token(items, self.text_token, self.text_places, batch.sentence_mask)
         video = self._token(clips, self.video_token, self.video_places)
-        return DMRReleaseOutput(
-            text @ video.T, self._logits(clips, sentences, batch), self.grid.spans
-        )
+        return {
+            "text": text,
+            "video": video,
+            "logits": self._logits(clips, sentences, batch),
+        }
 
-    def ground(self, batch: Batch) -> Proposals:
-        logits = self._logits(self.clips(batch.video), self._sentences(batch), batch)
+    def compare(self, parts: Encoded, batch: Batch) -> DMRReleaseOutput:
+        similarity = parts["text"] @ parts["video"].T
+        return DMRReleaseOutput(similarity, parts["logits"], self.grid.spans)
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        pairs = Layout.of(paragraphs["mask"])
+        logits = self._logits(videos["clips"], pairs.flat(paragraphs["sentences"]), pairs)
         return Proposals(self.grid.spans, logits.sigmoid())
 
     @staticmethod
@@ -159,7 +170,7 @@ class DMRRelease(nn.Module):
         """
 
         def retrieval_nce(out: DMRReleaseOutput, batch: Batch) -> Tensor:
-            return info_nce(out.similarity, out.similarity.new_tensor(scale), batch.same_video)
+            return info_nce(out.similarity, out.similarity.new_full((), scale), batch.same_video)
 
         def overlap(out: DMRReleaseOutput, batch: Batch) -> Tensor:
             target = overlap_with_truth(out.spans, batch)

@@ -39,26 +39,60 @@ class Proposals:
     scores: Float[Tensor, "M P"]
 
 
-@runtime_checkable
-class Grounder(Protocol):
-    """A model that finds sentences in their video."""
-
-    def ground(self, batch: Batch) -> Proposals: ...
-
-
-@runtime_checkable
-class Retriever(Protocol):
-    """A model that ranks videos for paragraphs.
+class Encoder(Protocol):
+    """A model that reads every video once and every paragraph once, and answers from what it kept.
 
     ``encode_videos`` reads no text and ``encode_paragraphs`` reads no video, so that a score cannot
     leak the pairing. A test replaces the one and finds the other unchanged.
+
+    What ``encode_paragraphs`` gives has a ``mask`` (B, S): which sentences exist. Rows of either
+    side can be picked, repeated and put into another order.
     """
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded: ...
 
     def encode_paragraphs(self, batch: Batch) -> Encoded: ...
 
+
+@runtime_checkable
+class Grounder(Encoder, Protocol):
+    """A model that finds the sentences of a paragraph in a video: row b of the one in row b of the
+    other. M are the sentences of all rows, in order."""
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals: ...
+
+
+@runtime_checkable
+class Retriever(Encoder, Protocol):
+    """A model that ranks videos for paragraphs."""
+
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]: ...
+
+
+def ground(model: Grounder, batch: Batch) -> Proposals:
+    """Every sentence in the video of its own paragraph."""
+    return model.ground_pairs(model.encode_paragraphs(batch), model.encode_videos(batch.video))
+
+
+class Learner(Protocol):
+    """What training asks of every model: its ``forward(batch, terms)`` is ``encode`` and then
+    ``compare``, so that a batch can be encoded in parts, by one process after the other or by
+    several at once, and still be compared as a whole.
+
+    In ``encode`` every row stands alone: a paragraph's part of it is the same whatever else is in
+    the batch (batch norm apart, which sees the rows of one call). Its tensors are joined along
+    their first axis, paragraph after paragraph, so none has a padded axis of sentences or words:
+    rows are paragraphs, sentences (M, …) or words, not (B, S, …).
+
+    ``compare`` does what looks across the batch, reads nothing of it but its layout, moments,
+    durations and ``video_index``, and is given what ``encode`` gave in float32.
+
+    ``terms`` are the loss terms wanted; None stands for all of them.
+    """
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded: ...
+
+    def compare(self, parts: Encoded, batch: Batch) -> Any: ...
 
 
 @runtime_checkable

@@ -15,10 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.core.moments import iou
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.matching import best_proposals, proposal_to_sentence, sentence_to_proposal
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
 from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage
+from lib.models.layers.precision import in_full
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, MaxPoolMap, ProposalGrid
 from lib.models.layers.text import SentenceFeatures
 from lib.models.layers.video import ClipEncoder
@@ -45,7 +46,7 @@ class MMN(nn.Module):
         hidden_size: D.
         joint_size: J, of both spaces.
         text_encoder: ``lstm``, or the folder of a pretrained transformer (the paper: DistilBERT).
-        lstm_layers: of the former, one direction.
+        lstm_layers, words: of the former, one direction; see ``SentenceEncoder``.
         proposal_map: ``pool`` or ``conv`` (here without a layer for the diagonal).
         density: which spans are proposals.
         kernel_size, conv_layers: of the map stack, batch norm before each ReLU.
@@ -62,6 +63,7 @@ class MMN(nn.Module):
         joint_size: int = 256,
         text_encoder: str = "lstm",
         lstm_layers: int = 3,
+        words: bool = False,
         proposal_map: Literal["pool", "conv"] = "pool",
         density: Literal["sparse", "dense"] = "sparse",
         kernel_size: int = 9,
@@ -90,20 +92,34 @@ class MMN(nn.Module):
         self.cell_matching = nn.Linear(D, joint_size)
         self.cell_overlap = nn.Linear(D, joint_size)
         self.sentence = SentenceFeatures(
-            dims, text_encoder, hidden_size=D, lstm_layers=lstm_layers, bidirectional=False
+            dims,
+            text_encoder,
+            hidden_size=D,
+            lstm_layers=lstm_layers,
+            bidirectional=False,
+            words=words,
         )
         self.norm = nn.LayerNorm(self.sentence.width)
         self.sentence_matching = nn.Linear(self.sentence.width, joint_size)
         self.sentence_overlap = nn.Linear(self.sentence.width, joint_size)
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``matching``: unit features of every cell, (B, P, J)."""
-        return {"matching": _unit(self.cell_matching(self._map(video)))}
+        """``matching`` and ``overlap``: unit features of every cell in both spaces, (B, P, J)."""
+        cells = self._map(video)
+        return {
+            "matching": _unit(self.cell_matching(cells)),
+            "overlap": _unit(self.cell_overlap(cells)),
+        }
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``matching``: unit features of the sentences, (B, S, J), and ``mask``: which exist."""
-        matching = _unit(self.sentence_matching(self.norm(self.sentence(batch))))
-        return {"matching": batch.padded(matching), "mask": batch.sentence_mask}
+        """``matching`` and ``overlap``: unit features of the sentences, (B, S, J), and ``mask``:
+        which exist."""
+        features = self.norm(self.sentence(batch))
+        return {
+            "matching": batch.padded(_unit(self.sentence_matching(features))),
+            "overlap": batch.padded(_unit(self.sentence_overlap(features))),
+            "mask": batch.sentence_mask,
+        }
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         """The best cell's cosine with each sentence, mean over the paragraph's sentences.
@@ -127,25 +143,34 @@ class MMN(nn.Module):
         return self.context(self.proposals(self.clips(video)))
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> MMNOutput:
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         cells = self._map(batch.video)
         features = self.norm(self.sentence(batch))
         overlap = _unit(self.cell_overlap(cells)).index_select(0, batch.owner)
-        cosine = torch.einsum("mj,mpj->mp", _unit(self.sentence_overlap(features)), overlap)
-        return MMNOutput(
-            cells=_unit(self.cell_matching(cells)),
-            sentences=_unit(self.sentence_matching(features)),
-            overlap_logits=OVERLAP_SCALE * cosine,
-            spans=self.grid.spans,
-        )
+        sentences = _unit(self.sentence_overlap(features))
+        with in_full(overlap):
+            cosine = torch.einsum("mj,mpj->mp", sentences, overlap)
+        return {
+            "cells": _unit(self.cell_matching(cells)),
+            "sentences": _unit(self.sentence_matching(features)),
+            "overlap_logits": OVERLAP_SCALE * cosine,
+        }
 
-    def ground(self, batch: Batch) -> Proposals:
+    def compare(self, parts: Encoded, batch: Batch) -> MMNOutput:
+        return MMNOutput(**parts, spans=self.grid.spans)
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """((matching + 1) / 2)^γ times the overlap's probability."""
-        out = self(batch)
-        own = out.cells.index_select(0, batch.owner)
-        matching = torch.einsum("mj,mpj->mp", out.sentences, own)
+        pairs = Layout.of(paragraphs["mask"])
+        matching, overlap = (
+            pairs.flat(torch.einsum("bsj,bpj->bsp", paragraphs[space], videos[space]))
+            for space in ("matching", "overlap")
+        )
         # Rounding may leave a cosine below -1, and a power of a negative number is none.
         likeness = (matching * 0.5 + 0.5).clamp(min=0) ** self.score_power
-        return Proposals(out.spans, likeness * out.overlap_logits.sigmoid())
+        return Proposals(self.grid.spans, likeness * (OVERLAP_SCALE * overlap).sigmoid())
 
     @staticmethod
     def losses(
@@ -234,4 +259,4 @@ class MMN(nn.Module):
 
 
 def _unit(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-    return nn.functional.normalize(x, dim=-1)
+    return nn.functional.normalize(x.float(), dim=-1)

@@ -12,9 +12,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import DataDims, Losses, Proposals
+from lib.models.interface import DataDims, Encoded, Losses, Proposals
+from lib.models.layers.ordering import places_in_order
 from lib.models.layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
 from lib.models.layers.video import ClipEncoder
@@ -34,13 +35,15 @@ class TAN2D(nn.Module):
     Args:
         dims: the sizes that the data decides.
         hidden_size: D, everywhere.
-        lstm_layers, bidirectional: of the sentence encoder.
+        lstm_layers, bidirectional, words: of the sentence encoder, see ``SentenceEncoder``.
         proposal_map: ``pool`` or ``conv``: how a proposal's feature is made of its clips.
         density: ``sparse`` (the paper) or ``dense``: which spans are proposals.
         kernel_size, conv_layers, padding, conv_norm: of the map stack, see ``MaskedConvStack``.
         mask_fused: nothing enters the map stack from cells that are no proposals (the original).
             Off for weights of the ChenJoya port, which were trained with the unit vectors that the
             bias of the fusion leaves there.
+        place_features: tell the map where in the paragraph a sentence stands (ours): 2D-TAN grounds
+            each sentence alone, and what its order says of its time is left to others.
     """
 
     supervision = "full"
@@ -52,6 +55,7 @@ class TAN2D(nn.Module):
         hidden_size: int = 512,
         lstm_layers: int = 3,
         bidirectional: bool = False,
+        words: bool = False,
         proposal_map: Literal["pool", "conv"] = "pool",
         density: Literal["sparse", "dense"] = "sparse",
         kernel_size: int = 9,
@@ -59,16 +63,26 @@ class TAN2D(nn.Module):
         padding: Literal["first", "same"] = "first",
         conv_norm: Literal["count", "relative"] = "count",
         mask_fused: bool = True,
+        place_features: bool = False,
     ) -> None:
         super().__init__()
         self.clips = ClipEncoder(dims.video_dim, hidden_size, dims.num_frames, dims.num_clips)
         self.sentence = SentenceEncoder(
-            dims.word_dim, hidden_size, num_layers=lstm_layers, bidirectional=bidirectional
+            dims.word_dim,
+            hidden_size,
+            num_layers=lstm_layers,
+            bidirectional=bidirectional,
+            words=words,
         )
         self.grid = ProposalGrid(dims.num_clips, density)
         self.proposals = PROPOSAL_MAPS[proposal_map](hidden_size, self.grid)
         self.cell = nn.Linear(hidden_size, hidden_size)
         self.mask_fused = mask_fused
+        self.place_cell = None
+        if place_features:
+            self.place_cell = nn.Sequential(
+                nn.Linear(4, hidden_size), nn.ReLU(), nn.Linear(hidden_size, hidden_size)
+            )
         self.context = MaskedConvStack(
             hidden_size,
             self.grid,
@@ -80,17 +94,42 @@ class TAN2D(nn.Module):
         self.score = nn.Linear(hidden_size, 1)
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> TAN2DOutput:
-        cells = self.cell(self.proposals(self.clips(batch.video)))  # (B, P, D)
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """``clips``: (B, N, D). A map's cells are many times more, and cheap to make again."""
+        return {"clips": self.clips(video)}
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """``sentences``: (B, S, D), and ``mask``: which exist."""
         _, query = self.sentence(batch.flat(batch.words), batch.word_counts)
+        return {"sentences": batch.padded(query), "mask": batch.sentence_mask}
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        _, query = self.sentence(batch.flat(batch.words), batch.word_counts)
+        return {"logits": self._logits(query, self.clips(batch.video), batch)}
+
+    def _logits(
+        self, query: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Layout
+    ) -> Float[Tensor, "M P"]:
+        cells = self.cell(self.proposals(clips))  # (B, P, D)
         fused = query[:, None] * cells.index_select(0, batch.owner)
         outside = None
         if not self.mask_fused:
             outside = nn.functional.normalize(query * self.cell.bias, dim=-1)
-        context = self.context(nn.functional.normalize(fused, dim=-1), outside)
-        return TAN2DOutput(self.score(context).squeeze(-1), self.grid.spans)
+        fused = nn.functional.normalize(fused, dim=-1)
+        if self.place_cell is not None:
+            fused = fused + self.place_cell(places_in_order(self.grid, batch))
+        context = self.context(fused, outside)
+        return self.score(context).squeeze(-1)
 
-    def ground(self, batch: Batch) -> Proposals:
-        return Proposals(self.grid.spans, self(batch).logits.sigmoid())
+    def compare(self, parts: Encoded, batch: Batch) -> TAN2DOutput:
+        return TAN2DOutput(parts["logits"], self.grid.spans)
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        pairs = Layout.of(paragraphs["mask"])
+        query = pairs.flat(paragraphs["sentences"])
+        return Proposals(self.grid.spans, self._logits(query, videos["clips"], pairs).sigmoid())
 
     @staticmethod
     def losses(*, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:

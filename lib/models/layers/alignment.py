@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.core.moments import iou
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.models.layers.proposal_map import ProposalGrid
 
 
@@ -33,16 +33,23 @@ class ClipAlignment(nn.Module):
         in_order: how strongly a sentence looks for its clips where its place in the paragraph
             suggests: the attention's logits lose this much at 1.5 equal parts from the middle of
             the sentence's own, growing with the square of the distance. 0 looks everywhere.
-        initial_scale: λ of the contrastive terms at the start; learned, bounded above by 100.
+        initial_scale, learn_scale: λ of the contrastive terms; bounded above by 100.
     """
 
     def __init__(
-        self, hidden_size: int, *, attention: float, in_order: float, initial_scale: float
+        self,
+        hidden_size: int,
+        *,
+        attention: float,
+        in_order: float,
+        initial_scale: float,
+        learn_scale: bool = True,
     ) -> None:
         super().__init__()
         self.attention, self.in_order = attention, in_order
         self.clip = nn.Linear(hidden_size, hidden_size)
-        self.log_scale = nn.Parameter(torch.tensor(float(initial_scale)).log())
+        log_scale = torch.tensor(float(initial_scale)).log()
+        self.log_scale = nn.Parameter(log_scale, requires_grad=learn_scale)
 
     def cosines(
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"]
@@ -51,6 +58,15 @@ class ClipAlignment(nn.Module):
         sentences = nn.functional.normalize(sentences, dim=-1)
         clips = nn.functional.normalize(clips, dim=-1)
         return torch.einsum("md,bnd->mbn", sentences, clips)
+
+    def evidence(
+        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Layout
+    ) -> Float[Tensor, "M N"]:
+        """Of every sentence with the clips (as ``self.clip`` gives them) of its own row's video."""
+        sentences = nn.functional.normalize(sentences, dim=-1)
+        clips = nn.functional.normalize(clips, dim=-1)
+        found = torch.einsum("bsd,bnd->bsn", batch.padded(sentences), clips)
+        return batch.flat(found)
 
     def expectation(
         self, place: Int[Tensor, " M"], count: Int[Tensor, " M"], num_clips: int
@@ -101,7 +117,7 @@ class ClipAlignment(nn.Module):
         return total / count[:, None]
 
 
-def against_siblings(evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tensor, "M N"]:
+def against_siblings(evidence: Float[Tensor, "M N"], batch: Layout) -> Float[Tensor, "M N"]:
     """A sentence's evidence minus the mean of the other sentences of its paragraph.
 
     What all sentences of a paragraph share (the video's topic, its background) says which video it
@@ -110,6 +126,21 @@ def against_siblings(evidence: Float[Tensor, "M N"], batch: Batch) -> Float[Tens
     total = batch.padded(evidence).sum(dim=1).index_select(0, batch.owner)
     others = (batch.sentence_counts[batch.owner, None] - 1).to(evidence.dtype)
     return evidence - (total - evidence) / others.clamp(min=1)
+
+
+def among_siblings(
+    evidence: Float[Tensor, "M N"], batch: Layout, *, scale: float
+) -> Float[Tensor, "M N"]:
+    """The probability that a clip is this sentence's, among the sentences of its paragraph.
+
+    The soft-max over the paragraph of ``scale`` times the evidence: as ``against_siblings``, but a
+    clip is lost to the sibling that wants it most, not to the average one. A sentence without
+    siblings keeps its evidence.
+    """
+    logits = batch.padded(evidence.float() * scale)
+    shares = logits.masked_fill(~batch.sentence_mask[..., None], -torch.inf).softmax(dim=1)
+    alone = (batch.sentence_counts == 1)[batch.owner, None]
+    return torch.where(alone, evidence.float(), batch.flat(shares))
 
 
 def separation(

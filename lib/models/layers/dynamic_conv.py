@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.models.layers.proposal_map import ProposalGrid, neighbour_weights
+from lib.models.layers.recompute import recomputed
 
 
 class DynamicConv(nn.Module):
@@ -71,7 +72,12 @@ class DynamicConvStack(nn.Module):
 
     Source: CDN. Its release does not say which layers are dynamic; four of the eight fits what it
     leaves unused (COND_NUM: 4).
+
+    Attributes:
+        recompute: do not keep what the layers need for the backward pass, see ``recomputed``.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -105,6 +111,13 @@ class DynamicConvStack(nn.Module):
     def forward(
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
     ) -> Float[Tensor, "M P D"]:
+        if self.recompute and torch.is_grad_enabled():
+            return recomputed(self, self._convolved, features, sentence)
+        return self._convolved(features, sentence)
+
+    def _convolved(
+        self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
+    ) -> Float[Tensor, "M P D"]:
         x = self.grid.square(features)
         for layer, norm in enumerate(self.norms[:-1]):  # type: ignore[arg-type]
             x = norm(x)
@@ -112,5 +125,6 @@ class DynamicConvStack(nn.Module):
                 y = self.dynamic[layer](x, sentence)
             else:
                 y = self.static[layer - len(self.dynamic)](x)
-            x = (y + x).relu() * getattr(self, f"weight_{layer}").to(x.dtype)
+            weight = getattr(self, f"weight_{layer}")  # not negative, see MaskedConvStack
+            x = (y + x).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(self.norms[-1](x))

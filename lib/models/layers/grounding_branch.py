@@ -17,6 +17,17 @@ from lib.models.layers.transformer import FiLM, WeighedDecoder, sinusoids, small
 
 
 @dataclass(frozen=True)
+class ReadWords:
+    """Sentences as the grounding branch reads them, the start vector in front of the words."""
+
+    memory: Float[Tensor, "M W1 D"]  # what the proposals are made from
+    mask: Bool[Tensor, "M W1"]
+    inputs: Float[Tensor, "M W D"]  # from which each word's successor is to be told
+    ids: Int[Tensor, "M W"]
+    counts: Int[Tensor, " M"]  # on the CPU
+
+
+@dataclass(frozen=True)
 class Grounded:
     """What the grounding branch says of every sentence."""
 
@@ -24,9 +35,9 @@ class Grounded:
     windows: Float[Tensor, "M Q F"]
     nll: Float[Tensor, "M Q"]
     best: Int[Tensor, "M 1"]  # the proposal that reconstructs best
-    encoded: Float[Tensor, "M F D"]  # frames under the best proposal's window
-    states: Float[Tensor, "M D"]  # mean over frames, before any proposal
     other_nll: Float[Tensor, "M 3"] | None = None  # whole video, before, after the best proposal
+    encoded: Float[Tensor, "M F D"] | None = None  # frames under the best proposal's window
+    states: Float[Tensor, "M D"] | None = None  # mean over frames, before any proposal
 
 
 class GroundingBranch(nn.Module):
@@ -44,6 +55,7 @@ class GroundingBranch(nn.Module):
         layers: int,
         proposals: int,
         sampled_frames: int,
+        large_start: bool,
     ) -> None:
         super().__init__()
         D, T = hidden_size, dims.num_frames
@@ -58,6 +70,9 @@ class GroundingBranch(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.frame = nn.Linear(dims.video_dim, D)
         self.word = nn.Linear(dims.word_dim, D)
+        if large_start:
+            for part in (self.frame, self.word):
+                nn.init.uniform_(part.weight, -1, 1)
         self.last_frame = nn.Parameter(torch.zeros(dims.video_dim))  # reads all, makes proposals
         self.first_word = nn.Parameter(torch.zeros(dims.word_dim))
         self.hidden_word = nn.Parameter(torch.zeros(D))
@@ -69,17 +84,14 @@ class GroundingBranch(nn.Module):
         self.register_buffer("sampled", rows, persistent=False)
         self.register_buffer("positions", sinusoids(256, D), persistent=False)
 
-    def frames(self, batch: Batch) -> Float[Tensor, "M T1 D"]:
-        """Each sentence's video with the proposing frame behind it."""
-        video = nn.functional.normalize(batch.video, dim=-1)
+    def videos(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B T1 D"]:
+        """Frames with the proposing one behind them."""
+        video = nn.functional.normalize(video, dim=-1)
         last = self.last_frame.expand(len(video), 1, -1)
-        x = self.frame(self.dropout(torch.cat([video, last], dim=1)))
-        return x.index_select(0, batch.owner)
+        return self.frame(self.dropout(torch.cat([video, last], dim=1)))
 
-    def forward(
-        self, batch: Batch, x: Float[Tensor, "M T1 D"], *, others: bool = False
-    ) -> Grounded:
-        """Proposals on the frames ``x``; with ``others`` also the windows that should be worse."""
+    def read(self, batch: Batch) -> ReadWords:
+        """The sentences alone. In training a third of the words is hidden from ``inputs``."""
         words = nn.functional.normalize(batch.flat(batch.words), dim=-1)
         mask = batch.flat(batch.word_mask)
         words = torch.where(mask[..., None], words, 0.0)
@@ -90,38 +102,44 @@ class GroundingBranch(nn.Module):
         mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
 
         memory = self.word_decoder(w + positions, mask)
-        real = torch.ones_like(x[0, :, 0], dtype=torch.bool)
-        real[-1] = False  # nobody reads the proposing frame
-        read = self.frame_decoder(x, real.expand(x.shape[:2]), memory=memory, memory_mask=mask)
-        raw = self.window(read[:, -1]).sigmoid().unflatten(1, (self.num_proposals, 2))
-        center, width = raw.unbind(dim=-1)  # (M, Q)
-
         if self.training:
             drawn = draw_masked_words(batch.flat(batch.word_weights), batch.word_counts)
             hidden = torch.cat([torch.zeros_like(mask[:, :1]), drawn.marked(words.shape[1])], dim=1)
             w = torch.where(hidden[..., None], self.hidden_word, w)
-        inputs = (w + positions)[:, :-1]
+        ids = batch.flat(batch.word_ids)
+        return ReadWords(memory, mask, (w + positions)[:, :-1], ids, batch.word_counts)
+
+    def forward(
+        self, text: ReadWords, x: Float[Tensor, "M T1 D"], *, others: bool = False
+    ) -> Grounded:
+        """Proposals on every sentence's frames; with ``others`` also worse windows."""
+        real = torch.ones_like(x[0, :, 0], dtype=torch.bool)
+        real[-1] = False  # nobody reads the proposing frame
+        read = self.frame_decoder(
+            x, real.expand(x.shape[:2]), memory=text.memory, memory_mask=text.mask
+        )
+        raw = self.window(read[:, -1]).float().sigmoid().unflatten(1, (self.num_proposals, 2))
+        center, width = raw.unbind(dim=-1)  # (M, Q)
+
         steps = len(self.sampled)
         sampled = x.index_select(1, self.sampled)
         windows = proposal_windows(center, width, steps)
-        nll, encoded = self._reconstruct(batch, sampled, inputs, mask[:, :-1], windows)
+        nll, encoded = self._reconstruct(text, sampled, windows)
         best = nll.argmin(dim=1, keepdim=True)
         other_nll = None
         if others:
             sides = outside_windows(center.gather(1, best), width.gather(1, best), steps)
             everything = torch.cat([torch.ones_like(sides[0]), *sides], dim=1)
-            other_nll, _ = self._reconstruct(batch, sampled, inputs, mask[:, :-1], everything)
+            other_nll, _ = self._reconstruct(text, sampled, everything)
         rows = torch.arange(len(best), device=best.device)
         spans = torch.stack([center - width / 2, center + width / 2], dim=-1).clamp(0, 1)
         states = x.mean(dim=1)
-        return Grounded(spans, windows, nll, best, encoded[rows, best[:, 0]], states, other_nll)
+        return Grounded(spans, windows, nll, best, other_nll, encoded[rows, best[:, 0]], states)
 
     def _reconstruct(
         self,
-        batch: Batch,
+        text: ReadWords,
         sampled: Float[Tensor, "M F D"],
-        inputs: Float[Tensor, "M W D"],
-        mask: Bool[Tensor, "M W"],
         windows: Float[Tensor, "M Q F"],
     ) -> tuple[Float[Tensor, "M Q"], Float[Tensor, "M Q F D"]]:
         """Mean negative log-likelihood of a sentence's words under each window, and its frames."""
@@ -130,16 +148,15 @@ class GroundingBranch(nn.Module):
         frames = sampled.repeat_interleave(Q, dim=0)
         encoded = self.frame_decoder(frames, weights=weights)
         decoded = self.word_decoder(
-            inputs.repeat_interleave(Q, dim=0),
-            mask.repeat_interleave(Q, dim=0),
+            text.inputs.repeat_interleave(Q, dim=0),
+            text.mask[:, :-1].repeat_interleave(Q, dim=0),
             memory=encoded,
             memory_weights=weights,
         )
-        counts, W = batch.word_counts, inputs.shape[1]
-        sentence, word = word_places(counts)
-        place = (sentence * W + word).to(inputs.device, non_blocking=True)
+        sentence, word = word_places(text.counts)
+        place = (sentence * text.ids.shape[1] + word).to(windows.device, non_blocking=True)
         told = decoded.unflatten(0, (M, Q)).transpose(0, 1).flatten(1, 2).index_select(1, place)
-        target = batch.flat(batch.word_ids).flatten().index_select(0, place)
+        target = text.ids.flatten().index_select(0, place)
         nll = candidate_nll(
             self.vocabulary(told), target, sentence.to(place.device), M, label_smoothing=0.1
         )

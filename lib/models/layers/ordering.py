@@ -6,14 +6,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Layout
 from lib.models.layers.alignment import position_prior
 from lib.models.layers.proposal_map import ProposalGrid
 
 
+def places_in_order(grid: ProposalGrid, batch: Layout) -> Float[Tensor, "M P 4"]:
+    """Where each span lies from the middle of the sentence's equal part, and how wide it is, both
+    in parts: all that a place in the paragraph says without the video."""
+    count = batch.sentence_counts[batch.owner, None].to(grid.spans.dtype)
+    off = grid.spans.mean(dim=1) * count - (batch.place[:, None] + 0.5)
+    width = (grid.spans[:, 1] - grid.spans[:, 0]).expand_as(off)
+    return torch.stack([off, off.abs(), (width * count).log(), width.log()], dim=-1)
+
+
 def decode_in_order(
     scores: Float[Tensor, "M P"],
-    batch: Batch,
+    batch: Layout,
     grid: ProposalGrid,
     *,
     prior: float,

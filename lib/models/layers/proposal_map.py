@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.core.moments import cell_spans
+from lib.models.layers.recompute import recomputed
 
 DENSITIES = ("sparse", "dense")
 
@@ -88,11 +89,11 @@ class ProposalGrid(nn.Module):
         what stands in a cell that is no proposal."""
         M, _, D = features.shape
         N = self.num_clips
-        blank = features.new_zeros(M, N * N, D)
-        if outside is not None:
-            blank = outside[:, None].expand(M, N * N, D)
-        whole = blank.index_copy(1, self.cells, features).unflatten(1, (N, N))
-        return whole.permute(0, 3, 1, 2)
+        if outside is None:
+            whole = features.new_zeros(M, N * N, D)
+        else:
+            whole = outside[:, None].repeat(1, N * N, 1)
+        return whole.index_copy_(1, self.cells, features).unflatten(1, (N, N)).permute(0, 3, 1, 2)
 
     def valid(self, square: Float[Tensor, "M D N N"]) -> Float[Tensor, "M P D"]:
         """What the map holds in its valid cells: the inverse of ``square``."""
@@ -253,7 +254,12 @@ class MaskedConvStack(nn.Module):
             81 cells shrink the signal until the map is flat to 1e-9 and its arg-max arbitrary.
         batch_norm: between convolution and ReLU (MMN). Its statistics are those of the whole
             square, cells that are empty by construction included.
+
+    Attributes:
+        recompute: do not keep what the layers need for the backward pass, see ``recomputed``.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -288,6 +294,8 @@ class MaskedConvStack(nn.Module):
             for conv in self.convs:
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # type: ignore[arg-type]
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        # A cell that sees itself alone needs no square and no weight: one valid cell is under it.
+        self.alone = num_layers == 0 or (kernel_size == 1 and not batch_norm)
         scale = kernel_size**2 if norm == "relative" else 1
         weights = neighbour_weights(grid.mask, kernel_size, paddings, grow=padding == "first")
         for layer, weight in enumerate(weights):
@@ -297,9 +305,22 @@ class MaskedConvStack(nn.Module):
         self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None = None
     ) -> Float[Tensor, "M P D"]:
         """``outside`` stands in the cells that are no proposals; nothing does, unless given."""
-        if not len(self.convs):
+        if self.alone:
+            for conv in self.convs:
+                assert isinstance(conv, nn.Conv2d)
+                features = nn.functional.linear(features, conv.weight.flatten(1), conv.bias).relu_()
             return features
+        if self.recompute and torch.is_grad_enabled():
+            return recomputed(self, self._convolved, features, outside)
+        return self._convolved(features, outside)
+
+    def _convolved(
+        self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None
+    ) -> Float[Tensor, "M P D"]:
         x = self.grid.square(features, outside)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = norm(conv(x)).relu() * getattr(self, f"weight_{layer}").to(x.dtype)
+            # No weight is negative: before the ReLU they do the same, and in place, as the ReLU
+            # does its part, since no gradient asks for what stood there.
+            weight = getattr(self, f"weight_{layer}")
+            x = norm(conv(x)).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(x)

@@ -28,6 +28,8 @@ class SentenceEncoder(nn.Module):
         words: add the mean of the words, through a linear layer of their own, to the sentence: what
             a few thousand sentences teach about words carries over to new sentences sooner than
             what they teach about word order.
+        readout: False where only the states of the words are wanted: the sentence then comes as the
+            LSTM leaves it.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class SentenceEncoder(nn.Module):
         num_layers: int = 1,
         bidirectional: bool = True,
         words: bool = False,
+        readout: bool = True,
     ) -> None:
         super().__init__()
         if bidirectional and hidden_size % 2:
@@ -50,7 +53,7 @@ class SentenceEncoder(nn.Module):
             bidirectional=bidirectional,
         )
         self.directions = 2 if bidirectional else 1
-        self.project = nn.Linear(hidden_size, hidden_size)
+        self.project = nn.Linear(hidden_size, hidden_size) if readout else nn.Identity()
         self.words = nn.Linear(word_dim, hidden_size) if words else None
 
     def forward(
@@ -62,9 +65,13 @@ class SentenceEncoder(nn.Module):
             States of the words, zero where padded, and one feature per sentence: the state after
             the last real word and, read backwards, after the first, through a linear layer.
         """
-        packed = pack_padded_sequence(words, counts, batch_first=True, enforce_sorted=False)
+        # Sorted here, because Torch would wait for the device to do it.
+        lengths, order = counts.sort(descending=True)
+        forth, back = (i.to(words.device, non_blocking=True) for i in (order, order.argsort()))
+        packed = pack_padded_sequence(words.index_select(0, forth), lengths, batch_first=True)
         states, (last, _) = self.lstm(packed)
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=words.shape[1])
+        states, last = states.index_select(0, back), last.index_select(1, back)
         top = last[-self.directions :].transpose(0, 1).flatten(1)  # (M, D)
         sentence = self.project(top)
         if self.words is not None:
@@ -82,7 +89,7 @@ class SentenceFeatures(nn.Module):
         dims: the sizes that the data decides.
         text_encoder: ``lstm`` reads the batch's word vectors; anything else is the folder of a
             pretrained transformer (DistilBERT, BERT, …), which reads the sentences as written.
-        hidden_size, lstm_layers, bidirectional: of the LSTM.
+        hidden_size, lstm_layers, bidirectional, words: of the LSTM.
 
     Attributes:
         width: of a feature: ``hidden_size``, or what the transformer has.
@@ -96,14 +103,21 @@ class SentenceFeatures(nn.Module):
         hidden_size: int,
         lstm_layers: int = 1,
         bidirectional: bool = True,
+        words: bool = False,
     ) -> None:
         super().__init__()
         self.lstm: SentenceEncoder | None = None
         self.pretrained: PretrainedEncoder | None = None
+        if words and text_encoder != "lstm":
+            raise ValueError("words adds to the LSTM's sentences: text_encoder is not 'lstm'")
         if text_encoder == "lstm":
             self.width = hidden_size
             self.lstm = SentenceEncoder(
-                dims.word_dim, hidden_size, num_layers=lstm_layers, bidirectional=bidirectional
+                dims.word_dim,
+                hidden_size,
+                num_layers=lstm_layers,
+                bidirectional=bidirectional,
+                words=words,
             )
         else:
             self.pretrained = PretrainedEncoder(*read_pretrained(text_encoder))

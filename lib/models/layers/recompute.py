@@ -1,0 +1,51 @@
+"""Memory for time: what lies between the input and the output of a stack is computed twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+SENTENCES = 16  # whose maps are in memory at once
+
+
+def recomputed(stack: nn.Module, function: Callable[..., Tensor], *rows: Tensor | None) -> Tensor:
+    """``function(*rows)`` whose inner results are not kept, but computed again in the backward
+    pass, for a few rows at a time.
+
+    Args:
+        stack: whose layers it runs. Batch norms among them look at all rows: then these stay
+            together, and enter the running means once.
+        rows: tensors of equal length, or None.
+    """
+    given = [x for x in rows if x is not None]
+    alone = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in stack.modules())
+    size = SENTENCES if alone else max(len(given[0]), 1)
+    contexts: dict[str, Any] = {}
+    if not alone:
+        contexts["context_fn"] = lambda: (contextlib.nullcontext(), statistics_kept(stack))
+    done = []
+    for first in range(0, len(given[0]), size):
+        block = [None if x is None else x[first : first + size] for x in rows]
+        done.append(checkpoint(function, *block, use_reentrant=False, **contexts))
+    return torch.cat(done)
+
+
+@contextlib.contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norms as in training, but what is seen meanwhile does not enter their running means."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, seen) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, seen

@@ -1,0 +1,302 @@
+"""Several processes are one: the same loss and gradient, the same answers, and one end for all."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from easydict import EasyDict
+from torch import Tensor, nn
+
+import lib.models.dmr_jrg as dmr_jrg_module
+import lib.models.layers.grounding_branch as grounding_branch_module
+import lib.models.layers.text as text_module
+from lib.core import checkpoint, distributed, guard
+from lib.core.assembly import Scorer
+from lib.core.errors import InputError
+from lib.core.run import Run
+from lib.core.runtime import Runtime, seed_everything
+from lib.core.whole_batch import COMPARISON, WholeBatch
+from lib.datasets import dense, load_corpus
+from lib.evaluation.records import CandidateMoments, Predictions
+from lib.losses import Criterion
+from lib.models.dciml import DCIML
+from lib.models.dmr_jrg import DMRJRG
+from lib.models.tan2d import TAN2D
+from tests.conftest import TINY
+from tests.properties import hide_first_words, make_batch
+from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
+from tests.several import Launcher, together
+from tests.test_faults import at_call, die
+from tests.test_models import VARIANTS
+from tests.tiny_text import tiny_pretrained
+
+CPU = Runtime(torch.device("cpu"))
+SIZES = (2, 4, 1, 3, 2)  # sentences of each paragraph; two processes have three paragraphs and two
+Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # loss terms, gradients
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_is_drawn() -> Any:
+    """Words that are hidden depend on the process; and no pretrained encoder is on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
+        patch.setattr(dmr_jrg_module, "draw_masked_words", hide_first_words)
+        patch.setattr(grounding_branch_module, "draw_masked_words", hide_first_words)
+        yield
+
+
+def learner(variant: str) -> tuple[nn.Module, Criterion]:
+    """In training, without dropout, and with batch norms that look at no batch."""
+    torch.manual_seed(0)
+    model = VARIANTS[variant]().train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    terms = type(model).losses()
+    terms = {name: terms[name] for name in terms if name not in getattr(model, "unserved", ())}
+    return model, Criterion(terms, dict.fromkeys(terms, 1.0))
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def in_one_piece(variant: str) -> Found:
+    """The definition: the whole batch at once, with the comparison's own random numbers."""
+    model, criterion = learner(variant)
+    batch = make_batch(SIZES)
+    parts = model.encode(batch, criterion.active)
+    seed_everything(7, 1, 2, 0, COMPARISON)
+    values = criterion(model.compare(parts, batch), batch)
+    values["total"].backward()
+    return {name: value.detach() for name, value in values.items()}, gradients(model)
+
+
+def in_parts(variant: str, accumulate: int) -> Found:
+    """As a process of the run computes it."""
+    model, criterion = learner(variant)
+    share = make_batch(SIZES).split(distributed.world_size())[distributed.rank()]
+    whole = WholeBatch(model, CPU, accumulate=accumulate)
+    values = whole.backward(criterion, whole.prepare(share), 7, 1, 2, 0)
+    return {name: value.detach() for name, value in values.items()}, gradients(model)
+
+
+def assert_same(found: Found, wanted: Found) -> None:
+    for what, ours, theirs in zip(("loss", "gradient"), found, wanted, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            scale = max(1.0, value.abs().max().item())
+            assert torch.allclose(ours[name], value, rtol=0, atol=1e-5 * scale), f"{what} {name}"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, int], Found]]:
+    """What each of two processes finds for every model, in one part and in two."""
+
+    def all_of_them() -> dict[tuple[str, int], Found]:
+        return {(name, parts): in_parts(name, parts) for name in VARIANTS for parts in (1, 2)}
+
+    return together(all_of_them, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_processes_are_one(variant, shared):
+    wanted = in_one_piece(variant)
+    for process in shared:
+        assert_same(process[variant, 1], wanted)
+        assert_same(process[variant, 2], wanted)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_batch_in_three_parts_is_the_batch(variant):
+    assert_same(in_parts(variant, 3), in_one_piece(variant))
+
+
+@pytest.mark.parametrize("variant", ["dmr_jrg, plus", "tan2d", "dciml"])
+def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
+    """Seven paragraphs for two, a candidate at a time; all have all answers, in order."""
+    corpus = load_corpus(
+        name="synthetic",
+        data_dir=data_dir,
+        splits=("test",),
+        num_frames=32,
+        num_clips=8,
+        limits={"test": 7},
+        synthetic=TINY,
+    )
+    test = {"BATCH_SIZE": 2, "PAIRS": 5, "MOMENTS": 3, "NMS_IOU": 0.5}
+    config = EasyDict(TEST=test, WORKERS=0)
+
+    def answers() -> Predictions:
+        torch.manual_seed(0)
+        model = build(corpus.dims)
+        return Scorer(config, corpus["test"], CPU).predict(model, calibrate=True, candidates=3)
+
+    build = {
+        "dmr_jrg, plus": lambda dims: DMRJRG(
+            dims, hidden_size=16, heads=2, feedforward=16, encoder_layers=1, kernel_size=3,
+            reconstructor_layers=1, alignment=True, retrieval="alignment", decoder="order",
+        ),
+        "tan2d": lambda dims: TAN2D(dims, hidden_size=16, lstm_layers=1, kernel_size=3),
+        "dciml": lambda dims: DCIML(
+            dims, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3
+        ),
+    }[variant]  # fmt: skip
+    alone = answers()
+    for found in together(answers, tmp_path):
+        for field in dataclasses.fields(Predictions):
+            ours, theirs = getattr(found, field.name), getattr(alone, field.name)
+            if isinstance(theirs, CandidateMoments):
+                np.testing.assert_array_equal(ours.videos, theirs.videos)
+                ours, theirs = ours.spans, theirs.spans
+            np.testing.assert_allclose(ours, theirs, atol=1e-6) if theirs is not None else None
+
+
+# The command.
+
+
+class Pair:
+    """``dense_train.py`` in two processes, on a model that draws nothing."""
+
+    def __init__(self, folder: Path, **train: object) -> None:
+        self.folder, self.saved = folder, folder / "save" / "tiny"
+        self.experiment = write_experiment(folder, **{"BATCH_SIZE": 3, "EPOCHS": 2} | train)
+        text = yaml.safe_load(self.experiment.read_text("utf-8"))
+        text["BASE"] = str(REPOSITORY / "experiments/synthetic/clip_align.yaml")
+        text["MODEL"] = {"PARAMS": {"hidden_size": 16}}
+        self.experiment.write_text(yaml.safe_dump(text), "utf-8")
+
+    def start(
+        self, *flags: object, sabotage: Callable[[int], Any] = lambda rank: None
+    ) -> list[Process]:
+        self.launcher = launcher = Launcher()  # the store lives as long as this does
+
+        def enter(rank: int) -> None:
+            launcher.enter(rank)
+            sabotage(rank)
+
+        return [
+            Process(
+                "dense_train",
+                *("--cfg", self.experiment, *flags),
+                output=self.folder / f"{rank}.txt",
+                sabotage=functools.partial(enter, rank),
+            )
+            for rank in range(2)
+        ]
+
+    def train(self, *flags: object, **options: Any) -> list[Ended]:
+        return [process.wait(60) for process in self.start(*flags, **options)]
+
+    def weights(self) -> dict[str, Tensor]:
+        return checkpoint.load(self.saved / "last.pt")["model"]
+
+    def records(self) -> list[dict[str, Any]]:
+        return [{**r, "seconds": 0} for r in Run.open(self.saved, exclusive=False).records()]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A run of two processes that nothing happened to."""
+    pair = Pair(tmp_path_factory.mktemp("pair"))
+    first, second = pair.train()
+    assert (first.status, second.status) == (0, 0), first.output + second.output
+    assert "2 processes, each on a cpu" in first.output and "best epoch" in first.output
+    assert second.output == ""  # one prints, and one writes
+    return pair
+
+
+def test_two_processes_make_the_run_of_one(pair, tmp_path):
+    alone = Pair(tmp_path)
+    ended = run("dense_train", "--cfg", alone.experiment, output=tmp_path / "output.txt")
+    assert ended.status == 0, ended.output
+    for ours, theirs in zip(pair.records(), alone.records(), strict=True):
+        assert ours["train"] == pytest.approx(theirs["train"], rel=1e-4)
+        assert ours["protocols"] == theirs["protocols"]
+    weights = alone.weights()
+    for name, value in pair.weights().items():
+        assert torch.allclose(value, weights[name], atol=1e-4), name
+
+
+def test_a_signal_to_one_stops_both_and_both_go_on(pair, tmp_path):
+    again = Pair(tmp_path)
+    processes = again.start()
+    while not (again.saved / "last.pt").exists():
+        time.sleep(0.01)
+    processes[1].kill(signal.SIGTERM)
+    ended = [process.wait(60) for process in processes]
+    assert [each.status for each in ended] == [128 + signal.SIGTERM] * 2, ended
+    assert ended[0].output.count("SIGTERM: saved epoch") == 1 and ended[1].output == ""
+    assert [each.status for each in again.train("--resume")] == [0, 0]
+    weights = pair.weights()
+    assert all(torch.equal(value, weights[name]) for name, value in again.weights().items())
+    assert again.records() == pair.records()
+
+
+def refuse() -> None:
+    raise InputError("features.hdf5: v_7 is damaged")
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_one_process_refuses_ends_both_with_its_message(failing, tmp_path):
+    def sabotage(rank: int) -> None:
+        if rank == failing:
+            at_call(4, WholeBatch, "backward", refuse)()
+
+    ended = Pair(tmp_path).train(sabotage=sabotage)
+    assert [each.status for each in ended] == [2, 2], ended
+    told = [line for each in ended for line in each.output.splitlines() if "error" in line]
+    assert told == ["error: features.hdf5: v_7 is damaged"]
+
+
+def test_a_process_that_is_killed_does_not_leave_the_other_waiting(tmp_path):
+    def sabotage(rank: int) -> None:
+        if rank == 1:
+            at_call(4, WholeBatch, "backward", die)()
+
+    ended = Pair(tmp_path).train(sabotage=sabotage)
+    assert [each.status for each in ended] == [2, -signal.SIGKILL], ended
+    (line,) = [line for line in ended[0].output.splitlines() if "error" in line]
+    assert line.startswith("error: a process of this run ended without a word")
+
+
+def test_a_step_that_is_not_finite_in_one_process_is_told_by_one(tmp_path):
+    def sabotage(rank: int) -> None:
+        original = dense.DenseParagraphs.__getitem__
+
+        def get(self: Any, index: int) -> Any:
+            sample = original(self, index)
+            if self.hide_moments and index == 5:
+                sample = dataclasses.replace(sample, video=sample.video * torch.nan)
+            return sample
+
+        dense.DenseParagraphs.__getitem__ = get
+
+    pair = Pair(tmp_path)
+    ended = pair.train(sabotage=sabotage)
+    assert [each.status for each in ended] == [guard.EXIT_STATUS] * 2, ended
+    assert ended[0].output.count("the step is not finite") == 1 and ended[1].output == ""
+    assert "not finite in the batch: video of" in ended[0].output
+    (step,) = pair.saved.glob("*.step")
+    assert len(guard.batch_of(checkpoint.load(step))) == 3
+
+
+def test_a_batch_too_small_for_its_processes_is_refused_once(tmp_path):
+    ended = Pair(tmp_path, BATCH_SIZE=1).train()
+    assert [each.status for each in ended] == [2, 2]
+    told = [line for each in ended for line in each.output.splitlines() if "error" in line]
+    assert len(told) == 1 and told[0].startswith("error: TRAIN.BATCH_SIZE 1: 12 paragraphs make")

@@ -1,0 +1,149 @@
+"""Every video and paragraph is read once, and what is kept answers as reading afresh would."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lib.core.prediction as prediction
+from lib.core.prediction import (
+    Grounding,
+    Read,
+    best_moments,
+    ground_in,
+    read_split,
+    similarities,
+    split_candidates,
+)
+from lib.core.runtime import Runtime
+from lib.datasets import LoadedCorpus
+from lib.datasets.batch import Batch, Sample, collate
+from lib.evaluation.records import Ranking
+from lib.models.interface import Encoded, Proposals, ground
+from tests.properties import make_sample
+from tests.test_models import VARIANTS, a_tiny_pretrained_encoder  # noqa: F401 (a fixture)
+
+CPU = Runtime(torch.device("cpu"))
+SIZES = (3, 1, 4, 2, 2)
+SAMPLES = [make_sample(index, size) for index, size in enumerate(SIZES)]
+PAIRS = np.array([[0, 3, 1], [1, 0, 4], [2, 4, 4], [3, 1, 0], [4, 0, 2]])  # the own video first
+RULES = {"moments": 3, "nms_iou": 0.5}
+
+
+def batch_of(samples: Sequence[Sample], dtype: torch.dtype = torch.float64) -> Batch:
+    """In double precision, so that the order of a sum does not matter: scores may be ratios."""
+    batch = collate(samples)
+    return dataclasses.replace(batch, video=batch.video.to(dtype), words=batch.words.to(dtype))
+
+
+def read(model: nn.Module, dtype: torch.dtype = torch.float64) -> Read:
+    """Paragraphs two by two, without their videos, and videos three by three."""
+    blind = [dataclasses.replace(s, video=s.video[:0]) for s in SAMPLES]
+    texts = [batch_of(blind[i : i + 2], dtype) for i in range(0, len(blind), 2)]
+    videos = batch_of(SAMPLES, dtype).video.split(3)
+    return read_split(model, texts, videos, CPU, num_videos=len(SAMPLES))
+
+
+def built(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    return VARIANTS[name]().to(dtype).eval()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_pairs_from_what_is_kept_are_grounded_as_each_pair_alone(name: str) -> None:
+    model = built(name)
+    found = ground_in(model, read(model), PAIRS, CPU, pairs=7, **RULES)
+    spans, scores = [], []
+    for sample, row in zip(SAMPLES, PAIRS, strict=True):
+        for video in row:
+            alone = batch_of([dataclasses.replace(sample, video=SAMPLES[video].video)])
+            with torch.no_grad():
+                proposals = ground(model, alone)
+            span, score = best_moments(proposals, **RULES)
+            spans.append(span)
+            scores.append(score)
+    assert np.allclose(found.scores, np.concatenate(scores), rtol=1e-6, atol=1e-6)
+    assert np.allclose(found.spans, np.concatenate(spans), atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("pairs", [1, 5, 10_000])
+def test_how_many_pairs_are_grounded_at_once_changes_nothing(pairs: int) -> None:
+    model = built("dmr_jrg, plus")
+    kept = read(model)
+    few, many = (ground_in(model, kept, PAIRS, CPU, pairs=n, **RULES) for n in (pairs, 7))
+    assert np.allclose(few.scores, many.scores, atol=1e-6)
+    assert np.array_equal(few.grid, many.grid)
+
+
+class Counting(nn.Module):
+    """A model that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.videos, self.paragraphs, self.asked = 0, 0, []
+
+    def encode_videos(self, video: Tensor) -> Encoded:
+        self.videos += len(video)
+        return {"mean": video.mean(dim=1)}
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        self.paragraphs += len(batch)
+        return {"mask": batch.sentence_mask}
+
+    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Tensor:
+        return paragraphs["mask"].sum(dim=1, keepdim=True) + videos["mean"].sum(dim=1)
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        sentences = int(paragraphs["mask"].sum())
+        self.asked.append(sentences)
+        assert len(paragraphs["mask"]) == len(videos["mean"])
+        return Proposals(torch.tensor([[0.0, 0.5], [0.5, 1.0]]), torch.zeros(sentences, 2))
+
+
+def test_everything_is_read_once_and_pairs_stay_below_the_limit() -> None:
+    model = Counting()
+    kept = read(model)
+    similarities(model, kept, CPU)
+    ground_in(model, kept, PAIRS, CPU, pairs=5, **RULES)
+    assert (model.videos, model.paragraphs) == (len(SAMPLES), len(SAMPLES))
+    assert sum(model.asked) == sum(SIZES) * PAIRS.shape[1]
+    # A step's paragraphs of 3 and 1, 4 and 2, and 2 sentences, in three videos each.
+    assert model.asked == [3, 3, 5, 1, 4, 4, 4, 4, 2, 4, 2]
+
+
+@pytest.mark.parametrize("name", ["dmr_jrg", "dmr_jrg, plus", "mmn", "dciml"])
+def test_videos_kept_in_main_memory_answer_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built(name, torch.float32)
+    whole = similarities(model, read(model, torch.float32), CPU)
+    monkeypatch.setattr(prediction, "ON_DEVICE", 1)  # compared one by one
+    assert np.allclose(similarities(model, read(model, torch.float32), CPU), whole, atol=1e-6)
+    assert whole.shape == (len(SAMPLES), len(SAMPLES))
+
+
+def test_own_video_and_candidates_are_told_apart() -> None:
+    # Two paragraphs of 1 and 2 sentences, each in its own video and in two candidates.
+    number = np.arange(9.0)[:, None]
+    grounding = Grounding(np.stack([number, number + 0.5], axis=-1), number, None)
+    best = Ranking(np.array([[5, 6], [7, 8]]), np.array([[0.5, 0.6], [0.7, 0.8]]))
+    own, candidates = split_candidates(grounding, best, np.array([1, 2]))
+    assert own.scores[:, 0].tolist() == [0, 3, 4]
+    assert candidates.scores[..., 0].tolist() == [[1, 2], [5, 7], [6, 8]]
+    assert candidates.videos.tolist() == [[5, 6], [7, 8], [7, 8]]
+    assert candidates.video_scores.tolist() == [[0.5, 0.6], [0.7, 0.8], [0.7, 0.8]]
+    assert candidates.spans[1, 1, 0].tolist() == [7, 7.5]
+
+
+def test_paragraphs_are_read_without_their_videos(tiny: LoadedCorpus) -> None:
+    split = tiny["val"]
+    for index in range(len(split)):
+        whole, text = split[index], split.texts[index]
+        assert text.video.shape == (0, whole.video.shape[1]) and len(whole.video)
+        assert all(torch.equal(a, b) for a, b in zip(whole.words, text.words, strict=True))
+        assert (whole.video_index, whole.paragraph_id) == (text.video_index, text.paragraph_id)
