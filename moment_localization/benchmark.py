@@ -1,0 +1,580 @@
+#!/usr/bin/env python
+"""Time training, evaluation and data of experiments, and how cost grows.
+
+    python benchmark.py                             the default cases; minutes on two cores
+    python benchmark.py --out ../docs/benchmarks    … and write benchmarks.md and benchmarks.json
+    python benchmark.py --cases step --cfg YAML     the training step of an experiment
+
+No data is needed: batches are random, with the sizes of the experiment and the paragraph lengths of
+ActivityNet Captions; the case `data` reads the corpus of its experiment. Each measurement runs in a
+process of its own. Options of experiments can be changed by --set in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+
+from lib.core.assembly import (
+    open_corpus,
+    open_model,
+    open_optimization,
+    open_runtime,
+    open_whole,
+    run_script,
+)
+from lib.core.config import load_config
+from lib.core.errors import InputError
+from lib.core.measure import (
+    Clock,
+    Memory,
+    count_flops,
+    exponent,
+    matrix_rate,
+    repeated,
+    timed_step,
+    typical_batch,
+)
+from lib.core.prediction import ground_in, read_split, similarities
+from lib.core.run import replace_file
+from lib.core.runtime import Runtime
+from lib.core.whole_batch import WholeBatch
+from lib.datasets import build_loader
+from lib.datasets.batch import collate
+from lib.datasets.dense import EpochBatches
+from lib.models.interface import DataDims
+
+ROOT = Path(__file__).resolve().parents[1]
+SHALLOW = ("MODEL.PARAMS.kernel_size=1", "MODEL.PARAMS.conv_layers=1")
+REAL, SYNTHETIC = "experiments/dense_activitynet", "experiments/synthetic"
+# What is timed step by step: name, experiment, changes, paragraphs (None: as the experiment has).
+STEPS = (
+    ("dmr_jrg, one 1x1 layer", f"{REAL}/acnet.yaml", SHALLOW, 16),
+    ("dmr_jrg, four 5x5 layers", f"{REAL}/acnet.yaml", (), 16),
+    *(
+        (f"{name}, synthetic", f"{SYNTHETIC}/{name}.yaml", (), None)
+        for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml")
+    ),
+)
+# Options of TRAIN that are there for speed or memory, each with the value that is not its default.
+OPTIONS = {
+    "PRECISION": "bfloat16",
+    "COMPILE": True,
+    "RECOMPUTE_MAP": True,
+    "ACCUMULATE": 4,
+    "FUSED": False,
+}
+GROWTH = {  # three sizes each; N: clips along a map axis
+    "paragraphs of a step": (4, 8, 16),
+    "N": (16, 32, 64),
+    "pairs": (2, 4, 8),
+    "videos and paragraphs": (64, 128, 256),
+}
+CASES = ("step", "evaluation", "data", "growth", "options")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cases",
+        default=",".join(CASES),
+        help=f"by comma, some of {','.join(CASES)} (default: all)",
+    )
+    parser.add_argument(
+        "--cfg", metavar="YAML", help="time this experiment instead of the default ones"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="may be repeated"
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="paragraphs of a step (default: by case)"
+    )
+    parser.add_argument(
+        "--corpus",
+        type=int,
+        default=48,
+        metavar="N",
+        help="videos, and paragraphs, of the evaluation (default: 48)",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=4,
+        metavar="N",
+        help="videos beside its own that a paragraph is grounded in (default: 4)",
+    )
+    parser.add_argument("--gpus", default="", metavar="N", help="as in dense_train.py")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of the CPU (default: as Torch decides)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="about how long a measurement is repeated (default: 5)",
+    )
+    parser.add_argument("--out", metavar="NAME", help="write NAME.md and NAME.json")
+    parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)  # in a child
+    return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InputError for a flag that nothing can be measured with."""
+    for case in args.cases.split(","):
+        if case not in CASES:
+            raise InputError(f"--cases: {case!r} is none, expected some of {', '.join(CASES)}")
+    for flag in ("batch", "corpus", "candidates", "threads"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise InputError(f"--{flag}: found {value}, expected at least 1")
+    if args.candidates >= args.corpus:
+        raise InputError(
+            f"--candidates: found {args.candidates}, expected fewer than the {args.corpus} of "
+            "--corpus"
+        )
+
+
+# In a process of its own: one measurement.
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """What a case of ``plan_cases`` asks for."""
+    if spec["threads"]:
+        torch.set_num_threads(spec["threads"])
+    config = load_config(spec["cfg"], spec["set"], {"gpus": spec["gpus"]})
+    runtime = open_runtime(config)
+    kinds = {"step": measure_step, "evaluation": measure_evaluation, "data": measure_data}
+    found = kinds[spec["kind"]](spec, config, runtime)
+    found["matrix_rate"] = matrix_rate(runtime)
+    return found | {"device": runtime.name, "torch": torch.__version__}
+
+
+def sizes_of(config: Any) -> DataDims:
+    """The sizes that an experiment's data would decide, without reading it."""
+
+    data = config.DATASET
+    world = data.get("SYNTHETIC") or {}
+    synthetic = data.NAME == "synthetic"
+    return DataDims(
+        video_dim=data.FEATURE_DIM or world.get("feature_dim", 64),
+        word_dim=world.get("word_dim", 50) if synthetic else 300,
+        vocab_size=300 if synthetic else data.VOCAB_SIZE,
+        num_frames=data.NUM_FRAMES,
+        num_clips=data.NUM_CLIPS,
+        max_sentences=27,  # of ActivityNet Captions
+    )
+
+
+def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
+    """Forward, backward and optimiser, and the peak memory of model, optimiser and step."""
+    dims, memory = sizes_of(config), Memory(runtime)
+    batch = typical_batch(dims, spec["batch"] or config.TRAIN.BATCH_SIZE)
+    model = open_model(config, SimpleNamespace(dims=dims), runtime)
+    optimization = open_optimization(config, model, 1000)
+    whole, plain = open_whole(config, model, runtime), WholeBatch(model, runtime)
+    optimization.set_epoch(config.TRAIN.EPOCHS - 1)  # when all terms of a schedule are on
+    model.train()
+    onto = batch.to(runtime.device)
+
+    def once() -> None:
+        for step in optimization.steps:
+            with optimization.learning(step):
+                plain.losses(step.criterion, onto)["total"].backward()
+
+    flops = count_flops(once)
+    clock = Clock(runtime)
+    limit = config.TRAIN.MAX_GRAD_NORM
+
+    def step() -> None:
+        timed_step(optimization, whole, batch, clock, max_grad_norm=limit)
+
+    step()  # the optimiser makes its state, a compiler its code
+    repeats = 1
+    if clock.found["step"][0] < spec["seconds"]:
+        clock.found.clear()
+        repeats = repeated(step, seconds=spec["seconds"])
+    return {
+        "seconds": clock.medians(),
+        "repeats": repeats,
+        "peak_bytes": memory.peak(),
+        "flops": flops,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "paragraphs": len(batch),
+        "sentences": len(batch.flat_index),
+    }
+
+
+def measure_evaluation(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
+    """A corpus read, all similarities, and paragraphs grounded in their own video and others."""
+    dims, memory, test = sizes_of(config), Memory(runtime), config.TEST
+    model = open_model(config, SimpleNamespace(dims=dims), runtime).eval()
+    count, size = spec["corpus"], config.TEST.BATCH_SIZE
+    batches = [
+        typical_batch(dims, min(size, count - first), seed=first) for first in range(0, count, size)
+    ]
+    clock = Clock(runtime)
+    rng = np.random.default_rng(0)
+    own = np.arange(count)[:, None]
+    others = (own + rng.permuted(np.tile(np.arange(1, count), (count, 1)), axis=1)) % count
+    videos = np.concatenate([own, others[:, : spec["candidates"]]], axis=1)
+
+    def evaluate() -> None:
+        with clock("evaluation"):
+            with clock("reading"):
+                rows = (batch.video for batch in batches)
+                read = read_split(model, batches, rows, runtime, num_videos=count)
+            with clock("similarities"):
+                similarities(model, read, runtime)
+            with clock("grounding"):
+                ground_in(
+                    model,
+                    read,
+                    videos,
+                    runtime,
+                    pairs=test.PAIRS,
+                    moments=test.MOMENTS,
+                    nms_iou=test.NMS_IOU,
+                )
+
+    repeats = repeated(evaluate, seconds=spec["seconds"])
+    sentences = sum(len(batch.flat_index) for batch in batches)
+    return {
+        "seconds": clock.medians(),
+        "repeats": repeats,
+        "peak_bytes": memory.peak(),
+        "videos": count,
+        "sentences": sentences,
+        "pairs": sentences * videos.shape[1],
+    }
+
+
+def measure_data(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
+    """Batches of an experiment's own corpus, and how long it takes to the first step."""
+    corpus = open_corpus(config, ("train",))
+    train, size = corpus["train"], min(spec["batch"], len(corpus["train"]))
+    model = open_model(config, corpus, runtime)
+    sampler = EpochBatches(len(train), size, seed=0)
+    optimization = open_optimization(config, model, sampler.total)
+    whole, first = open_whole(config, model, runtime), Clock(runtime)
+    batch = collate([train[index] for index in range(size)])
+    timed_step(optimization, whole, batch, first, max_grad_norm=1.0)
+    started = time.time() - spec["started"]
+
+    clock = Clock(runtime)
+    order = cycle(sampler)
+
+    def by_hand() -> None:
+        with clock("items"):
+            samples = [train[index] for index in next(order)]
+        with clock("collate"):
+            collate(samples)
+
+    repeated(by_hand, seconds=spec["seconds"] / 4, most=500)
+    loader = build_loader(train, batch_size=size, workers=spec["workers"], sampler=sampler)
+    for _ in loader:  # starts the processes
+        pass
+    with clock("epoch"):
+        for _ in loader:
+            pass
+    found = clock.medians()
+    return {
+        "seconds": {
+            "items": found["items"],
+            "collate": found["collate"],
+            "loader": found["epoch"] / len(loader),
+            "start": started,
+        },
+        "paragraphs": size,
+        "workers": spec["workers"],
+        "corpus": f"{config.DATASET.NAME}, {len(train)} paragraphs",
+    }
+
+
+# In the parent: which measurements, and what they say together.
+
+
+def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Case, name and what ``measure`` is told, for every measurement."""
+    wanted = args.cases.split(",")
+    steps = [(name, str(ROOT / path), changes, size) for name, path, changes, size in STEPS]
+    if args.cfg:
+        steps = [(Path(args.cfg).stem, args.cfg, (), None)]
+    first, cfg, changes, batch = steps[0]
+    common = {key: getattr(args, key) for key in ("gpus", "threads", "corpus", "candidates")}
+
+    def spec(kind: str, cfg: str, changes: Sequence[str], **more: Any) -> dict[str, Any]:
+        told = {"kind": kind, "cfg": cfg, "set": [*changes, *args.set], "seconds": args.seconds}
+        return {**common, **told, **more}
+
+    def step(cfg: str, changes: Sequence[str], size: int | None, **more: Any) -> dict[str, Any]:
+        return spec("step", cfg, changes, batch=args.batch or size, **more)
+
+    if "step" in wanted:
+        for name, *told in steps:
+            yield "step", name, step(*told)
+    if "options" in wanted:
+        on_cpu = not Runtime.start(args.gpus, log=lambda line: None).counts_memory
+        for option, value in OPTIONS.items():
+            if option == "COMPILE" and on_cpu:  # takes minutes there, which nothing gives back
+                continue
+            changed = [*changes, f"TRAIN.{option}={value}"]
+            yield "options", f"{option}: {value}", step(cfg, changed, batch)
+    if "evaluation" in wanted:
+        yield "evaluation", first, spec("evaluation", cfg, changes)
+    if "data" in wanted:
+        path = args.cfg or str(ROOT / SYNTHETIC / "dmr_jrg.yaml")
+        yield "data", Path(path).stem, spec("data", path, (), batch=args.batch or 16, workers=1)
+    if "growth" in wanted:
+        short = {"seconds": args.seconds / 5}
+        grow = {
+            "paragraphs of a step": lambda n: spec("step", cfg, changes, batch=n, **short),
+            "N": lambda n: spec(
+                "step", cfg, [*changes, f"DATASET.NUM_CLIPS={n}"], batch=4, **short
+            ),
+            "pairs": lambda n: spec(
+                "evaluation", cfg, changes, corpus=16, candidates=n - 1, **short
+            ),
+            "videos and paragraphs": lambda n: spec(
+                "evaluation", cfg, changes, corpus=n, candidates=0, **short
+            ),
+        }
+        for what, sizes in GROWTH.items():
+            for size in sizes:
+                yield "growth", f"{what}: {size}", grow[what](size)
+
+
+def run_case(spec: dict[str, Any]) -> dict[str, Any]:
+    """A measurement in a process of its own, so that its peak memory is its own.
+
+    Raises:
+        InputError: what the process refused, or what a process that died said last.
+    """
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", json.dumps({**spec, "started": time.time()})],
+        capture_output=True,
+        text=True,
+    )
+    said = done.stderr.strip().splitlines()
+    if done.returncode == 2:
+        told = (x.removeprefix("error: ") for x in said if x.startswith("error: "))
+        raise InputError("\n".join(told))
+    if done.returncode:
+        last = said[-1] if said else f"status {done.returncode}"
+        raise InputError(f"{spec['cfg']} {spec['set']} could not be measured: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_all(args: argparse.Namespace) -> dict[str, Any]:
+    """Every measurement, and where and with what it was made."""
+    found: dict[str, Any] = {}
+    for case, name, spec in plan_cases(args):
+        began = time.perf_counter()
+        result = run_case(spec)
+        print(f"{case}, {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        found.setdefault(case, {})[name] = {**result, "spec": spec}
+    any_one = next(result for case in found.values() for result in case.values())
+    return {
+        "device": any_one["device"],
+        "torch": any_one["torch"],
+        "commit": commit(),
+        "python": sys.version.split()[0],
+        "cases": found,
+    }
+
+
+def commit() -> str:
+    """The commit of the repository, and whether files differ from it."""
+    try:
+        told = [
+            subprocess.run(
+                ["git", "-C", ROOT, *command], capture_output=True, text=True, check=True
+            )
+            for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return told[0].stdout.strip() + (" with changes" if told[1].stdout.strip() else "")
+
+
+def page(found: dict[str, Any]) -> str:
+    """The tables, as Markdown."""
+    tables = {
+        "step": ("A training step", step_table, STEP_NOTE),
+        "options": ("Options of training", options_table, OPTIONS_NOTE),
+        "evaluation": ("Evaluation", evaluation_table, EVALUATION_NOTE),
+        "data": ("Data", data_table, DATA_NOTE),
+        "growth": ("Growth", growth_table, GROWTH_NOTE),
+    }
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `python moment_localization/benchmark.py --out docs/benchmarks`.",
+        "",
+        f"{found['device']}; torch {found['torch']}, Python {found['python']}, "
+        f"commit {found['commit']}.",
+    ]
+    for case, (title, table, note) in tables.items():
+        if case in found["cases"]:
+            lines += ["", f"## {title}", "", *note.strip().splitlines(), ""]
+            lines += table(found["cases"])
+    return "\n".join(lines) + "\n"
+
+
+STEP_NOTE = """
+Random batches with the sizes of the experiment and the paragraph lengths of ActivityNet Captions,
+all loss terms of the experiment on. Seconds, medians; memory is what model, optimiser and step take
+at most beyond what the process held before (on a CPU its resident memory). The share is that of the
+operations of matrix products, convolutions and attention, counted, in what the device manages in a
+plain product of large matrices, measured beside it.
+"""
+OPTIONS_NOTE = """
+The first row of the table above, with one option of `TRAIN` changed. COMPILE is left out on a CPU.
+"""
+EVALUATION_NOTE = """
+Each video and paragraph is read once; then all similarities, and every paragraph's sentences
+grounded in its own video and in candidates.
+"""
+DATA_NOTE = """
+Milliseconds for a batch: its items and their collation in one process, and the loader as training
+uses it. `start` is the time in seconds from the start of the process to the end of the first step.
+"""
+GROWTH_NOTE = """
+Time at three sizes, and the exponent b of the law time = a · size^b that fits them; below 1 where
+what does not grow still counts. A map has about N²/2 cells, of which a sparse map keeps fewer.
+"""
+PARTS = ("forward", "backward", "optimizer", "step")
+
+
+def rows_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(cells) + " |"
+        for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)
+    ]
+
+
+def step_row(name: str, result: dict[str, Any]) -> list[str]:
+    seconds = result["seconds"]
+    rate = result["flops"] / seconds["step"]
+    return [
+        name,
+        f"{result['paragraphs']} / {result['sentences']}",
+        *(f"{seconds.get(part, 0.0):.3g}" for part in PARTS),
+        f"{result['peak_bytes'] / 2**30:.2f}",
+        f"{result['paragraphs'] / seconds['step']:.3g}",
+        f"{result['sentences'] / seconds['step']:.3g}",
+        f"{result['flops'] / 1e9:.3g}",
+        f"{result['matrix_rate'] / 1e9:.3g}",
+        f"{100 * rate / result['matrix_rate']:.0f} %",
+    ]
+
+
+STEP_HEAD = (
+    "",
+    "paragraphs / sentences",
+    *PARTS,
+    "GiB",
+    "paragraphs/s",
+    "sentences/s",
+    "GFLOP",
+    "peak GFLOP/s",
+    "share",
+)
+
+
+def step_table(cases: dict[str, Any]) -> list[str]:
+    return rows_of(STEP_HEAD, [step_row(name, result) for name, result in cases["step"].items()])
+
+
+def options_table(cases: dict[str, Any]) -> list[str]:
+    rows = [step_row(f"`{name}`", result) for name, result in cases["options"].items()]
+    return rows_of(STEP_HEAD, rows)
+
+
+def evaluation_table(cases: dict[str, Any]) -> list[str]:
+    parts = ("reading", "similarities", "grounding", "evaluation")
+    head = ("", "videos", "sentences", "pairs", *parts, "GiB", "sentences/s", "pairs/s")
+    rows = []
+    for name, result in cases["evaluation"].items():
+        seconds = result["seconds"]
+        rows.append(
+            [
+                name,
+                *(f"{result[key]:,}" for key in ("videos", "sentences", "pairs")),
+                *(f"{seconds[part]:.3g}" for part in parts),
+                f"{result['peak_bytes'] / 2**30:.2f}",
+                f"{result['sentences'] / seconds['evaluation']:.3g}",
+                f"{result['pairs'] / seconds['grounding']:.3g}",
+            ]
+        )
+    return rows_of(head, rows)
+
+
+def data_table(cases: dict[str, Any]) -> list[str]:
+    head = ("", "corpus", "paragraphs", "items", "collate", "loader", "workers", "start")
+    rows = []
+    for name, result in cases["data"].items():
+        seconds = result["seconds"]
+        rows.append(
+            [
+                name,
+                result["corpus"],
+                str(result["paragraphs"]),
+                *(f"{1000 * seconds[part]:.3g}" for part in ("items", "collate", "loader")),
+                str(result["workers"]),
+                f"{seconds['start']:.3g}",
+            ]
+        )
+    return rows_of(head, rows)
+
+
+def growth_table(cases: dict[str, Any]) -> list[str]:
+    rows = []
+    for what, sizes in GROWTH.items():
+        costs = [growing_cost(what, cases["growth"][f"{what}: {size}"]) for size in sizes]
+        told = ", ".join(f"{size}: {cost:.3g} s" for size, cost in zip(sizes, costs, strict=True))
+        rows.append([what, told, f"{exponent(sizes, costs):.2f}"])
+    return rows_of(("", "time", "exponent"), rows)
+
+
+def growing_cost(what: str, result: dict[str, Any]) -> float:
+    """The part of a measurement that should grow with ``what``."""
+    part = {"pairs": "grounding", "videos and paragraphs": "evaluation"}.get(what, "step")
+    return result["seconds"][part]
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.one:
+        print(json.dumps(measure(json.loads(args.one))))
+        return
+    check(args)
+    found = run_all(args)
+    text = page(found)
+    print(text)
+    if args.out:
+        for suffix, content in (("md", text), ("json", json.dumps(found, indent=1) + "\n")):
+            path = Path(f"{args.out}.{suffix}")
+            replace_file(path, lambda file, content=content: file.write(content.encode()))
+
+
+if __name__ == "__main__":
+    run_script(main)

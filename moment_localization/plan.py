@@ -1,0 +1,234 @@
+#!/usr/bin/env python
+"""How long an experiment will take, how much memory and disk it needs, and what it waits for.
+
+    python plan.py --cfg ../experiments/dense_activitynet/acnet.yaml
+
+A few steps of training and validation on the experiment's own data; no run folder is made, and no
+cache. What is told is for this machine as busy as it is now, and for one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+
+from lib.core.assembly import (
+    add_common_flags,
+    open_corpus,
+    open_model,
+    open_optimization,
+    open_runtime,
+    open_whole,
+    resolve,
+    run_script,
+)
+from lib.core.config import load_config
+from lib.core.errors import InputError
+from lib.core.measure import Clock, peak_resident, tensor_bytes, timed_step
+from lib.core.optimization import Optimization
+from lib.core.prediction import ground_in, read_split, similarities
+from lib.datasets.batch import collate
+from lib.datasets.dense import DenseParagraphs, EpochBatches
+
+PARTS = ("forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run will spend its time on. Seconds, unless it says otherwise."""
+
+    step: float
+    data: float  # to make a step's batch ready, in one process
+    workers: int  # processes that do
+    steps: int  # of an epoch
+    epochs: int
+    validation: float
+    validations: int
+
+    @property
+    def waiting(self) -> float:
+        """For data, in every step: what the loader's processes cannot do during a step."""
+        return max(0.0, self.data / self.workers - self.step) if self.workers else self.data
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Of the whole run."""
+        steps = self.steps * self.epochs
+        return {
+            "the device, in training": steps * self.step,
+            "data": steps * self.waiting,
+            "validation": self.validations * self.validation,
+        }
+
+    def lines(self) -> list[str]:
+        whole = sum(self.parts.values())
+        name, most = max(self.parts.items(), key=lambda part: part[1])
+        epoch = self.steps * (self.step + self.waiting)
+        return [
+            f"epoch: {duration(epoch)}, {self.steps:,} steps; "
+            f"validation: {duration(self.validation)}",
+            f"run: {duration(whole)}, {self.epochs} epochs and {self.validations} validations",
+            f"bottleneck: {name} ({100 * most / whole:.0f} % of the time)",
+        ]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common_flags(parser)
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="to take (default: 4)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.steps < 1:
+        raise InputError(f"--steps: found {args.steps}, expected at least 1")
+    config = load_config(args.cfg, args.set, vars(args))
+    train, cache = config.TRAIN, config.DATASET.CACHE
+    runtime = open_runtime(config)
+    config.DATASET.CACHE = "direct"  # so that none is made
+    corpus = open_corpus(config, ("train", "val"))
+    for line in corpus.notes:
+        print(line)
+    model = open_model(config, corpus, runtime)
+    sampler = EpochBatches(len(corpus["train"]), train.BATCH_SIZE, seed=train.SEED)
+    optimization = open_optimization(config, model, sampler.total)
+    optimization.set_epoch(train.EPOCHS - 1)  # a model's plan may add terms in later epochs
+    clock = Clock(runtime)
+    time_steps(config, corpus["train"], sampler, model, optimization, clock, steps=args.steps)
+    peak = runtime.peak_allocated() if runtime.counts_memory else peak_resident()
+    kept = time_validation(config, corpus["val"], model, clock)
+
+    found = clock.medians()
+    reading = (found["items"] - found["text"]) / train.BATCH_SIZE  # of a video, from the file
+    each = 0.0 if cache != "direct" else reading
+    videos = {video for split in ("train", "val") for video in corpus[split].corpus}
+    prediction = Prediction(
+        step=found["step"],
+        data=found["text"] + found["collate"] + each * train.BATCH_SIZE,
+        workers=config.WORKERS,
+        steps=sampler.total,
+        epochs=train.EPOCHS,
+        validation=found["validation"] + each * len(corpus["val"].corpus),
+        validations=-(-train.EPOCHS // train.VALIDATE_EVERY),
+    )
+    weights = sum(p.numel() for p in model.parameters())
+    print(f"{config.MODEL.NAME}: {weights:,} parameters on {runtime.name}")
+    told = [f"{name} {found[name]:.2g}" for name in PARTS if name in found]
+    print(
+        f"step: {prediction.step:.3g} s ({', '.join(told)}), {train.BATCH_SIZE} paragraphs; "
+        f"data: {prediction.data:.2g} s in one process, {config.WORKERS} WORKERS"
+    )
+    print("\n".join(prediction.lines()))
+    where = "on the device" if runtime.counts_memory else "in this process"
+    print(
+        f"memory: {size(peak)} {where} in training, "
+        f"{size(kept)} for the encoded videos of a validation"
+    )
+    weights, state = tensor_bytes(model.state_dict()), tensor_bytes(optimization.state_dict())
+    last, best = weights + state, weights * (1 + train.KEEP_BEST)
+    free = shutil.disk_usage(existing(resolve(config.MODEL_DIR))).free
+    print(
+        f"disk: {size(last + best)} of checkpoints, {size(last)} more while one is written; "
+        f"{size(free)} are free in {config.MODEL_DIR}"
+    )
+    if cache != "direct":
+        video = corpus["val"].videos[0]
+        item = 2 if config.DATASET.CACHE_DTYPE == "float16" else 4
+        print(
+            f"cache: {size(len(videos) * video.numel() * item)} of the {len(videos):,} videos of "
+            f"training and validation, made in {duration(len(videos) * reading)} (CACHE {cache})"
+        )
+
+
+def time_steps(
+    config: Any,
+    split: DenseParagraphs,
+    sampler: EpochBatches,
+    model: torch.nn.Module,
+    optimization: Optimization,
+    clock: Clock,
+    *,
+    steps: int,
+) -> None:
+    """A few steps and their data. The first one warms up and is not counted."""
+    whole = open_whole(config, model, clock.runtime)
+    model.train()
+    for number, (indices, _) in enumerate(zip(cycle(sampler), range(steps + 1), strict=False)):
+        if number == 1:
+            clock.found.clear()
+        with clock("text"):
+            for index in indices:
+                split.text(index)
+        with clock("items"):
+            samples = [split[index] for index in indices]
+        with clock("collate"):
+            batch = collate(samples)
+        timed_step(optimization, whole, batch, clock, max_grad_norm=config.TRAIN.MAX_GRAD_NORM)
+
+
+def time_validation(
+    config: Any, split: DenseParagraphs, model: torch.nn.Module, clock: Clock
+) -> float:
+    """``validation``, from one batch of videos and of paragraphs; bytes of all encoded videos."""
+    test, runtime = config.TEST, clock.runtime
+    V, P = min(test.BATCH_SIZE, len(split.videos)), min(test.BATCH_SIZE, len(split))
+    rows = torch.stack([split.videos[index] for index in range(V)])
+    texts = collate([split.texts[index] for index in range(P)])
+    rules = {"pairs": test.PAIRS, "moments": test.MOMENTS, "nms_iou": test.NMS_IOU}
+    own = np.arange(P)[:, None] % V  # which video costs the same
+    model.eval()
+    for _ in range(2):  # the first time warms up
+        timing = Clock(runtime)
+        with timing("videos"):
+            videos = read_split(model, [], [rows], runtime, num_videos=V)
+        with timing("paragraphs"):
+            paragraphs = read_split(model, [texts], [], runtime, num_videos=0)
+        read = replace(videos, paragraphs=paragraphs.paragraphs)
+        with timing("similarities"):
+            similarities(model, read, runtime)
+        with timing("grounding"):
+            ground_in(model, read, own, runtime, **rules)
+    found = timing.medians()
+    v, p = len(split.videos) / V, len(split) / P
+    clock.found["validation"] = [
+        v * found["videos"]
+        + p * (found["paragraphs"] + found["grounding"])
+        + v * p * found["similarities"]
+    ]
+    return tensor_bytes(read.videos) * v
+
+
+def size(count: float) -> str:
+    return f"{count / 1e9:.2g} GB" if count >= 1e8 else f"{count / 1e6:.2g} MB"
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the one that it would be made in."""
+    return folder if folder.exists() else existing(folder.parent)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,219 @@
+"""Benchmarks and plans: what is measured, how it is told, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.core import measure
+from lib.core.options import SCHEMA, fit_option
+from lib.core.runtime import Runtime
+from lib.core.whole_batch import WholeBatch
+from moment_localization import benchmark, plan
+from tests import runs
+from tests.properties import DIMS
+
+CPU = Runtime(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def tiny_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_experiment(tmp_path_factory.mktemp("benchmark"))
+
+
+def test_a_typical_batch_has_the_lengths_of_activitynet() -> None:
+    batch = measure.typical_batch(DIMS, 16)
+    assert (len(batch), len(batch.flat_index)) == (16, 58)
+    many = measure.typical_batch(DIMS, 160)
+    assert len(many.flat_index) / 160 == pytest.approx(3.74, rel=0.05)
+    assert many.word_counts.float().mean() == pytest.approx(13.5, rel=0.05)
+    assert (many.moments[many.sentence_mask].diff(dim=1) > 0).all()
+    again = measure.typical_batch(DIMS, 16)
+    assert torch.equal(batch.words, again.words) and torch.equal(batch.video, again.video)
+
+
+def test_the_options_compared_are_no_defaults() -> None:
+    options = SCHEMA["TRAIN"]
+    for name, value in benchmark.OPTIONS.items():
+        assert fit_option(value, options[name]) != options[name].default
+
+
+def test_a_power_law_is_found_again() -> None:
+    sizes = [4, 8, 16]
+    assert measure.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+
+
+def test_a_multiplication_and_an_addition_are_two_operations() -> None:
+    layer, x = nn.Linear(5, 7), torch.randn(3, 5)
+    assert measure.count_flops(lambda: layer(x)) == 2 * 3 * 5 * 7
+    grouped, square = nn.Conv2d(6, 4, 3, groups=2), torch.randn(5, 6, 8, 8)
+    forward = 2 * 5 * 4 * 6 * 6 * 3 * 3 * 3
+    assert measure.count_flops(lambda: grouped(square)) == forward
+    assert measure.count_flops(lambda: grouped(square).sum().backward()) == 2 * forward
+    # Backwards once more for the weights; nobody asks for the input's gradient.
+    assert measure.count_flops(lambda: layer(x).sum().backward()) == 2 * 2 * 3 * 5 * 7
+
+
+def test_work_is_repeated_for_about_the_time_and_once_at_least() -> None:
+    assert measure.repeated(lambda: time.sleep(0.02), seconds=0.1) in (3, 4, 5)
+    assert measure.repeated(lambda: time.sleep(0.02), seconds=0.0) == 1
+    assert measure.repeated(lambda: None, seconds=10.0, most=3) == 3
+
+
+def test_memory_counts_what_is_touched_and_given_back() -> None:
+    """In a fork, since the peak is that of a process's whole life."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        memory = measure.Memory(CPU)
+        torch.ones(30_000_000)
+        os.write(write, str(memory.peak()).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    found = int(os.read(read, 100))
+    os.close(read)
+    os.close(write)
+    assert 115e6 < found < 160e6
+
+
+def test_a_timed_step_is_a_step() -> None:
+    from lib.core.optimization import Optimization
+    from lib.losses import Criterion
+    from lib.models.tan2d import TAN2D
+
+    torch.manual_seed(0)
+    model = TAN2D(DIMS, hidden_size=8, lstm_layers=1, kernel_size=3, conv_layers=1)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimization = Optimization(model, Criterion(TAN2D.losses(), {"overlap": 1.0}))
+    clock = measure.Clock(CPU)
+    batch = measure.typical_batch(DIMS, 2)
+    optimization.steps *= 2  # a plan of two stages
+    measure.timed_step(optimization, WholeBatch(model, CPU), batch, clock, max_grad_norm=10)
+    assert all(len(times) == 1 for times in clock.found.values())
+    assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    times = clock.medians()
+    parts = sum(times[name] for name in ("transfer", "forward", "backward", "optimizer"))
+    assert 0.3 * times["step"] < parts <= times["step"]
+
+
+def run_benchmark(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--threads", "1", "--gpus", "cpu", *flags])
+    benchmark.main()
+
+
+def test_a_page_of_tables_and_the_numbers_beside_it(
+    tiny_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_this_process(spec: dict[str, Any]) -> dict[str, Any]:
+        return json.loads(json.dumps(benchmark.measure({**spec, "started": time.time()})))
+
+    monkeypatch.setattr(benchmark, "run_case", in_this_process)
+    monkeypatch.setattr(benchmark, "matrix_rate", lambda runtime: 1e12)
+    monkeypatch.setattr(benchmark, "OPTIONS", {"PRECISION": "bfloat16"})
+    growth = dict.fromkeys(benchmark.GROWTH, (2, 4, 8))
+    monkeypatch.setattr(benchmark, "GROWTH", growth)
+    flags = ["--cfg", str(tiny_experiment), "--seconds", "0.01", "--corpus", "5", "--batch", "4"]
+    run_benchmark(monkeypatch, *flags, "--out", str(tmp_path / "page"))
+
+    found = json.loads((tmp_path / "page.json").read_text("utf-8"))
+    assert {"device", "torch", "commit", "python"} < set(found)
+    assert set(found["cases"]) == set(benchmark.CASES)
+    step = found["cases"]["step"]["tiny"]
+    assert step["flops"] > 0 and step["paragraphs"] == 4
+    assert found["cases"]["evaluation"]["tiny"]["pairs"] == 5 * step_sentences(5)
+    assert list(found["cases"]["options"]) == ["PRECISION: bfloat16"]
+
+    page = (tmp_path / "page.md").read_text("utf-8")
+    assert found["device"] in page and found["commit"] in page
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line[:2] == "| "}
+    share = 100 * step["flops"] / step["seconds"]["step"] / 1e12
+    assert f"{share:.0f} %" in next(line for line in page.splitlines() if line[:6] == "| tiny")
+    times = [
+        found["cases"]["growth"][f"pairs: {size}"]["seconds"]["grounding"] for size in (2, 4, 8)
+    ]
+    assert rows["pairs"].split("|")[-2].strip() == f"{measure.exponent((2, 4, 8), times):.2f}"
+
+
+def step_sentences(paragraphs: int) -> int:
+    return len(measure.typical_batch(DIMS, paragraphs).flat_index)
+
+
+def test_a_case_runs_in_a_process_of_its_own(tiny_experiment: Path) -> None:
+    spec = {"kind": "step", "cfg": str(tiny_experiment), "set": [], "seconds": 0.1, "batch": 2}
+    found = benchmark.run_case({**spec, "threads": 1, "gpus": "cpu"})
+    assert found["peak_bytes"] > 0 and found["matrix_rate"] > 0
+    with pytest.raises(benchmark.InputError, match="TRAIN.LR"):
+        benchmark.run_case({**spec, "set": ["TRAIN.LR=x"], "threads": 1, "gpus": "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--cases", "step,nothing"], "--cases: 'nothing' is none"),
+        (["--batch", "0"], "--batch: found 0"),
+        (["--corpus", "4", "--candidates", "4"], "--candidates: found 4, expected fewer"),
+    ],
+)
+def test_flags_that_measure_nothing_are_refused(
+    flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(benchmark.InputError, match=told):
+        run_benchmark(monkeypatch, *flags)
+
+
+def prediction(**changed: float) -> plan.Prediction:
+    known: dict[str, Any] = {"step": 2.0, "data": 3.0, "workers": 1, "steps": 10, "epochs": 6}
+    return plan.Prediction(**{**known, "validation": 30.0, "validations": 3, **changed})
+
+
+def test_a_plan_adds_up() -> None:
+    """60 steps of 2 s, each with 1 s more of waiting for the one loader; 3 validations of 30 s."""
+    assert prediction().parts == {"the device, in training": 120, "data": 60, "validation": 90}
+    assert prediction().lines() == [
+        "epoch: 30 s, 10 steps; validation: 30 s",
+        "run: 4.5 min, 6 epochs and 3 validations",
+        "bottleneck: the device, in training (44 % of the time)",
+    ]
+    assert prediction(workers=2).waiting == 0
+    assert prediction(workers=0).waiting == 3
+    assert "bottleneck: data" in prediction(workers=0, data=20.0).lines()[-1]
+    assert "bottleneck: validation" in prediction(validation=300.0).lines()[-1]
+
+
+def test_a_plan_reads_the_data_and_leaves_nothing(tiny_experiment: Path, tmp_path: Path) -> None:
+    ended = runs.run("plan", "--cfg", tiny_experiment, "--steps", "2", output=tmp_path / "out")
+    assert ended.status == 0, ended.output
+    for begin in ("step:", "epoch:", "run:", "bottleneck:", "memory:", "disk:", "cache:"):
+        assert any(line.startswith(begin) for line in ended.output.splitlines()), ended.output
+    assert not (tiny_experiment.parent / "save").exists()
+    assert not list(tiny_experiment.parent.rglob("*.rows"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--steps", "0"], "--steps: found 0, expected at least 1"),
+        (["--set", "TRAIN.LR=x"], "TRAIN.LR"),
+        (["--dataDir", "nowhere", "--set", "DATASET.NAME=charades"], "nowhere"),
+    ],
+)
+def test_a_plan_of_what_cannot_run_is_refused(
+    flags: list[str], told: str, tiny_experiment: Path, tmp_path: Path
+) -> None:
+    ended = runs.run("plan", "--cfg", tiny_experiment, *flags, output=tmp_path / "out")
+    assert ended.status == 2 and told in ended.output
+
+
+def test_what_is_kept_of_a_validation_is_counted() -> None:
+    assert (
+        measure.tensor_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.int64)]}) == 28
+    )
+    assert np.isfinite(measure.peak_resident())
