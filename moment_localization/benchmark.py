@@ -67,6 +67,12 @@ REAL, SYNTHETIC = "experiments/dense_activitynet", "experiments/synthetic"
 STEPS = (
     ("dmr_jrg, one 1x1 layer", f"{REAL}/acnet.yaml", SHALLOW, 16),
     ("dmr_jrg, four 5x5 layers", f"{REAL}/acnet.yaml", (), 16),
+    (
+        "dmr_jrg, four 5x5 layers, bfloat16",
+        f"{REAL}/acnet.yaml",
+        ("TRAIN.PRECISION=bfloat16",),
+        16,
+    ),
     *(
         (f"{name}, synthetic", f"{SYNTHETIC}/{name}.yaml", (), None)
         for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml")
@@ -82,7 +88,7 @@ OPTIONS = {
 }
 GROWTH = {  # three sizes each; N: clips along a map axis
     "paragraphs of a step": (4, 8, 16),
-    "N": (16, 32, 64),
+    "N": (32, 64, 128),
     "pairs": (2, 4, 8),
     "videos and paragraphs": (64, 128, 256),
 }
@@ -347,8 +353,13 @@ def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, A
         short = {"seconds": args.seconds / 5}
         grow = {
             "paragraphs of a step": lambda n: spec("step", cfg, changes, batch=n, **short),
+            # Deep and narrow, so that the map is what is timed.
             "N": lambda n: spec(
-                "step", cfg, [*changes, f"DATASET.NUM_CLIPS={n}"], batch=4, **short
+                "step",
+                cfg,
+                ["MODEL.PARAMS.hidden_size=128", f"DATASET.NUM_CLIPS={n}"],
+                batch=2,
+                **short,
             ),
             "pairs": lambda n: spec(
                 "evaluation", cfg, changes, corpus=16, candidates=n - 1, **short
@@ -459,7 +470,8 @@ uses it. `start` is the time in seconds from the start of the process to the end
 """
 GROWTH_NOTE = """
 Time at three sizes, and the exponent b of the law time = a · size^b that fits them; below 1 where
-what does not grow still counts. A map has about N²/2 cells, of which a sparse map keeps fewer.
+what does not grow still counts. N is timed with the experiment's own layers and D = 128: a map has
+N² cells.
 """
 PARTS = ("forward", "backward", "optimizer", "step")
 
