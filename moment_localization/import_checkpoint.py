@@ -11,6 +11,7 @@ example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -63,9 +64,12 @@ def main() -> None:
             "imported": {"file": Path(args.file).name, "layout": args.layout},
         },
     )
-    tagged = f" --tag {config.TAG}" if config.TAG else ""
     print(f"{args.file}: {len(weights)} weights of {layout.source} in {run.path('best.pt')}")
-    print(f"score it: python best_test.py --cfg {args.cfg}{tagged}")
+    if layout.tokens != config.DATASET.TOKENS:
+        print(f"note: {layout.source} read words as --set DATASET.TOKENS={layout.tokens} does")
+    command = ["python", "best_test.py", "--cfg", args.cfg]
+    command += ["--tag", config.TAG] if config.TAG else []
+    print("score it:", shlex.join([*command, *(f"--set={told}" for told in args.set)]))
 
 
 if __name__ == "__main__":

@@ -321,3 +321,16 @@ def test_shares_of_a_batch_make_it_up_and_none_is_empty():
     assert sizes <= {1, 2}
     with pytest.raises(InputError, match="23 paragraphs make batches of 4 for 5 processes"):
         EpochBatches(23, 5, seed=0, share=(0, 5))
+
+
+def test_words_between_spaces_are_unknown_with_their_punctuation(tmp_path: Path) -> None:
+    folder = tmp_path / "charades"
+    write_corpus(folder, {"train": [("a", ["a dog", "the dog."])]})
+    vectors = {word: np.ones(3, np.float32) for word in ("a", "the", "dog")}
+    (folder / "glove.pkl").write_bytes(pickle.dumps(vectors))
+    plain, spaced = (
+        load_small(tmp_path, "train", val_fraction=0.0, tokens=tokens)["train"][0]
+        for tokens in ("words", "spaces")
+    )
+    assert torch.equal(plain.words[1], plain.words[3])
+    assert torch.equal(spaced.words[1], plain.words[1]) and not spaced.words[3].any()

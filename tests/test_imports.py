@@ -387,6 +387,8 @@ def test_the_command_makes_a_run_that_best_test_scores(tmp_path) -> None:
     outcome = call(import_checkpoint.main, *flags, "--layout", "2d-tan", "--from", file)
     assert outcome.status == 0, outcome.err
     assert "microsoft/2D-TAN" in outcome.out
+    assert "--set DATASET.TOKENS=spaces" in outcome.out
+    assert f"score it: python best_test.py --cfg {experiment}" in outcome.out
     outcome = call(best_test.main, *flags)
     assert outcome.status == 0, outcome.err
     assert (tmp_path / "save" / "tiny" / "results.json").is_file()

@@ -20,6 +20,7 @@ from lib.datasets.vocabulary import (
     Vocabulary,
     WordVectors,
     read_word_vectors,
+    split_at_spaces,
     tokenise,
 )
 
@@ -46,6 +47,20 @@ from lib.datasets.vocabulary import (
 )
 def test_words_are_split_as_the_vectors_have_them(sentence: str, words: str) -> None:
     assert tokenise(sentence) == words.split()
+
+
+def test_words_between_spaces_keep_their_punctuation() -> None:
+    """As the release of 2D-TAN reads them: `dog.` is no word of the vectors."""
+    vectors = WordVectors(["dog", "the"], torch.eye(2, 3))
+    sentences = ["The  dog runs", "a dog."]
+    plain, spaced = (
+        Vocabulary(sentences, vectors, tokens=tokens).encode(sentences)
+        for tokens in ("words", "spaces")
+    )
+    assert plain.counts.tolist() == spaced.counts.tolist() == [3, 2]
+    assert plain.ids[1] == plain.ids[4] and plain.rows[1] == plain.rows[4]
+    assert spaced.ids[1] != spaced.ids[4] and spaced.rows[1] != spaced.rows[4]
+    assert split_at_spaces("The  dog ran. ") == ["the", "dog", "ran."]
 
 
 def sentences_of(shared: Path, name: str) -> list[str]:

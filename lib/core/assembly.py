@@ -130,6 +130,7 @@ def open_corpus(
         word_features=data.WORD_FEATURES,
         vocab_size=data.VOCAB_SIZE,
         tagger=data.TAGGER,
+        tokens=data.TOKENS,
         order=data.ORDER,
         max_sentences=data.MAX_SENTENCES,
         val_fraction=data.VAL_FRACTION,

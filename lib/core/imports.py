@@ -25,7 +25,7 @@ class Layout:
 
     ``names`` gives, for a model of ours, their prefix for each prefix of ours. ``needs`` are
     keywords that the model must have been built with. ``left`` are prefixes of theirs that have no
-    part in inference and are left behind.
+    part in inference and are left behind. ``tokens``: what was a word to whoever trained it.
     """
 
     model: str
@@ -33,6 +33,7 @@ class Layout:
     names: Callable[[nn.Module], Mapping[str, str]]
     needs: Mapping[str, Any] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    tokens: str = "words"
 
 
 def _links(model: nn.Module) -> int:
@@ -113,13 +114,18 @@ _TRAINING_ONLY = (
 _AS_2D_TAN = {"bidirectional": False, "padding": "first", "conv_norm": "count", "density": "sparse"}
 LAYOUTS: dict[str, Layout] = {
     "2d-tan": Layout(
-        "tan2d", "microsoft/2D-TAN", _two_tan, needs={**_AS_2D_TAN, "mask_fused": True}
+        "tan2d",
+        "microsoft/2D-TAN",
+        _two_tan,
+        needs={**_AS_2D_TAN, "mask_fused": True},
+        tokens="spaces",
     ),
     "2d-tan-chenjoya": Layout(
         "tan2d",
         "ChenJoya/2dtan",
         _chenjoya,
         needs={**_AS_2D_TAN, "mask_fused": False, "proposal_map": "pool"},
+        tokens="spaces",
     ),
     "dmr-jrg": Layout("dmr_release", "X7J92/DMR-JRG", _dmr_release, left=_TRAINING_ONLY),
     "mmn": Layout("mmn", "MCG-NJU/MMN", _mmn, needs={"density": "sparse"}),

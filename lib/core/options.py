@@ -99,6 +99,12 @@ SCHEMA: dict[str, Option | Section] = {
             "function_words",
             "What tells content words, which are masked twice as often, from the rest.",
         ),
+        "TOKENS": Option(
+            Literal["words", "spaces"],
+            "words",
+            "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
+            " weights of 2D-TAN's release expect.",
+        ),
         "ORDER": Option(
             Literal["auto", "file", "time"],
             "auto",

@@ -29,7 +29,7 @@ from lib.datasets.catalog import (
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
-from lib.datasets.vocabulary import Vocabulary, WordVectors, read_word_vectors, tokenise
+from lib.datasets.vocabulary import TOKENISERS, Vocabulary, WordVectors, read_word_vectors
 from lib.datasets.word_features import WordFeatures
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def load_corpus(
     word_features: str = "",
     vocab_size: int = 8000,
     tagger: str = "function_words",
+    tokens: str = "words",
     order: str = "auto",
     max_sentences: int = 0,
     val_fraction: float = 0.1,
@@ -117,6 +118,7 @@ def load_corpus(
         num_clips: N of the proposal map; divides ``num_frames``.
         word_vectors: file in the corpus's folder, in the data folder, or a path.
         word_features: HDF5 file in the corpus's folder, read instead of them (WordFeatures).
+        tokens: what a word of a sentence is: "words", or "spaces" for what stands between them.
         order: "file", "time", or "auto" = the catalog's.
         cache, cache_dtype: how resampled features are kept; see lib/datasets/cache.py.
         cache_dir: folder of packed features, "" = beside the feature file, or ``cache_fallback``
@@ -151,7 +153,7 @@ def load_corpus(
     longest = max(len(p.sentences) for group in paragraphs.values() for p in group)
     notes = [*corpus.notes, *_shared_videos(paragraphs)]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
-    words = Counter(chain.from_iterable(map(tokenise, sentences)))
+    words = Counter(chain.from_iterable(map(TOKENISERS[tokens], sentences)))
     if "val" not in paragraphs:
         notes += _hold_out(paragraphs, val_fraction, seed, needed="val" in splits)
     for split, limit in (limits or {}).items():
@@ -180,8 +182,11 @@ def load_corpus(
     vectors = read_word_vectors(find_vectors(word_vectors, folder, data_dir))
     notes.append(_coverage(words, vectors))
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
+    known = vectors.restrict(words)
+    if tokens == "spaces":
+        known.matrix[-1] = 0  # of an unknown word, as the releases have it that read so
     vocabulary = Vocabulary(
-        training_sentences, vectors.restrict(words), size=vocab_size, tagger=tagger
+        training_sentences, known, size=vocab_size, tagger=tagger, tokens=tokens
     )
     contextual, word_dim = None, vectors.dim
     if word_features:

@@ -68,6 +68,18 @@ def tokenise(sentence: str) -> list[str]:
     return list(chain.from_iterable(map(_words_in, sentence.split())))
 
 
+def split_at_spaces(sentence: str) -> list[str]:
+    """Lower-cased pieces between white space, punctuation and all, as 2D-TAN's release reads
+    ActivityNet and TACoS: a ``dog.`` at the end of a sentence is then no word of GloVe."""
+    return sentence.lower().split()
+
+
+TOKENISERS: Mapping[str, Callable[[str], list[str]]] = {
+    "words": tokenise,
+    "spaces": split_at_spaces,
+}
+
+
 def has_words(sentence: str) -> bool:
     """Whether ``tokenise`` finds any."""
     return any(map(_words_in, sentence.split()))
@@ -385,6 +397,7 @@ class Vocabulary:
         size: most words that get an id of their own.
         tagger: "function_words" (a closed list) or "nltk" (its part-of-speech tagger) decides
             which words are nouns, verbs, adjectives or adverbs and weigh 2 when masked.
+        tokens: what a word is, a key of TOKENISERS.
     """
 
     def __init__(
@@ -394,8 +407,10 @@ class Vocabulary:
         *,
         size: int = 8000,
         tagger: str = "function_words",
+        tokens: str = "words",
     ) -> None:
-        counts = Counter(chain.from_iterable(map(tokenise, sentences)))
+        self.tokenise = TOKENISERS[tokens]
+        counts = Counter(chain.from_iterable(map(self.tokenise, sentences)))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))[:size]
         self.words: tuple[str, ...] = tuple(ranked)
         self.ids = {word: id_ for id_, word in enumerate(ranked, start=FIRST_WORD)}
@@ -409,7 +424,7 @@ class Vocabulary:
 
     def encode(self, sentences: Sequence[str]) -> EncodedText:
         """The words of sentences as numbers."""
-        words = [tokenise(sentence) for sentence in sentences]
+        words = [self.tokenise(sentence) for sentence in sentences]
         flat = list(chain.from_iterable(words))
         weights = list(chain.from_iterable(map(self.weigh, words)))
         return EncodedText(
