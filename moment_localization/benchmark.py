@@ -176,7 +176,6 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
 
 def sizes_of(config: Any) -> DataDims:
     """The sizes that an experiment's data would decide, without reading it."""
-
     data = config.DATASET
     world = data.get("SYNTHETIC") or {}
     synthetic = data.NAME == "synthetic"

@@ -29,7 +29,7 @@ from lib.datasets.catalog import (
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
-from lib.datasets.vocabulary import TOKENISERS, Vocabulary, WordVectors, read_word_vectors
+from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from lib.datasets.word_features import WordFeatures
 
 if TYPE_CHECKING:
@@ -180,11 +180,12 @@ def load_corpus(
         folders=[Path(cache_dir)] if cache_dir else beside,
     )
     vectors = read_word_vectors(find_vectors(word_vectors, folder, data_dir))
-    notes.append(_coverage(words, vectors))
+    share, tail = coverage(words, vectors)
+    notes.append(f"word vectors: {100 * share:.2f} % of the words have one{tail}")
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
-    known = vectors.restrict(words)
-    if tokens == "spaces":
-        known.matrix[-1] = 0  # of an unknown word, as the releases have it that read so
+    # The releases that read words between spaces have zeros for an unknown one.
+    unknown = torch.zeros(vectors.dim) if tokens == "spaces" else None
+    known = vectors.restrict(words, unknown)
     vocabulary = Vocabulary(
         training_sentences, known, size=vocab_size, tagger=tagger, tokens=tokens
     )
@@ -341,14 +342,6 @@ def _hold_out(
     paragraphs["val"] = [p for p in paragraphs["train"] if p.video_id in held]
     paragraphs["train"] = [p for p in paragraphs["train"] if p.video_id not in held]
     return [f"val: {count:,} of {len(videos):,} training videos held out (no validation file)"]
-
-
-def _coverage(words: Counter[str], vectors: WordVectors) -> str:
-    lacking = Counter({word: count for word, count in words.items() if word not in vectors})
-    share = 100 * (1 - lacking.total() / words.total())
-    most = ", ".join(word for word, _ in lacking.most_common(5))
-    tail = f"; the most frequent without: {most}" if lacking else ""
-    return f"word vectors: {share:.2f} % of the words have one{tail}"
 
 
 def find_vectors(name: str, folder: Path, data_dir: Path) -> Path:

@@ -12,8 +12,9 @@ inside. ``flat`` and ``padded`` go between them; nothing else does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,7 +47,7 @@ class Layout:
 
     @staticmethod
     def of(sentence_mask: Bool[Tensor, "B S"]) -> Layout:
-        return Layout(sentence_mask, sentence_mask.flatten().nonzero().squeeze(1))
+        return Layout(sentence_mask, _places(sentence_mask))
 
     @property
     def owner(self) -> Int[Tensor, " M"]:
@@ -98,21 +99,19 @@ class Batch(Layout):
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; ``word_counts`` stays where it is."""
-        moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True)
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by the data loader)."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        moved: dict[str, Any] = {
+            field.name: move(getattr(self, field.name))
             for field in dataclasses.fields(self)
             if isinstance(getattr(self, field.name), Tensor) and field.name != "word_counts"
         }
         return dataclasses.replace(self, **moved)
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (called by the data loader)."""
-        pinned = {
-            field.name: getattr(self, field.name).pin_memory()
-            for field in dataclasses.fields(self)
-            if isinstance(getattr(self, field.name), Tensor) and field.name != "word_counts"
-        }
-        return dataclasses.replace(self, **pinned)
 
     def __len__(self) -> int:
         return self.video.shape[0]
@@ -151,7 +150,7 @@ class Batch(Layout):
             pieces.append(
                 Batch(
                     **fields,
-                    flat_index=fields["sentence_mask"].flatten().nonzero().squeeze(1),
+                    flat_index=_places(fields["sentence_mask"]),
                     word_counts=counts,
                     video_ids=self.video_ids[paragraph : paragraph + size],
                     paragraph_ids=self.paragraph_ids[paragraph : paragraph + size],
@@ -168,6 +167,11 @@ _PADDED |= dict.fromkeys(("words", "word_ids", "word_weights", "word_mask"), 2)
 _BY_SENTENCE = ("flat_index", "word_counts")  # (M, …)
 
 
+def _places(mask: Bool[Tensor, "B S"]) -> Int[Tensor, " M"]:
+    """Of what is real, in the flattened axis."""
+    return mask.flatten().nonzero().squeeze(1)
+
+
 def join(batches: Sequence[Batch]) -> Batch:
     """One batch of all their paragraphs, in order: the inverse of ``Batch.split``."""
     longest = [max(batch.words.shape[axis] for batch in batches) for axis in (1, 2)]
@@ -182,7 +186,7 @@ def join(batches: Sequence[Batch]) -> Batch:
         fields[name] = torch.cat(values)
     return Batch(
         **fields,
-        flat_index=fields["sentence_mask"].flatten().nonzero().squeeze(1),
+        flat_index=_places(fields["sentence_mask"]),
         video_ids=tuple(i for batch in batches for i in batch.video_ids),
         paragraph_ids=tuple(i for batch in batches for i in batch.paragraph_ids),
         sentences=tuple(text for batch in batches for text in batch.sentences),
@@ -201,10 +205,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     word_counts = torch.cat([sample.word_counts for sample in samples])
     B, S, W = len(samples), int(sentence_counts.max()), int(word_counts.max())
     sentence_mask = torch.arange(S) < sentence_counts[:, None]
-    flat_index = sentence_mask.flatten().nonzero().squeeze(1)
+    flat_index = _places(sentence_mask)
     word_mask = torch.zeros(B * S, W, dtype=torch.bool)
     word_mask[flat_index] = torch.arange(W) < word_counts[:, None]
-    word_index = word_mask.flatten().nonzero().squeeze(1)
+    word_index = _places(word_mask)
     moments = torch.full((B * S, 2), torch.nan)
     moments[flat_index] = torch.cat([sample.moments for sample in samples])
 

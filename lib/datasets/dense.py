@@ -160,12 +160,11 @@ class EpochBatches(Sampler[list[int]]):
         self.n = n
         self.total = math.ceil(n / batch_size)  # batches of a whole epoch
         self.seed = seed
-        self.share, shares = share
-        self.shares = shares
-        if n // self.total < shares:
+        self.share, self.shares = share
+        if n // self.total < self.shares:
             raise InputError(
                 f"TRAIN.BATCH_SIZE {batch_size}: {n} paragraphs make batches of {n // self.total} "
-                f"for {shares} processes; expected at least one paragraph for each"
+                f"for {self.shares} processes; expected at least one paragraph for each"
             )
         self.set_epoch(0)
 

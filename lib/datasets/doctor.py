@@ -20,7 +20,7 @@ from lib.core.errors import InputError
 from lib.datasets.annotations import Record, read_paragraphs, read_records
 from lib.datasets.catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
 from lib.datasets.statistics import repeats, shared, timestamps
-from lib.datasets.vocabulary import read_word_vectors, tokenise
+from lib.datasets.vocabulary import coverage, read_word_vectors, tokenise
 
 LEVELS = ("problem", "warning", "note")
 _COVERED = 0.95  # of the words of a split: GloVe has 99.8 % of each corpus, if tokens are words
@@ -89,11 +89,8 @@ def examine_word_vectors(path: Path, records: Mapping[str, Sequence[Record]]) ->
         words = Counter(
             word for record in group for text in record.sentences for word in tokenise(text)
         )
-        lacking = Counter({word: count for word, count in words.items() if word not in vectors})
-        share = 1 - lacking.total() / max(words.total(), 1)
-        most = ", ".join(word for word, _ in lacking.most_common(5))
-        told = f"{100 * share:.2f} % of the {split} words have a vector"
-        told += f"; the most frequent without: {most}" if lacking else ""
+        share, tail = coverage(words, vectors)
+        told = f"{100 * share:.2f} % of the {split} words have a vector{tail}"
         if share < _COVERED:
             remedy = "use the vectors made for this corpus: the others share one vector"
             findings.append(Finding("warning", path.name, told, remedy))

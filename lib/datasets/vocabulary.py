@@ -132,10 +132,21 @@ class WordVectors:
     def lookup(self, words: Sequence[str]) -> Float[Tensor, "W E"]:
         return self.matrix[self.rows(words)]
 
-    def restrict(self, words: Iterable[str]) -> WordVectors:
-        """Only these words' vectors, and the same unknown one."""
+    def restrict(
+        self, words: Iterable[str], unknown: Float[Tensor, " E"] | None = None
+    ) -> WordVectors:
+        """Only these words' vectors, and the same unknown one unless another is given."""
         kept = sorted({word for word in words if word in self.index})
-        return WordVectors(kept, self.lookup(kept), self.matrix[-1])
+        return WordVectors(kept, self.lookup(kept), self.matrix[-1] if unknown is None else unknown)
+
+
+def coverage(words: Counter[str], vectors: WordVectors) -> tuple[float, str]:
+    """The share of the words, counted as often as they occur, that have a vector; and the most
+    frequent that have none, as the rest of a sentence."""
+    lacking = Counter({word: count for word, count in words.items() if word not in vectors})
+    most = ", ".join(word for word, _ in lacking.most_common(5))
+    tail = f"; the most frequent without: {most}" if lacking else ""
+    return 1 - lacking.total() / max(words.total(), 1), tail
 
 
 def read_word_vectors(path: Path) -> WordVectors:

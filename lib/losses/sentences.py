@@ -6,11 +6,13 @@ paragraphs of one video: their sentences and columns are never each other's nega
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lib.losses.similarity import draw_one
+from lib.losses.similarity import hinge_against_one
 
 
 def multi_positive_nce(
@@ -50,26 +52,8 @@ def sentence_triplet(
     similarity = similarity.float()
     shared = same_video.index_select(0, owner)
     own = similarity.gather(1, owner[:, None])[:, 0]
-    to_video = _against_one(similarity, own, ~shared, margin, False, generator)
+    hinge = partial(hinge_against_one, margin=margin, generator=generator)
+    to_video = hinge(similarity, own, ~shared)
     counts = torch.zeros_like(similarity[0]).index_add(0, owner, torch.ones_like(own))
     mean = torch.zeros_like(similarity[0]).index_add(0, owner, own) / counts
-    return to_video + _against_one(similarity.T, mean, ~shared.T, margin, hardest, generator)
-
-
-def _against_one(
-    scores: Float[Tensor, "Q G"],
-    positive: Float[Tensor, " Q"],
-    negatives: Bool[Tensor, "Q G"],
-    margin: float,
-    hardest: bool,
-    generator: torch.Generator | None,
-) -> Float[Tensor, ""]:
-    possible = negatives.any(dim=1)
-    if hardest:
-        chosen = scores.masked_fill(~negatives, -torch.inf).argmax(dim=1, keepdim=True)
-    else:
-        # A row without negatives still needs something to draw from; its term is dropped below.
-        chances = torch.where(possible[:, None], negatives.float(), 1.0)
-        chosen = draw_one(chances, generator)
-    hinge = (margin + scores.gather(1, chosen)[:, 0] - positive).clamp(min=0)
-    return torch.where(possible, hinge, 0.0).mean()
+    return to_video + hinge(similarity.T, mean, ~shared.T, hardest=hardest)

@@ -6,6 +6,8 @@ pairs that describe one video: they are positives already, so they are never neg
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -89,16 +91,31 @@ def triplet(
     """
     similarity = similarity.float()
     partner = similarity.diagonal()
-    chances = (~same_video).float()
-    possible = chances.sum(dim=1) > 0
-    # A row without negatives still needs something to draw from; its term is dropped below.
-    chances = torch.where(possible[:, None], chances, 1.0)
-    total = similarity.new_zeros(())
-    for matrix in (similarity, similarity.T):
-        negative = draw_one(chances, generator)
-        hinge = (margin + matrix.gather(1, negative).squeeze(1) - partner).clamp(min=0)
-        total = total + torch.where(possible, hinge, 0.0).mean()
-    return total
+    hinge = partial(hinge_against_one, margin=margin, generator=generator)
+    to_video = hinge(similarity, partner, ~same_video)
+    return to_video + hinge(similarity.T, partner, ~same_video)
+
+
+def hinge_against_one(
+    scores: Float[Tensor, "Q G"],
+    positive: Float[Tensor, " Q"],
+    negatives: Bool[Tensor, "Q G"],
+    *,
+    margin: float,
+    hardest: bool = False,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over rows of the hinge between the positive score and that of one negative, drawn at
+    random or the ``hardest``. A row without negatives counts as zero."""
+    possible = negatives.any(dim=1)
+    if hardest:
+        chosen = scores.masked_fill(~negatives, -torch.inf).argmax(dim=1, keepdim=True)
+    else:
+        # A row without negatives still needs something to draw from; its term is dropped below.
+        chances = torch.where(possible[:, None], negatives.float(), 1.0)
+        chosen = draw_one(chances, generator)
+    hinge = (margin + scores.gather(1, chosen)[:, 0] - positive).clamp(min=0)
+    return torch.where(possible, hinge, 0.0).mean()
 
 
 def draw_one(

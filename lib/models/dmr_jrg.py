@@ -44,7 +44,7 @@ from lib.models.layers.alignment import (
     among_siblings,
     separation,
 )
-from lib.models.layers.ordering import decode_in_order, places_in_order
+from lib.models.layers.ordering import PlaceCells, decode_in_order
 from lib.models.layers.precision import in_full
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.models.layers.reconstructor import Reconstructor
@@ -216,9 +216,7 @@ class DMRJRG(nn.Module):
                 learn_scale=learn_scale,
             )
             self.evidence_cell = nn.Linear(1, D)
-        self.place_cell = None
-        if place_features:
-            self.place_cell = nn.Sequential(nn.Linear(4, D), nn.ReLU(), nn.Linear(D, D))
+        self.place_cell = PlaceCells(D) if place_features else None
         # How far the evidence is to be believed in ordered decoding; see ``calibrate``.
         self.register_buffer("trust", torch.ones(()))
 
@@ -338,7 +336,7 @@ class DMRJRG(nn.Module):
         if found is not None:
             fused = fused + self.evidence_cell(found[..., None])
         if self.place_cell is not None:
-            fused = fused + self.place_cell(places_in_order(self.grid, batch))
+            fused = fused + self.place_cell(self.grid, batch)
         return self.context(fused)
 
     def _candidates(self, scores: Float[Tensor, "M P"]) -> Int[Tensor, "M Q"]:

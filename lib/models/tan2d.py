@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lib.datasets.batch import Batch, Layout
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
 from lib.models.interface import DataDims, Encoded, Losses, Proposals
-from lib.models.layers.ordering import places_in_order
+from lib.models.layers.ordering import PlaceCells
 from lib.models.layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
 from lib.models.layers.video import ClipEncoder
@@ -78,11 +78,7 @@ class TAN2D(nn.Module):
         self.proposals = PROPOSAL_MAPS[proposal_map](hidden_size, self.grid)
         self.cell = nn.Linear(hidden_size, hidden_size)
         self.mask_fused = mask_fused
-        self.place_cell = None
-        if place_features:
-            self.place_cell = nn.Sequential(
-                nn.Linear(4, hidden_size), nn.ReLU(), nn.Linear(hidden_size, hidden_size)
-            )
+        self.place_cell = PlaceCells(hidden_size) if place_features else None
         self.context = MaskedConvStack(
             hidden_size,
             self.grid,
@@ -119,7 +115,7 @@ class TAN2D(nn.Module):
             outside = nn.functional.normalize(query * self.cell.bias, dim=-1)
         fused = nn.functional.normalize(fused, dim=-1)
         if self.place_cell is not None:
-            fused = fused + self.place_cell(places_in_order(self.grid, batch))
+            fused = fused + self.place_cell(self.grid, batch)
         context = self.context(fused, outside)
         return self.score(context).squeeze(-1)
 

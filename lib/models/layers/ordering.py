@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.datasets.batch import Layout
 from lib.models.layers.alignment import position_prior
@@ -18,6 +18,19 @@ def places_in_order(grid: ProposalGrid, batch: Layout) -> Float[Tensor, "M P 4"]
     off = grid.spans.mean(dim=1) * count - (batch.place[:, None] + 0.5)
     width = (grid.spans[:, 1] - grid.spans[:, 0]).expand_as(off)
     return torch.stack([off, off.abs(), (width * count).log(), width.log()], dim=-1)
+
+
+class PlaceCells(nn.Sequential):
+    """A feature of every span from ``places_in_order``, (M, P, D)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        D = hidden_size
+        super().__init__(nn.Linear(4, D), nn.ReLU(), nn.Linear(D, D))
+
+    def forward(  # type: ignore[override]
+        self, grid: ProposalGrid, batch: Layout
+    ) -> Float[Tensor, "M P D"]:
+        return super().forward(places_in_order(grid, batch))
 
 
 def decode_in_order(
