@@ -179,13 +179,16 @@ def sizes_of(config: Any) -> DataDims:
     data = config.DATASET
     world = data.get("SYNTHETIC") or {}
     synthetic = data.NAME == "synthetic"
+    word_dim = world.get("word_dim", 50) if synthetic else 300
+    vocab_size = 300 if synthetic else data.VOCAB_SIZE
     return DataDims(
         video_dim=data.FEATURE_DIM or world.get("feature_dim", 64),
-        word_dim=world.get("word_dim", 50) if synthetic else 300,
-        vocab_size=300 if synthetic else data.VOCAB_SIZE,
+        word_dim=word_dim,
+        vocab_size=vocab_size,
         num_frames=data.NUM_FRAMES,
         num_clips=data.NUM_CLIPS,
         max_sentences=27,  # of ActivityNet Captions
+        word_vectors=torch.randn(vocab_size, word_dim),
     )
 
 

@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.core import checkpoint, guard
@@ -38,7 +40,9 @@ def main() -> None:
         config = load_config(path, flags={"gpus": args.gpus})
 
     runtime = open_runtime(config)
-    dims = DataDims(**state["experiment"]["dims"])
+    sizes = state["experiment"]["dims"]
+    words = torch.zeros(sizes["vocab_size"], sizes["word_dim"])  # the checkpoint has them
+    dims = DataDims(**sizes, word_vectors=words)
     model = build_model(config.MODEL.NAME, dims, **config.MODEL.PARAMS).to(runtime.device)
     checkpoint.load_into(model, state)
     optimization = open_optimization(config, model, 1)

@@ -18,7 +18,13 @@ from lib.models.interface import DataDims, Grounder, Retriever, ground
 from lib.models.layers.text import AskedWords, word_places
 
 DIMS = DataDims(
-    video_dim=10, word_dim=8, vocab_size=30, num_frames=32, num_clips=8, max_sentences=5
+    video_dim=10,
+    word_dim=8,
+    vocab_size=30,
+    num_frames=32,
+    num_clips=8,
+    max_sentences=5,
+    word_vectors=torch.randn(30, 8, generator=torch.Generator().manual_seed(7)),
 )
 Build = Callable[[], nn.Module]
 

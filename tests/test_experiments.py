@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from torch import nn
 
@@ -60,6 +61,7 @@ def test_builds_its_model(name, monkeypatch):
         num_frames=data.NUM_FRAMES,
         num_clips=data.NUM_CLIPS,
         max_sentences=10,
+        word_vectors=torch.zeros(data.VOCAB_SIZE + 2, 300),
     )
     for draw in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_", "orthogonal_"):
         monkeypatch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)  # 80 million weights

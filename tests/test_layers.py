@@ -8,7 +8,13 @@ from torch import nn
 
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, ProposalGrid, valid_cells
 from lib.models.layers.reconstructor import Reconstructor
-from lib.models.layers.text import AskedWords, SentenceEncoder, ask_all_words, draw_masked_words
+from lib.models.layers.text import (
+    AskedWords,
+    SentenceEncoder,
+    TiedWords,
+    ask_all_words,
+    draw_masked_words,
+)
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
@@ -168,6 +174,25 @@ def test_a_class_token_reads_the_real_items_only() -> None:
 def test_a_paragraph_longer_than_any_seen_shares_the_last_position() -> None:
     encoder = transformer_encoder(8, num_layers=1, heads=2, feedforward=16, dropout=0.0).eval()
     assert ClassToken(3, 8)(encoder, torch.randn(2, 6, 8)).shape == (2, 8)
+
+
+def test_a_tied_word_is_told_by_its_vector() -> None:
+    """Centred over the real words, of length 1; ids that are no word have a bias only."""
+    g = torch.Generator().manual_seed(0)
+    vectors = torch.cat([torch.zeros(2, 5), torch.randn(7, 5, generator=g) + 3])
+    model = TiedWords(4, vectors)
+    with torch.no_grad():
+        model.bias.copy_(torch.arange(9.0))
+    states = torch.randn(6, 4, generator=g)
+    mean = vectors[2:].mean(dim=0)
+    for row, state in enumerate(states):
+        wanted = model.project(state)
+        for word in range(9):
+            direction = (vectors[word] - mean) / (vectors[word] - mean).norm() * (word > 1)
+            expected = wanted @ direction + model.bias[word]
+            torch.testing.assert_close(model(states)[row, word], expected)
+    assert set(dict(model.named_parameters())) == {"project.weight", "project.bias", "bias"}
+    assert "vectors" in model.state_dict()
 
 
 def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:

@@ -40,7 +40,8 @@ VARIANTS = {
         **SMALL,
     ),
     "dmr_jrg, alignment beside the class tokens": lambda: DMRJRG(
-        DIMS, reconstructor_layers=1, alignment=True, siblings="ignore", temporal="forward", **SMALL
+        DIMS, reconstructor_layers=1, alignment=True, siblings="ignore", temporal="forward",
+        tied_words=True, **SMALL
     ),
     "dmr_jrg, pretrained text": lambda: DMRJRG(
         DIMS, reconstructor_layers=1, text_encoder="folder", **SMALL

@@ -149,12 +149,20 @@ def open_corpus(
 
 
 def open_model(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> nn.Module:
-    """The experiment's model with its initial weights, a function of the seed."""
+    """The experiment's model with its initial weights, a function of the seed.
+
+    Raises:
+        InputError: its keywords do not go together.
+    """
     torch.manual_seed(config.TRAIN.SEED)
     params = dict(config.MODEL.PARAMS)
     if params.get("text_encoder", "lstm") != "lstm":  # a folder
         params["text_encoder"] = str(resolve(params["text_encoder"]))
-    return runtime.shared(build_model(config.MODEL.NAME, corpus.dims, **params).to(runtime.device))
+    try:
+        model = build_model(config.MODEL.NAME, corpus.dims, **params)
+    except ValueError as error:  # keywords that do not go together
+        raise InputError(f"MODEL.PARAMS: {error}") from error
+    return runtime.shared(model.to(runtime.device))
 
 
 @_growing()

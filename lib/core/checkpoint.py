@@ -7,7 +7,6 @@ tensors, numbers, texts, lists and dictionaries; ``"model"`` (a state dict) and 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import pickle
@@ -32,7 +31,7 @@ def identity(config: Mapping[str, Any], dims: DataDims) -> dict[str, Any]:
     model = config["MODEL"]
     return {
         "MODEL": {"NAME": model["NAME"], "PARAMS": json.loads(json.dumps(model["PARAMS"]))},
-        "dims": dataclasses.asdict(dims),
+        "dims": dims.sizes(),
     }
 
 

@@ -213,6 +213,7 @@ def load_corpus(
         num_frames=num_frames,
         num_clips=num_clips,
         max_sentences=longest,
+        word_vectors=None if contextual else vocabulary.word_vectors(),
     )
     fractions = np.concatenate([p.moments / p.duration for p in paragraphs["train"]])
     return LoadedCorpus(

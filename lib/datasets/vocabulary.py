@@ -433,6 +433,11 @@ class Vocabulary:
         """Number of ids: the words and the two that are none."""
         return len(self.words) + FIRST_WORD
 
+    def word_vectors(self) -> Float[Tensor, "V E"]:
+        """The vector of every id; zeros for the two that are no word."""
+        none = torch.zeros(FIRST_WORD, self.vectors.dim)
+        return torch.cat([none, self.vectors.lookup(self.words)])
+
     def encode(self, sentences: Sequence[str]) -> EncodedText:
         """The words of sentences as numbers."""
         words = [self.tokenise(sentence) for sentence in sentences]

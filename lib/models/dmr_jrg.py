@@ -92,6 +92,7 @@ class DMRJRG(nn.Module):
         label_smoothing: of the reconstruction.
         initial_scale, learn_scale: λ of Eq. 3 and 4; bounded above by 100.
         words: add the mean of a sentence's words to its feature.
+        tied_words: the reconstructor tells hidden words by their vectors, not by rows of its own.
         alignment: align clips and sentences directly; the map reads the evidence, candidates are
             drawn by it, and its ordered decoding teaches the temporal heads.
         attention: inverse temperature of the alignment's attention over clips.
@@ -143,6 +144,7 @@ class DMRJRG(nn.Module):
         initial_scale: float = 1 / 0.07,
         learn_scale: bool = True,
         words: bool = False,
+        tied_words: bool = False,
         alignment: bool = False,
         attention: float = 10.0,
         in_order: float = 0.0,
@@ -166,6 +168,8 @@ class DMRJRG(nn.Module):
             raise ValueError("words adds to the LSTM's sentences: text_encoder is not 'lstm'")
         if retrieval == "alignment" and not alignment:
             raise ValueError("retrieval 'alignment' needs alignment: true")
+        if tied_words and dims.word_vectors is None:
+            raise ValueError("tied_words needs a vector for each word of the vocabulary")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
         self.isolate = isolate
@@ -203,6 +207,7 @@ class DMRJRG(nn.Module):
             feedforward=feedforward,
             dropout=dropout,
             num_frames=candidate_frames,
+            word_vectors=dims.word_vectors if tied_words else None,
         )
         self.directions = DIRECTIONS[temporal]
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r

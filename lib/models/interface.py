@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -17,7 +17,7 @@ Term = Callable[[Any, Batch], Tensor]  # (a model's output, batch) -> scalar los
 
 @dataclass(frozen=True)
 class DataDims:
-    """The sizes that the data decides."""
+    """What the data decides: sizes, and the vectors of the words that have an id."""
 
     video_dim: int  # C
     word_dim: int  # E
@@ -25,6 +25,13 @@ class DataDims:
     num_frames: int  # T
     num_clips: int  # N
     max_sentences: int  # most sentences of any paragraph, for learned sentence positions
+    # None where words have no vector of their own but one wherever they stand
+    word_vectors: Float[Tensor, "V E"] | None = field(default=None, compare=False, repr=False)
+
+    def sizes(self) -> dict[str, int]:
+        """All but the vectors, by name."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in found.items() if name != "word_vectors"}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.models.layers.text import AskedWords, word_places
+from lib.models.layers.text import AskedWords, TiedWords, word_places
 
 
 class Reconstructor(nn.Module):
@@ -19,6 +19,7 @@ class Reconstructor(nn.Module):
         num_layers: of the encoder and of the decoder.
         heads, feedforward, dropout: of both.
         num_frames: frames of a candidate, for learned positions.
+        word_vectors: tell words by their vectors (``TiedWords``); None: each by a row of its own.
 
     Source: DMR-JRG Eq. 9-10, after SCN. Every part is registered here, and so trained and saved.
     """
@@ -34,6 +35,7 @@ class Reconstructor(nn.Module):
         feedforward: int,
         dropout: float,
         num_frames: int,
+        word_vectors: Float[Tensor, "V E"] | None = None,
     ) -> None:
         super().__init__()
         self.frames = nn.Linear(video_dim, hidden_size)
@@ -47,7 +49,11 @@ class Reconstructor(nn.Module):
         self.decoder = nn.TransformerDecoder(
             nn.TransformerDecoderLayer(*sizes, batch_first=True), num_layers
         )
-        self.words = nn.Linear(hidden_size, vocab_size)
+        self.words = (
+            nn.Linear(hidden_size, vocab_size)
+            if word_vectors is None
+            else TiedWords(hidden_size, word_vectors)
+        )
 
     def forward(
         self,

@@ -198,6 +198,34 @@ def word_places(counts: Int[Tensor, " M"]) -> tuple[Int[Tensor, " R"], Int[Tenso
     return sentence, torch.arange(len(sentence)) - first
 
 
+class TiedWords(nn.Module):
+    """Logits of the vocabulary's words by their vectors: D → E, the inner product with each word's
+    vector (centred, of length 1) and a bias a word.
+
+    A row of its own has to be learnt for every word (``nn.Linear``); here what is learnt of one
+    holds for its neighbours, as on the side of the input.
+
+    Args:
+        vectors: of the words by id; fixed, and kept in the state dict. The rows of ids that are no
+            word are zero, and leave such an id its bias.
+
+    Source: ours, after Press and Wolf (2017), who tie output rows to input vectors that are learnt.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, hidden_size: int, vectors: Float[Tensor, "V E"]) -> None:
+        super().__init__()
+        word = (vectors != 0).any(dim=1, keepdim=True)
+        centred = torch.where(word, vectors - vectors[word[:, 0]].mean(dim=0), 0.0)
+        self.register_buffer("vectors", nn.functional.normalize(centred, dim=1))
+        self.project = nn.Linear(hidden_size, vectors.shape[1])
+        self.bias = nn.Parameter(torch.zeros(len(vectors)))
+
+    def forward(self, states: Float[Tensor, "*R D"]) -> Float[Tensor, "*R V"]:
+        return self.project(states) @ self.vectors.T + self.bias
+
+
 @dataclass(frozen=True)
 class AskedWords:
     """Words that a reconstruction has to tell. R is their number over all sentences.
