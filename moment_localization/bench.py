@@ -181,23 +181,23 @@ def table(level: str, names: Sequence[str]) -> list[str]:
     """Mean and standard deviation over seeds, one row per experiment, and the floors."""
     head = ["", "seeds", *(f"{protocol} {name}" for protocol, name in METRICS)]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    floor = None
+    floors = []
     for name in names:
         results = sorted((ROOT / "save" / "bench").glob(f"{name}-{level}-*/results.json"))
         if not results:
             continue
         found = [json.loads(path.read_text()) for path in results]
-        floor = found[0]["floors"]
+        floors.append(found[0]["floors"])
         cells = [f"`{name}`", str(len(found))]
         for protocol, metric in METRICS:
             values = [r["protocols"].get(protocol, {}).get(metric) for r in found]
             known = [value for value in values if value is not None]
             cells.append(_mean(known))
         lines.append("| " + " | ".join(cells) + " |")
-    if floor is None:
+    if not floors:
         return []
     best = [
-        max((row.get(metric, 0.0) for row in floor.get(protocol, {}).values()), default=0.0)
+        max(row.get(metric, 0.0) for floor in floors for row in floor.get(protocol, {}).values())
         for protocol, metric in METRICS
     ]
     lines.append("| best floor | | " + " | ".join(f"{value:.2f}" for value in best) + " |")
