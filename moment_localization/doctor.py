@@ -78,7 +78,7 @@ def main() -> None:
         except InputError as fault:
             findings.append(Finding("problem", data.WORD_VECTORS, str(fault), "get the file"))
         else:
-            findings += examine_word_vectors(vectors, records)
+            findings += examine_word_vectors(vectors, records, tokens=data.TOKENS)
         if args.fingerprint is not None:
             findings += take_fingerprint(features, args.fingerprint)
     print(table(findings, width=shutil.get_terminal_size((140, 24)).columns))

@@ -243,6 +243,15 @@ def test_word_vectors_of_another_corpus_are_a_warning(folder: Path) -> None:
     assert len(found) == 3 and all("0.00 % of the" in finding.found for finding in found)
 
 
+def test_words_are_counted_as_the_experiment_reads_them(folder: Path) -> None:
+    """A ``dog.`` at the end of a sentence is one word for 2D-TAN's release, and has no vector."""
+    records = {"train": list(read_records(find_annotations(facts("synthetic"), folder, "train")))}
+    _, plain = examine_word_vectors(folder / "glove.pkl", records)
+    _, spaced = examine_word_vectors(folder / "glove.pkl", records, tokens="spaces")
+    assert plain.level == "note" and spaced.level == "warning"
+    assert "." in spaced.found.split("e.g.")[-1]
+
+
 def test_a_crash_while_reading_is_a_line_and_not_the_end(tmp_path: Path) -> None:
     def sabotage() -> None:
         FeatureFile.values = lambda self, node: os._exit(139)  # type: ignore[method-assign]

@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,22 @@ def test_an_operation_without_a_strict_algorithm_is_told(capsys):
         "error: TRAIN.DETERMINISTIC: on this device "
         "cumsum_cuda_kernel does not have a deterministic implementation\n"
     )
+
+
+def test_a_reader_who_has_seen_enough_is_no_fault():
+    """As ``| head`` leaves it: the pipe is closed before all is said."""
+    code = "from lib.core.assembly import run_script; run_script(lambda: print('a line'))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_features_that_changed_since_training_are_pointed_out_and_weights_exported(runs):

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -373,9 +374,13 @@ def run_script(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        sys.stdout.flush()
         distributed.end()
     except InputError as error:
         _leave(str(error))
+    except BrokenPipeError:  # who reads the output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             _leave(f"{error.filename or 'the disk'}: {error.strerror}")

@@ -20,7 +20,7 @@ from lib.core.errors import InputError
 from lib.datasets.annotations import Record, read_paragraphs, read_records
 from lib.datasets.catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
 from lib.datasets.statistics import repeats, shared, timestamps
-from lib.datasets.vocabulary import coverage, read_word_vectors, tokenise
+from lib.datasets.vocabulary import TOKENISERS, coverage, read_word_vectors, tokenise
 
 LEVELS = ("problem", "warning", "note")
 _COVERED = 0.95  # of the words of a split: GloVe has 99.8 % of each corpus, if tokens are words
@@ -77,8 +77,14 @@ def examine_annotations(
     return findings, records
 
 
-def examine_word_vectors(path: Path, records: Mapping[str, Sequence[Record]]) -> list[Finding]:
-    """Read the file, and count how many of each split's words it has."""
+def examine_word_vectors(
+    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words"
+) -> list[Finding]:
+    """Read the file, and count how many of each split's words it has.
+
+    Args:
+        tokens: how sentences become words, one of ``TOKENISERS``.
+    """
     try:
         vectors = read_word_vectors(path)
     except InputError as fault:
@@ -86,9 +92,8 @@ def examine_word_vectors(path: Path, records: Mapping[str, Sequence[Record]]) ->
     size = f"{len(vectors.index):,} words of width {vectors.dim}"
     findings = [Finding("note", path.name, size)]
     for split, group in records.items():
-        words = Counter(
-            word for record in group for text in record.sentences for word in tokenise(text)
-        )
+        sentences = (text for record in group for text in record.sentences)
+        words = Counter(word for text in sentences for word in TOKENISERS[tokens](text))
         share, tail = coverage(words, vectors)
         told = f"{100 * share:.2f} % of the {split} words have a vector{tail}"
         if share < _COVERED:
