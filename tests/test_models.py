@@ -80,7 +80,7 @@ VARIANTS = {
     ),
     "jsg, for ranking videos": lambda: JSG(
         DIMS, hidden_size=16, heads=2, kernel=2, num_centers=4, num_widths=3, gaze_widths=2,
-        video_level=True,
+        decoder="separation", video_level=True,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2

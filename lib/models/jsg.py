@@ -15,6 +15,7 @@ Sentences become paragraphs by the mean of their similarities (ours too).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -57,7 +58,7 @@ class JSGOutput:
     gaze: Matched | None = None
     attention: Matched | None = None
     sides: Float[Tensor, "M 2"] | None = None  # cosine with what lies left and right of the gaze
-    whole: Float[Tensor, " M"] | None = None  # and with the video as a whole
+    whole: Float[Tensor, "M 1"] | None = None  # and with the video as a whole
 
 
 class JSG(nn.Module):
@@ -172,14 +173,14 @@ class JSG(nn.Module):
     def encode_paragraphs(self, batch: Batch) -> Encoded:
         """``sentences`` (B, S, D) of unit length, and ``mask``: which exist."""
         return {
-            "sentences": batch.padded(unit(self._queries(batch).float())),
+            "sentences": batch.padded(unit(self._queries(batch))),
             "mask": batch.sentence_mask,
         }
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         """Mean over a paragraph's sentences of the best cosines of glance and gaze, weighed."""
-        mask = paragraphs["mask"]
-        sentences = paragraphs["sentences"][mask]
+        queries = Layout.of(paragraphs["mask"])
+        sentences = queries.flat(paragraphs["sentences"])
         names = ("clips", "clip_lengths", "frames", "frame_lengths")
         blocks = zip(*(videos[name].split(GALLERY_BLOCK) for name in names), strict=True)
         found = []
@@ -187,7 +188,7 @@ class JSG(nn.Module):
             glance = _products(sentences, clips, self.glance_windows) / clip_lengths
             gaze = _products(sentences, frames, self.gaze_windows) / frame_lengths
             found.append(self._fused(glance.amax(dim=-1), gaze.amax(dim=-1)))
-        return Layout.of(mask).mean(torch.cat(found, dim=1))
+        return queries.mean(torch.cat(found, dim=1))
 
     def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """The gaze's cosines with all proposals, where the focus plays no part; or what separates
@@ -196,21 +197,21 @@ class JSG(nn.Module):
         sentences, clips, frames = paragraphs["sentences"], videos["clips"], videos["frames"]
         with in_full(frames):
             if self.decoder == "cosine":
-                product = _own_products(sentences, frames) @ self.gaze_windows.T
+                product = sentences @ frames.mT @ self.gaze_windows.T
                 return Proposals(self.spans, pairs.flat(product / videos["frame_lengths"][:, None]))
-            gaze = _own_products(sentences, unit(frames.float()))
-            glance = nn.functional.interpolate(
-                _own_products(sentences, unit(clips.float())),
-                gaze.shape[-1],
-                mode="linear",
-                align_corners=True,
-            )
-            evidence = pairs.flat(self._fused(glance, gaze))
+            glance, gaze = sentences @ unit(clips).mT, sentences @ unit(frames).mT
+        glance = nn.functional.interpolate(
+            glance, gaze.shape[-1], mode="linear", align_corners=True
+        )
+        evidence = pairs.flat(self._fused(glance, gaze))
         evidence = among_siblings(evidence, pairs, scale=COMPETITION)
         return Proposals(self.spans, separation(evidence, self.spans))
 
     def _fused(self, glance: Tensor, gaze: Tensor) -> Tensor:
         return self.glance_share * glance + (1 - self.glance_share) * gaze
+
+    def _gazing(self, q: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        return q.detach() if self.video_level else q
 
     def _queries(self, batch: Batch) -> Float[Tensor, "M D"]:
         return self.query(batch.flat(batch.words), batch.flat(batch.word_mask))
@@ -228,11 +229,11 @@ class JSG(nn.Module):
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         if terms is None:
             terms = GAZE | BESIDE | (ATTENTION - self.unserved)
-        q, clips = self._queries(batch).float(), self._clips(batch.video).float()
+        q, clips = self._queries(batch), self._clips(batch.video)
         parts: Encoded = {"sentences": q, "clips": clips}
         if not terms & (GAZE | BESIDE | ATTENTION):
             return parts
-        frames = self._frames(batch.video).float().index_select(0, batch.owner)  # (M, T, D)
+        frames = self._frames(batch.video).index_select(0, batch.owner)  # (M, T, D)
         own = clips.index_select(0, batch.owner)
         with in_full(q):
             product = torch.einsum("md,mnd->mn", q, own) @ self.glance_windows.T
@@ -244,8 +245,8 @@ class JSG(nn.Module):
             if terms & BESIDE:
                 width = torch.einsum("md,mkd->mk", q, unit(parts["gaze"])).argmax(dim=1)
                 beside = torch.einsum("mrt,mtd->mrd", self.beside_windows[focus, width], frames)
-                cosine = torch.einsum("md,mrd->mr", unit(q), unit(beside))
-                parts["sides"], parts["whole"] = cosine[:, :2], cosine[:, 2]
+                cosine = torch.einsum("md,mrd->mr", unit(self._gazing(q)), unit(beside))
+                parts["sides"], parts["whole"] = cosine[:, :2], cosine[:, 2:]
             if terms & ATTENTION:
                 windows = self.glance_windows.index_select(0, best)
                 key = self.attended_by(torch.einsum("mn,mnd->md", windows, own))
@@ -259,7 +260,7 @@ class JSG(nn.Module):
         glance = _matched(q, product, _lengths(clips, self.glance_windows))
         gaze = attention = None
         if "gaze" in parts:
-            gaze = _matched_features(q.detach() if self.video_level else q, parts["gaze"])
+            gaze = _matched_features(self._gazing(q), parts["gaze"])
         if "attended" in parts:
             attention = _matched_features(q, parts["attended"][:, None])
         return JSGOutput(glance, gaze, attention, parts.get("sides"), parts.get("whole"))
@@ -288,34 +289,28 @@ class JSG(nn.Module):
         def nce(out: JSGOutput, batch: Batch, part: str) -> Tensor:
             return joint_nce(_asked(out, part).product, *_columns(batch, part))
 
-        def triplet(out: JSGOutput, batch: Batch, part: str) -> Tensor:
+        def triplet(out: JSGOutput, batch: Batch, part: str, **pools: Any) -> Tensor:
             cosine = _asked(out, part).cosine
-            return sentence_triplet(cosine, *_columns(batch, part), margin=margin)
+            return sentence_triplet(cosine, *_columns(batch, part), margin=margin, **pools)
 
         def hard_triplet(out: JSGOutput, batch: Batch, part: str) -> Tensor:
-            return sentence_triplet(
-                _asked(out, part).cosine,
-                *_columns(batch, part),
-                margin=margin,
-                video_pool=pool,
-                sentence_pool=glance_pool if part == "glance" else pool,
-            )
+            sentences = glance_pool if part == "glance" else pool
+            return triplet(out, batch, part, video_pool=pool, sentence_pool=sentences)
 
-        def lead(out: JSGOutput, part: str, margin: float) -> Tensor:
-            others = _asked(out, part)
-            own = _asked(out, "gaze").cosine.diagonal().reshape(-1, *(1,) * (others.dim() - 1))
-            return (margin + others - own).clamp(min=0).mean(dim=0).sum()
+        def lead(out: JSGOutput, batch: Batch, part: str, margin: float) -> Tensor:
+            own = _asked(out, "gaze").cosine.diagonal()[:, None]
+            return (margin + _asked(out, part) - own).clamp(min=0).mean(dim=0).sum()
 
         def video_nce(out: JSGOutput, batch: Batch) -> Tensor:
             return multi_positive_nce(out.glance.product, batch.owner, batch.same_video)
 
         return {
-            f"{part}_{name}": lambda out, batch, part=part, term=term: term(out, batch, part)
+            f"{part}_{term.__name__}": partial(term, part=part)
             for part in PARTS
-            for name, term in {"nce": nce, "triplet": triplet, "hard_triplet": hard_triplet}.items()
+            for term in (nce, triplet, hard_triplet)
         } | {
-            "sides": lambda out, batch: lead(out, "sides", sides_margin),
-            "whole": lambda out, batch: lead(out, "whole", whole_margin),
+            "sides": partial(lead, part="sides", margin=sides_margin),
+            "whole": partial(lead, part="whole", margin=whole_margin),
             "video_nce": video_nce,
         }
 
@@ -336,19 +331,13 @@ def _products(
 ) -> Float[Tensor, "M B P"]:
     """Of sentences with the proposals of all videos."""
     with in_full(q):
-        return torch.einsum("md,bnd->mbn", q.float(), rows.float()) @ windows.T
-
-
-def _own_products(
-    sentences: Float[Tensor, "B S D"], rows: Float[Tensor, "B N D"]
-) -> Float[Tensor, "B S N"]:
-    return torch.einsum("bsd,bnd->bsn", sentences.float(), rows.float())
+        return torch.einsum("md,bnd->mbn", q, rows) @ windows.T
 
 
 def _lengths(rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]) -> Float[Tensor, "B P"]:
     """Of the features of the proposals."""
     with in_full(rows):
-        return (windows @ rows.float()).norm(dim=-1)
+        return (windows @ rows).norm(dim=-1)
 
 
 def _matched(

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.models.interface import DataDims
+from lib.models.layers.precision import in_full
 from lib.models.layers.transformer import AttentionBlock, AttentivePool, FiLM, small_normal
 
 
@@ -67,7 +68,9 @@ class SentenceVector(nn.Module):
         self, words: Float[Tensor, "M W E"], mask: Bool[Tensor, "M W"]
     ) -> Float[Tensor, "M D"]:
         rows = unit(torch.where(mask[..., None], words, 0.0))
-        return self.pool(self.encoder(self.positions(self.project(rows)), mask), mask)
+        states = self.encoder(self.positions(self.project(rows)), mask)
+        with in_full(states):
+            return self.pool(states, mask)
 
 
 class Projection(nn.Sequential):
