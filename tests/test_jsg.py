@@ -155,6 +155,19 @@ def test_pools_bound_both_directions() -> None:
         assert found.item() == pytest.approx((rows + columns) / 3, abs=1e-6)
 
 
+@pytest.mark.parametrize(("glance_pool", "alike"), [(1, True), (20, False)])
+def test_the_glance_has_a_pool_of_sentences_of_its_own(glance_pool: int, alike: bool) -> None:
+    """Of two videos there is one other for a sentence, but three other sentences for a video."""
+    torch.manual_seed(0)
+    model, batch = JSG(DIMS, **SMALL).eval(), make_batch((3, 3))
+    term, out = JSG.losses(margin=2.0, glance_pool=glance_pool)["glance_hard_triplet"], model(batch)
+    seen = set()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        seen.add(round(term(out, batch).item(), 5))
+    assert (len(seen) == 1) == alike
+
+
 def test_hard_negatives_take_over_in_the_twentieth_epoch() -> None:
     terms = JSG.losses()
     criterion = Criterion(terms, dict.fromkeys(terms, 1.0))
