@@ -1,4 +1,5 @@
-"""The retrieval side of DCIML: GMMFormer's encoders without their Gaussian windows."""
+"""The retrieval side of DCIML: GMMFormer's encoders without their Gaussian windows. JSG is built
+from the same parts."""
 
 from __future__ import annotations
 
