@@ -80,6 +80,8 @@ def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
             elif tensor.shape == (M, B):  # of a sentence with every video: its own
                 own = tensor.gather(1, batch.owner[:, None])
                 said[f"{field.name}.{number}"] = batch.padded(own)
+            elif tensor.shape == (M, M) and isinstance(value, tuple):  # as between sentences
+                said[f"{field.name}.{number}"] = batch.padded(tensor.diagonal())
             elif tensor.dim() and tensor.shape[0] == M and field.name != "spans":
                 said[f"{field.name}.{number}"] = batch.padded(tensor)
     if isinstance(model, Grounder):

@@ -27,7 +27,7 @@ def test_correlation_is_the_one_of_statistics() -> None:
     """With the span's indicator, for every span but the whole video, which has none."""
     torch.manual_seed(0)
     grid, evidence = ProposalGrid(7, "dense"), torch.randn(3, 7)
-    found = separation(evidence, grid)
+    found = separation(evidence, grid.spans)
     for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
         indicator = np.zeros(7)
         indicator[i : j + 1] = 1

@@ -112,7 +112,7 @@ def test_the_triplet_by_hand() -> None:
     scores .75 and .3; against the hardest sentence .4 and .9; there is one for video 0."""
     S = torch.tensor([[1.0, 0.2], [0.5, 0.9], [0.4, 0.3]])
     owner, videos = torch.tensor([0, 0, 1]), torch.eye(2, dtype=torch.bool)
-    found = sentence_triplet(S, owner, videos, margin=0.2, hardest=True).item()
+    found = sentence_triplet(S, owner, videos, margin=0.2, sentence_pool=1).item()
     assert found == pytest.approx((0.6 + 0.3) / 3 + (0 + 0.8) / 2, abs=1e-6)
     seen = {
         round(sentence_triplet(S, owner, videos, margin=0.2, generator=g).item(), 4)

@@ -31,6 +31,7 @@ from lib.evaluation.records import CandidateMoments, Predictions
 from lib.losses import Criterion
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
+from lib.models.jsg import JSG
 from lib.models.tan2d import TAN2D
 from tests.conftest import TINY
 from tests.properties import hide_first_words, make_batch
@@ -126,7 +127,7 @@ def test_a_batch_in_three_parts_is_the_batch(variant):
     assert_same(in_parts(variant, 3), in_one_piece(variant))
 
 
-@pytest.mark.parametrize("variant", ["dmr_jrg, plus", "tan2d", "dciml"])
+@pytest.mark.parametrize("variant", ["dmr_jrg, plus", "tan2d", "dciml", "jsg"])
 def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
     """Seven paragraphs for two, a candidate at a time; all have all answers, in order."""
     corpus = load_corpus(
@@ -155,6 +156,7 @@ def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
         "dciml": lambda dims: DCIML(
             dims, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3
         ),
+        "jsg": lambda dims: JSG(dims, hidden_size=16, heads=2, decoder="separation"),
     }[variant]  # fmt: skip
     alone = answers()
     for found in together(answers, tmp_path):

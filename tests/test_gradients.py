@@ -1,4 +1,4 @@
-"""Gradients of the losses of MMN, CDN and DCIML against those of their formulas, in loops.
+"""Gradients of the losses of MMN, CDN, DCIML and JSG against those of their formulas, in loops.
 
 The formulas are written one sentence, one cell and one number at a time, in float64, and their
 gradients are PyTorch's of these scalars; nothing is shared with the vectorised versions but the
@@ -20,11 +20,12 @@ from lib.losses.reconstruction import candidate_nll
 from lib.losses.sentences import sentence_triplet
 from lib.models.cdn import CDN, CDNOutput
 from lib.models.dciml import DCIML, DCIMLOutput, GuidedGrounding, GuidedRetrieval
+from lib.models.jsg import JSG
 from lib.models.layers.gaussian import outside_windows, proposal_windows
 from lib.models.layers.grounding_branch import Grounded
 from lib.models.layers.retrieval_branch import Retrieved
 from lib.models.mmn import MMN, MMNOutput
-from tests.properties import make_batch
+from tests.properties import DIMS, make_batch
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +196,7 @@ def test_dciml_s_triplets() -> None:
         mean = sum(S[n, b] for n in mine) / len(mine)
         total = total + (0.2 + S[hardest, b] - mean).clamp(min=0) / 2
     videos = torch.eye(2, dtype=torch.bool)
-    assert_same(sentence_triplet(S, owner, videos, margin=0.2, hardest=True), total, S)
+    assert_same(sentence_triplet(S, owner, videos, margin=0.2, sentence_pool=1), total, S)
 
 
 def test_dciml_s_reconstruction() -> None:
@@ -308,3 +309,110 @@ def test_the_pull_between_features() -> None:
                 distance = x[d] / (x * x).sum().sqrt() - y[d] / (y * y).sum().sqrt()
                 total = total + distance**2 / 24
     assert_same(pull(features, twin).mean(), total, features, still=(twin,))
+
+
+# JSG.
+
+
+def bell(center: float, deviation: float, length: int) -> Tensor:
+    """Shares of the rows."""
+    place = torch.arange(length) / (length - 1)
+    rows = (-((place - center) ** 2) / (2 * deviation**2)).exp()
+    return rows / rows.sum()
+
+
+def slow_jsg(
+    q: Tensor, clips: Tensor, frames: Tensor, attention: tuple[Tensor, ...], owner: list[int]
+) -> dict[str, Tensor]:
+    """The released formulas, a sentence and a proposal at a time; sentences of one video are each
+    other's column only where they are the same. Pools of one: negatives are the hardest."""
+    M, B = len(q), len(clips)
+    centers = torch.linspace(0.1 / 2, 1 - 0.1 / 2, 4).tolist()
+    widths, wide = torch.linspace(0.1, 1, 3).tolist(), torch.linspace(0.1, 1, 5).tolist()
+    grid = [(c, w) for c in centers for w in widths]
+    cosine = lambda a, b: a @ b / (a.norm() * b.norm())  # noqa: E731
+    best = lambda values: max(values, key=lambda x: x.item())  # noqa: E731
+
+    pooled = [[bell(c, w / 9, len(v)) @ v for c, w in grid] for v in clips]
+    S_c = [[best([cosine(x, p) for p in pooled[b]]) for b in range(B)] for x in q]
+    D_c = [[best([x @ p for p in pooled[b]]) for b in range(B)] for x in q]
+    own, sides, whole, attended = [], [[], []], [], []
+    key, value = attention
+    for m, b in enumerate(owner):
+        p = max(range(len(grid)), key=lambda p: cosine(q[m], pooled[b][p]).item())
+        focus = grid[p][0]
+        own.append([bell(focus, w / 9, len(frames[b])) @ frames[b] for w in wide])
+        w = wide[max(range(5), key=lambda k: cosine(q[m], own[m][k]).item())]
+        S_ff = best([cosine(q[m], g) for g in own[m]])
+        left, right = max(focus - w / 2, 0.01) / 4.5, max(1 - focus - w / 2, 0.01) / 4.5
+        for side, (middle, deviation) in enumerate([(0, left), (1, right)]):
+            rest = bell(middle, deviation, len(frames[b])) @ frames[b]
+            sides[side].append((0.15 + cosine(q[m], rest) - S_ff).clamp(min=0))
+        whole.append((0.3 + cosine(q[m], frames[b].mean(dim=0)) - S_ff).clamp(min=0))
+        share = torch.stack([(key @ pooled[b][p]) @ row for row in frames[b]]).softmax(dim=0)
+        attended.append(sum(s * (value @ row) for s, row in zip(share, frames[b], strict=True)))
+    S_f = [[best([cosine(q[i], g) for g in own[m]]) for m in range(M)] for i in range(M)]
+    D_f = [[best([q[i] @ g for g in own[m]]) for m in range(M)] for i in range(M)]
+    S_a = [[cosine(q[i], attended[m]) for m in range(M)] for i in range(M)]
+    D_a = [[q[i] @ attended[m] for m in range(M)] for i in range(M)]
+
+    def contrast(X: list[list[Tensor]], column: list[int], video: list[int]) -> Tensor:
+        total = torch.zeros(())
+        for i in range(M):
+            c = column[i]
+            row = sum(x.exp() for j, x in enumerate(X[i]) if j == c or video[j] != owner[i])
+            other = [j for j in range(M) if j == i or owner[j] != owner[i]]
+            total = total + (row + sum(X[j][c].exp() for j in other)).log() - X[i][c]
+        return total / M
+
+    def triplet(S: list[list[Tensor]], column: list[int], video: list[int]) -> Tensor:
+        total = torch.zeros(())
+        for i in range(M):
+            rival = best([x for j, x in enumerate(S[i]) if video[j] != owner[i]])
+            total = total + (0.2 + rival - S[i][column[i]]).clamp(min=0) / M
+        for c in range(len(video)):
+            mine = [S[i][c] for i in range(M) if column[i] == c]
+            rival = best([S[i][c] for i in range(M) if owner[i] != video[c]])
+            total = total + (0.2 + rival - sum(mine) / len(mine)).clamp(min=0) / len(video)
+        return total
+
+    each, videos = list(range(M)), list(range(B))
+    return {
+        "glance_nce": contrast(D_c, owner, videos),
+        "glance_hard_triplet": triplet(S_c, owner, videos),
+        "gaze_nce": contrast(D_f, each, owner),
+        "gaze_hard_triplet": triplet(S_f, each, owner),
+        "attention_nce": contrast(D_a, each, owner),
+        "attention_hard_triplet": triplet(S_a, each, owner),
+        "sides": (sum(sides[0]) + sum(sides[1])) / M,
+        "whole": sum(whole) / M,
+    }
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3, 1)])
+def test_jsg_s_losses(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one sentence a video they are the released ones."""
+    B, M, D = len(sizes), sum(sizes), 6
+    batch = make_batch(sizes)
+    model = JSG(
+        DIMS, hidden_size=D, heads=2, num_centers=4, num_widths=3, gaze_widths=5, narrowest=0.1,
+        video_level=True,
+    )  # fmt: skip
+    model.video_level = False  # the gaze teaches the sentences
+    q, clips, frames = leaf(M, D), leaf(B, 5, D), leaf(B, 32, D)
+    with torch.no_grad():
+        model.attended_by.weight.normal_(std=0.5)
+        model.attended.weight.normal_(std=0.5)
+    attention = model.attended_by.weight, model.attended.weight
+    for name, value in (("_queries", q), ("_clips", clips), ("_frames", frames)):
+        monkeypatch.setattr(model, name, lambda _, value=value: value)
+    wanted = slow_jsg(q, clips, frames, attention, batch.owner.tolist())
+    terms = JSG.losses(sides_margin=0.15, whole_margin=0.3, pool=1, glance_pool=1)
+    out = model(batch, terms=frozenset(wanted))
+    for name, formula in wanted.items():
+        leaves = [q, clips]
+        if name.startswith(("gaze", "sides", "whole")):
+            leaves = [q, frames]
+        elif name.startswith("attention"):
+            leaves = [q, clips, frames, *attention]
+        assert_same(terms[name](out, batch), formula, *leaves)

@@ -17,6 +17,7 @@ from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import ground
+from lib.models.jsg import JSG
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
 from tests import properties
@@ -74,6 +75,13 @@ VARIANTS = {
     "dmr_release": lambda: DMRRelease(
         DIMS, hidden_size=32, lstm_layers=1, position_size=8, slots=4, encoder_layers=1, heads=2,
         feedforward=24, dropout=0.0,
+    ),
+    "jsg": lambda: JSG(
+        DIMS, hidden_size=16, heads=2, max_words=6, num_centers=5, num_widths=4, gaze_widths=3
+    ),
+    "jsg, for ranking videos": lambda: JSG(
+        DIMS, hidden_size=16, heads=2, kernel=2, num_centers=4, num_widths=3, gaze_widths=2,
+        decoder="separation", video_level=True,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2

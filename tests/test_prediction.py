@@ -80,6 +80,15 @@ def test_how_many_pairs_are_grounded_at_once_changes_nothing(pairs: int) -> None
     assert np.array_equal(few.grid, many.grid)
 
 
+def test_spans_are_exact_on_a_grid_of_clips_and_left_alone_elsewhere() -> None:
+    clips = built("mmn")
+    found = ground_in(clips, read(clips), PAIRS, CPU, pairs=7, **RULES)
+    assert np.array_equal(found.grid * 8, np.round(found.grid * 8))
+    bells = built("jsg")
+    found = ground_in(bells, read(bells), PAIRS, CPU, pairs=7, **RULES)
+    assert np.array_equal(found.grid, bells.spans.numpy())
+
+
 class Counting(nn.Module):
     """A model that remembers what it was asked."""
 
@@ -116,7 +125,7 @@ def test_everything_is_read_once_and_pairs_stay_below_the_limit() -> None:
     assert model.asked == [3, 3, 5, 1, 4, 4, 4, 4, 2, 4, 2]
 
 
-@pytest.mark.parametrize("name", ["dmr_jrg", "dmr_jrg, plus", "mmn", "dciml"])
+@pytest.mark.parametrize("name", ["dmr_jrg", "dmr_jrg, plus", "mmn", "dciml", "jsg"])
 def test_videos_kept_in_main_memory_answer_the_same(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
         ("mmn", 0.003),
         ("clip_align", 0.003),
         ("dciml", 0.01),
+        ("jsg", 0.05),  # another focus may win
         ("dmr_release", 0.01),
         ("dmr_jrg, mean retrieval, no TAN", 0.003),
         ("dmr_jrg, plus", 0.03),  # other candidates may win where the map is flat

@@ -143,8 +143,9 @@ def ground_in(
                 grid = proposals.spans.double().cpu().numpy()
     if grid is not None:  # exact fractions, so that a threshold tie is decided and not rounded
         num_clips = int(round(1 / (grid[:, 1] - grid[:, 0]).min()))  # the shortest span is a clip
-        grid = on_grid(grid, num_clips)
-        spans = [on_grid(each, num_clips) for each in spans]
+        exact = on_grid(grid, num_clips)
+        if np.abs(exact - grid).max() < 1e-6:  # and not a grid of centres and widths
+            grid, spans = exact, [on_grid(each, num_clips) for each in spans]
     return Grounding(_stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid)
 
 

@@ -74,6 +74,11 @@ class Layout:
         out = x.new_zeros(B * S, *x.shape[1:])
         return out.index_copy(0, self.flat_index, x).unflatten(0, (B, S))
 
+    def mean(self, x: Float[Tensor, "M G"]) -> Float[Tensor, "B G"]:
+        """Of each paragraph's real sentences."""
+        total = x.new_zeros(len(self.sentence_mask), x.shape[1]).index_add(0, self.owner, x)
+        return total / self.sentence_counts[:, None]
+
 
 @dataclass(frozen=True)
 class Batch(Layout):

@@ -31,29 +31,50 @@ def multi_positive_nce(
     return to_video.mean() + (similarity.logsumexp(dim=0) - positive).mean()
 
 
+def joint_nce(
+    similarity: Float[Tensor, "M B"], owner: Int[Tensor, " M"], same_video: Bool[Tensor, "B B"]
+) -> Float[Tensor, ""]:
+    """A sentence and its video against all other videos for the sentence and all other sentences
+    for the video, in one sum, mean over sentences. The pair itself stands in it twice.
+
+    Source: JSG's release (its paper has two logarithms), without a temperature.
+    """
+    similarity = similarity.float()
+    shared = same_video.index_select(0, owner)  # (M, B)
+    own = similarity.gather(1, owner[:, None])
+    twins = shared.scatter(1, owner[:, None], False)
+    rows = similarity.masked_fill(twins, -torch.inf)
+    # Row m: every sentence with the video of sentence m.
+    columns, siblings = (x.T.index_select(0, owner) for x in (similarity, shared))
+    itself = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
+    columns = columns.masked_fill(siblings & ~itself, -torch.inf)
+    return (torch.cat([rows, columns], dim=1).logsumexp(dim=1) - own[:, 0]).mean()
+
+
 def sentence_triplet(
     similarity: Float[Tensor, "M B"],
     owner: Int[Tensor, " M"],
     same_video: Bool[Tensor, "B B"],
     *,
     margin: float,
-    hardest: bool = False,
+    video_pool: int | None = None,
+    sentence_pool: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     """Hinge of a sentence with its video against another video, and of a video with its sentences
     (their mean) against one sentence of another.
 
-    The negative is drawn at random; with ``hardest`` a video's negative sentence is the most
-    similar one. What has no negative in the batch counts as zero.
+    The negative is drawn at random, from the hardest ``video_pool`` videos or ``sentence_pool``
+    sentences if these are given. What has no negative in the batch counts as zero.
 
-    Source: DCIML. Its pool of the 22 hardest videos holds every video of its batches of 16; here
-    negatives of a sentence are always drawn among all.
+    Source: MS-SL, and DCIML and JSG after it. DCIML's pool of the 22 hardest videos holds every
+    video of its batches of 16.
     """
     similarity = similarity.float()
     shared = same_video.index_select(0, owner)
     own = similarity.gather(1, owner[:, None])[:, 0]
     hinge = partial(hinge_against_one, margin=margin, generator=generator)
-    to_video = hinge(similarity, own, ~shared)
+    to_video = hinge(similarity, own, ~shared, pool=video_pool)
     counts = torch.zeros_like(similarity[0]).index_add(0, owner, torch.ones_like(own))
     mean = torch.zeros_like(similarity[0]).index_add(0, owner, own) / counts
-    return to_video + hinge(similarity.T, mean, ~shared.T, hardest=hardest)
+    return to_video + hinge(similarity.T, mean, ~shared.T, pool=sentence_pool)

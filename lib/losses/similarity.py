@@ -102,15 +102,18 @@ def hinge_against_one(
     negatives: Bool[Tensor, "Q G"],
     *,
     margin: float,
-    hardest: bool = False,
+    pool: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over rows of the hinge between the positive score and that of one negative, drawn at
-    random or the ``hardest``. A row without negatives counts as zero."""
+    random, from the ``pool`` hardest if that is given. A row without negatives counts as zero."""
     possible = negatives.any(dim=1)
-    if hardest:
-        chosen = scores.masked_fill(~negatives, -torch.inf).argmax(dim=1, keepdim=True)
+    likeliest = scores.masked_fill(~negatives, -torch.inf)
+    if pool == 1:
+        chosen = likeliest.argmax(dim=1, keepdim=True)
     else:
+        if pool is not None and pool < scores.shape[1]:
+            negatives = negatives & (scores >= likeliest.topk(pool, dim=1).values[:, -1:])
         # A row without negatives still needs something to draw from; its term is dropped below.
         chances = torch.where(possible[:, None], negatives.float(), 1.0)
         chosen = draw_one(chances, generator)

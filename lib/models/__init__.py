@@ -10,6 +10,7 @@ from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import DataDims
+from lib.models.jsg import JSG
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
 
@@ -19,6 +20,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "dciml": DCIML,
     "dmr_jrg": DMRJRG,
     "dmr_release": DMRRelease,
+    "jsg": JSG,
     "mmn": MMN,
     "tan2d": TAN2D,
 }

@@ -95,7 +95,7 @@ class ClipAlign(nn.Module):
         pairs = Layout.of(paragraphs["mask"])
         sentences = pairs.flat(paragraphs["sentences"])
         evidence = self.alignment.evidence(sentences, videos["clips"], pairs)
-        scores = separation(evidence, self.grid, balance=self.balance)
+        scores = separation(evidence, self.grid.spans, balance=self.balance)
         if self.decoder == "order":
             scores = decode_in_order(scores, pairs, self.grid, prior=self.prior, order=self.order)
         return Proposals(self.grid.spans, scores)

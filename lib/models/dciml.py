@@ -33,7 +33,7 @@ from lib.datasets.batch import Batch, Layout
 from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved
 from lib.models.layers.grounding_branch import Grounded, GroundingBranch, ReadWords
 from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
 
@@ -144,13 +144,10 @@ class DCIML(nn.Module):
         sentences = paragraphs["sentences"][mask]
         clip = torch.einsum("md,bnd->mbn", sentences, videos["clips"]).amax(dim=-1)
         found = self.clip_share * clip + (1 - self.clip_share) * sentences @ videos["frame"].T
-        total = found.new_zeros(len(mask), found.shape[1]).index_add(0, mask.nonzero()[:, 0], found)
-        return total / mask.sum(dim=1, keepdim=True)
+        return Layout.of(mask).mean(found)
 
     def _queries(self, batch: Batch) -> Float[Tensor, "M D"]:
-        mask = batch.flat(batch.word_mask)
-        words = torch.where(mask[..., None], batch.flat(batch.words), 0.0)
-        return self.retrieval.sentences(nn.functional.normalize(words, dim=-1), mask)
+        return self.retrieval.query(batch.flat(batch.words), batch.flat(batch.word_mask))
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DCIMLOutput:
         """Only what ``terms`` ask for; what one branch tells the other carries no gradient."""
@@ -246,10 +243,12 @@ class DCIML(nn.Module):
             found = getattr(_present(out.retrieved), name)
             return multi_positive_nce(found, batch.owner, batch.same_video)
 
-        def triplets(out: DCIMLOutput, batch: Batch, hardest: bool) -> Tensor:
+        def triplets(out: DCIMLOutput, batch: Batch, pool: int | None) -> Tensor:
             found = _present(out.retrieved)
             clip, frame = (
-                sentence_triplet(x, batch.owner, batch.same_video, margin=margin, hardest=hardest)
+                sentence_triplet(
+                    x, batch.owner, batch.same_video, margin=margin, sentence_pool=pool
+                )
                 for x in (found.clip, found.frame)
             )
             return clip + frame
@@ -291,8 +290,8 @@ class DCIML(nn.Module):
         return {
             "clip_nce": lambda out, batch: nce(out, batch, "clip_product"),
             "frame_nce": lambda out, batch: nce(out, batch, "frame_product"),
-            "triplet": lambda out, batch: triplets(out, batch, hardest=False),
-            "hard_triplet": lambda out, batch: triplets(out, batch, hardest=True),
+            "triplet": lambda out, batch: triplets(out, batch, pool=None),
+            "hard_triplet": lambda out, batch: triplets(out, batch, pool=1),
             "span": span,
             "retrieval_margin": retrieval_margin,
             "retrieval_pull": lambda out, batch: _present(out.guided_retrieval).distance.mean(),
@@ -315,17 +314,14 @@ class DCIML(nn.Module):
         """
 
         def stages(epoch: int) -> tuple[Stage, ...]:
-            mutual = float(epoch >= mutual_after)
-            hard = float(epoch >= hard_after)
             learn_retrieval = {
                 **dict.fromkeys(RECONSTRUCTION | TO_GROUNDING, 0.0),
-                **dict.fromkeys(TO_RETRIEVAL, mutual),
-                "triplet": 1 - hard,
-                "hard_triplet": hard,
+                **relieved(epoch, mutual_after, after=TO_RETRIEVAL),
+                **relieved(epoch, hard_after, before={"triplet"}, after={"hard_triplet"}),
             }
             learn_grounding = {
                 **dict.fromkeys(MATCHING | TO_RETRIEVAL, 0.0),
-                **dict.fromkeys(TO_GROUNDING, mutual),
+                **relieved(epoch, mutual_after, after=TO_GROUNDING),
             }
             return (
                 Stage(learn_retrieval, frozen=("grounding.",)),

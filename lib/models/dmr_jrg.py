@@ -310,9 +310,10 @@ class DMRJRG(nn.Module):
             found = against_siblings(evidence, batch)
         elif self.siblings == "compete":
             found = among_siblings(evidence, batch, scale=self.competition)
-        found = separation(found, self.grid, balance=self.balance)
+        found = separation(found, self.grid.spans, balance=self.balance)
         if self.own:
-            found = found + self.own * separation(evidence, self.grid, balance=self.balance)
+            alone = separation(evidence, self.grid.spans, balance=self.balance)
+            found = found + self.own * alone
         return found
 
     def _found(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -144,3 +144,11 @@ class Plan:
 
     stages: Callable[[int], tuple[Stage, ...]] = lambda epoch: (Stage(),)
     rates: Mapping[str, float] = field(default_factory=dict)
+
+
+def relieved(
+    epoch: int, at: int, *, before: Collection[str] = (), after: Collection[str] = ()
+) -> dict[str, float]:
+    """Factors of a stage by which the terms ``after`` take the place of ``before`` in epoch ``at``:
+    until then they count nothing, and from then on the others."""
+    return dict.fromkeys(before, float(epoch < at)) | dict.fromkeys(after, float(epoch >= at))

@@ -136,8 +136,7 @@ class MMN(nn.Module):
             ],
             dim=1,
         )  # (M, G)
-        total = found.new_zeros(len(mask), found.shape[1]).index_add(0, mask.nonzero()[:, 0], found)
-        return total / mask.sum(dim=1, keepdim=True)
+        return Layout.of(mask).mean(found)
 
     def _map(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B P D"]:
         return self.context(self.proposals(self.clips(video)))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lib.core.moments import iou
 from lib.datasets.batch import Batch, Layout
-from lib.models.layers.proposal_map import ProposalGrid
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,10 @@ class ClipAlignment(nn.Module):
         clips: Float[Tensor, "G N D"],
     ) -> Float[Tensor, "Q G"]:
         """Mean over its sentences of a paragraph's attended cosine with each video."""
-        owner, place = mask.nonzero().unbind(dim=1)
-        count = mask.sum(dim=1)
-        expected = self.expectation(place, count[owner], clips.shape[1])
-        found = self.attend(self.cosines(sentences[mask], clips), expected)
-        total = found.new_zeros(len(mask), found.shape[1]).index_add(0, owner, found)
-        return total / count[:, None]
+        batch = Layout.of(mask)
+        count = batch.sentence_counts[batch.owner]
+        expected = self.expectation(batch.place, count, clips.shape[1])
+        return batch.mean(self.attend(self.cosines(batch.flat(sentences), clips), expected))
 
 
 def against_siblings(evidence: Float[Tensor, "M N"], batch: Layout) -> Float[Tensor, "M N"]:
@@ -144,22 +141,22 @@ def among_siblings(
 
 
 def separation(
-    evidence: Float[Tensor, "M N"], grid: ProposalGrid, *, balance: float = 0.5
+    evidence: Float[Tensor, "M N"], spans: Float[Tensor, "P 2"], *, balance: float = 0.5
 ) -> Float[Tensor, "M P"]:
     """How well each span separates its clips from the rest.
 
     For a span of L of N clips, (mean inside - mean outside) over the standard deviation, times
     (L (N - L) / N²) to the power of ``balance``. At 1/2 this is the correlation of the evidence
     with the span's indicator, in [-1, 1]; below, short and long spans are held back less. The whole
-    video, which separates nothing, has 0.
+    video, which separates nothing, has 0, and so has a span of less than half a clip.
     """
-    N = grid.num_clips
-    start = (grid.spans[:, 0] * N).round().long()
-    end = (grid.spans[:, 1] * N).round().long()
+    N = evidence.shape[1]
+    start = (spans[:, 0] * N).round().long()
+    end = (spans[:, 1] * N).round().long()
     length = (end - start).to(evidence.dtype)
     sums = nn.functional.pad(evidence.cumsum(dim=-1), (1, 0))
     inside = sums[..., end] - sums[..., start]
-    contrast = inside / length - (sums[..., -1:] - inside) / (N - length).clamp(min=1)
+    contrast = inside / length.clamp(min=1) - (sums[..., -1:] - inside) / (N - length).clamp(min=1)
     spread = evidence.std(dim=-1, unbiased=False, keepdim=True).clamp(min=1e-6)
     return contrast * (length * (N - length) / N**2) ** balance / spread
 

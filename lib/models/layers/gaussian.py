@@ -17,11 +17,12 @@ def gaussian_windows(
     The height is that at the place nearest to the centre: a window narrower than the spacing still
     has one place of weight 1.
 
-    Source: CPL, and DCIML after it.
+    Source: CPL, and DCIML and JSG after it.
     """
     place = torch.linspace(0, 1, steps, device=center.device, dtype=center.dtype)
-    bell = (-((place - center[..., None]) ** 2) / (2 * deviation[..., None] ** 2)).exp()
-    return bell / bell.amax(dim=-1, keepdim=True)
+    # In logarithms: of a narrow window between two places nothing else is left than 0 / 0.
+    bell = -((place - center[..., None]) ** 2) / (2 * deviation[..., None] ** 2)
+    return (bell - bell.amax(dim=-1, keepdim=True)).exp()
 
 
 def proposal_windows(
@@ -32,15 +33,23 @@ def proposal_windows(
 
 
 def outside_windows(
-    center: Float[Tensor, "*b"], width: Float[Tensor, "*b"], steps: int
+    center: Float[Tensor, "*b"], width: Float[Tensor, "*b"], steps: int, *, at_ends: bool = False
 ) -> tuple[Float[Tensor, "*b F"], Float[Tensor, "*b F"]]:
-    """Windows over what lies before a proposal and after it, centred in the middle of each.
+    """Windows over what lies before a proposal and after it.
 
-    Source: CPL's negative proposals with the curriculum's exponent 0, as DCIML has it.
+    Args:
+        at_ends: half a bell each, highest at the end of the video; otherwise a bell centred in the
+            middle. Either way 4.5 deviations lead from its centre to the proposal.
+
+    Source: CPL's negative proposals with the curriculum's exponent 0, as DCIML has it; at the ends
+    JSG's release.
     """
-    before = (center - width / 2).clamp(min=0) / 2
-    after = 1 - (1 - center - width / 2).clamp(min=0) / 2
+    reach = 1 if at_ends else 2
+    before = (center - width / 2).clamp(min=0) / reach
+    after = (1 - center - width / 2).clamp(min=0) / reach
+    first = before * (reach - 1)
+    last = 1 - after * (reach - 1)
     return (
-        gaussian_windows(before, before.clamp(min=NARROWEST) / 4.5, steps),
-        gaussian_windows(after, (1 - after).clamp(min=NARROWEST) / 4.5, steps),
+        gaussian_windows(first, before.clamp(min=NARROWEST) / 4.5, steps),
+        gaussian_windows(last, after.clamp(min=NARROWEST) / 4.5, steps),
     )

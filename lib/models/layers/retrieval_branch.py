@@ -1,4 +1,5 @@
-"""The retrieval side of DCIML: GMMFormer's encoders without their Gaussian windows."""
+"""The retrieval side of DCIML: GMMFormer's encoders without their Gaussian windows. JSG is built
+from the same parts."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.models.interface import DataDims
+from lib.models.layers.precision import in_full
 from lib.models.layers.transformer import AttentionBlock, AttentivePool, FiLM, small_normal
 
 
@@ -22,10 +24,7 @@ class RetrievalBranch(nn.Module):
         D, T, drop = hidden_size, dims.num_frames, 0.2
         self.num_clips = dims.num_clips
         block = {"heads": heads, "dropout": drop}
-        self.query = Projection(dims.word_dim, D, drop)
-        self.query_positions = Positions(max_words, D, drop)
-        self.query_encoder = AttentionBlock(D, **block)  # type: ignore[arg-type]
-        self.query_pool = AttentivePool(D)
+        self.query = SentenceVector(dims.word_dim, D, heads, drop, max_words)
         self.clip = Projection(dims.video_dim, D, drop)
         self.clip_positions = Positions(T, D, drop)  # of which N are used, as released
         self.frame = Projection(dims.video_dim, D, drop)
@@ -40,12 +39,6 @@ class RetrievalBranch(nn.Module):
         self.guide_clips = FiLM(D, D)
         self.guide_frame = FiLM(D, D)
 
-    def sentences(
-        self, words: Float[Tensor, "M W E"], mask: Bool[Tensor, "M W"]
-    ) -> Float[Tensor, "M D"]:
-        x = self.query_positions(self.query(words))
-        return self.query_pool(self.query_encoder(x, mask), mask)
-
     def videos(
         self, video: Float[Tensor, "B T C"]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
@@ -57,6 +50,28 @@ class RetrievalBranch(nn.Module):
         for block in self.frame_encoder:
             frames = block(frames)
         return clips, self.frame_pool(frames)
+
+
+class SentenceVector(nn.Module):
+    """A sentence in one vector: its words projected and placed, one attention block, their mean by
+    an attentive pool. Rows of words are brought to length one; padding may hold anything."""
+
+    def __init__(
+        self, word_dim: int, hidden_size: int, heads: int, dropout: float, max_words: int
+    ) -> None:
+        super().__init__()
+        self.project = Projection(word_dim, hidden_size, dropout)
+        self.positions = Positions(max_words, hidden_size, dropout)
+        self.encoder = AttentionBlock(hidden_size, heads=heads, dropout=dropout)
+        self.pool = AttentivePool(hidden_size)
+
+    def forward(
+        self, words: Float[Tensor, "M W E"], mask: Bool[Tensor, "M W"]
+    ) -> Float[Tensor, "M D"]:
+        rows = unit(torch.where(mask[..., None], words, 0.0))
+        states = self.encoder(self.positions(self.project(rows)), mask)
+        with in_full(states):
+            return self.pool(states, mask)
 
 
 class Projection(nn.Sequential):

@@ -87,7 +87,7 @@ class AttentionBlock(nn.Module):
     Args:
         copies: blocks with weights of their own that read the same input; their mean comes out.
 
-    Source: the encoder of TVR and GMMFormer, which DCIML uses (there without Gaussian windows).
+    Source: the encoder of TVR, in JSG and GMMFormer, and in DCIML (without Gaussian windows).
     """
 
     def __init__(self, hidden_size: int, *, heads: int, dropout: float, copies: int = 1) -> None:

@@ -1,0 +1,370 @@
+"""JSG: a sentence glances at a video to find where, then gazes there to find what.
+
+"Joint Searching and Grounding: Multi-Granularity Video Content Retrieval", ACM MM 2023. Weakly
+supervised. A proposal is a Gaussian window over the video, its feature a weighed mean of rows. Two
+streams of rows are pooled by the same proposals: the glance's few clips and the gaze's many frames.
+The centre of the best proposal of the glance is the focus around which the gaze is trained, with
+windows of several widths.
+
+The formulas are those of the release, which differ from the paper's (docs/deviations.md); of it,
+what no loss reaches is not built. Several sentences of a video are ours, where the release's
+event model has one: they are no negatives of each other, and the video is read once for all.
+Sentences become paragraphs by the mean of their similarities (ours too).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lib.datasets.batch import Batch, Layout
+from lib.losses.sentences import joint_nce, multi_positive_nce, sentence_triplet
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved
+from lib.models.layers.alignment import among_siblings, separation
+from lib.models.layers.gaussian import outside_windows, proposal_windows
+from lib.models.layers.precision import in_full
+from lib.models.layers.retrieval_branch import Positions, Projection, SentenceVector, unit
+from lib.models.layers.transformer import AttentionBlock, small_normal
+
+GALLERY_BLOCK = 32  # videos scored at once against all queries; bounds memory only
+COMPETITION = 10.0  # of sentences for a row, in their soft-max
+PARTS = ("glance", "gaze", "attention")
+BESIDE = frozenset({"sides", "whole"})
+ATTENTION = frozenset({"attention_nce", "attention_triplet", "attention_hard_triplet"})
+GAZE = frozenset({"gaze_nce", "gaze_triplet", "gaze_hard_triplet"})
+
+
+class Matched(NamedTuple):
+    """Sentences with the best proposal of each column, as cosines and as inner products."""
+
+    cosine: Float[Tensor, "M G"]
+    product: Float[Tensor, "M G"]
+
+
+@dataclass(frozen=True)
+class JSGOutput:
+    """What the losses read. A part is None when no active term asks for it.
+
+    Columns of ``glance`` are the videos of the batch; of the others the sentences, each standing
+    for its own focus in its own video.
+    """
+
+    glance: Matched
+    gaze: Matched | None = None
+    attention: Matched | None = None
+    sides: Float[Tensor, "M 2"] | None = None  # cosine with what lies left and right of the gaze
+    whole: Float[Tensor, "M 1"] | None = None  # and with the video as a whole
+
+
+class JSG(nn.Module):
+    """Glance and gaze.
+
+    Args:
+        dims: the sizes that the data decides. A clip of the glance is made of T / ``stride`` rows.
+        hidden_size: D.
+        heads: of all attention.
+        max_words: with a position of their own.
+        stride: frames of which the glance sees the maximum.
+        kernel: of the convolution behind it, one for all entries of a row.
+        num_centers, num_widths: of the proposals, evenly spaced; a proposal is a pair of these.
+        narrowest, widest: of these widths, as fractions of the video.
+        gaze_widths: around a focus in training, in the same range.
+        glance_share: of the glance in the similarity; the rest is the gaze's.
+        decoder: how a sentence's moment is chosen. ``cosine``: the proposal most like it, as
+            published; the best of many is then one of the narrowest, which vary most.
+            ``separation`` (ours): the one whose span has the most of the evidence of the single
+            rows, against the rest of the video and against the paragraph's other sentences.
+        video_level: the release's second model, for ranking videos only: a key clip guides
+            attention over the frames, and the gaze does not teach the sentences. Its weights are
+            those of ``video_nce``, the triplets and ``attention_…``.
+
+    Raises:
+        ValueError: too few frames for one clip of the glance.
+    """
+
+    supervision = "weak"
+    spans: Float[Tensor, "P 2"]
+    glance_windows: Float[Tensor, "P N"]
+    gaze_windows: Float[Tensor, "P T"]
+    focus_windows: Float[Tensor, "F K T"]
+    beside_windows: Float[Tensor, "F K 3 T"]
+
+    def __init__(
+        self,
+        dims: DataDims,
+        *,
+        hidden_size: int = 384,
+        heads: int = 4,
+        max_words: int = 30,
+        stride: int = 4,
+        kernel: int = 4,
+        num_centers: int = 16,
+        num_widths: int = 10,
+        narrowest: float = 0.05,
+        widest: float = 1.0,
+        gaze_widths: int = 8,
+        glance_share: float = 0.4,
+        decoder: Literal["cosine", "separation"] = "cosine",
+        video_level: bool = False,
+    ) -> None:
+        super().__init__()
+        D, T, drop = hidden_size, dims.num_frames, 0.1
+        num_clips = T // stride - kernel + 1
+        if num_clips < 1:
+            raise ValueError(
+                f"stride {stride} and kernel {kernel} need {stride * kernel} frames, found {T}"
+            )
+        self.stride, self.num_widths = stride, num_widths
+        self.glance_share, self.decoder, self.video_level = glance_share, decoder, video_level
+        self.query = SentenceVector(dims.word_dim, D, heads, drop, max_words)
+        # Without a bias: what it adds to a whole row, the projection's layer norm takes away.
+        self.slide = nn.Conv2d(1, 1, (kernel, 1), bias=False)
+        self.clip = Projection(dims.video_dim, D, drop)
+        self.clip_positions = Positions(T, D, drop)  # of which N are used, as released
+        self.frame = Projection(dims.video_dim, D, drop)
+        self.frame_positions = Positions(T, D, drop)
+        self.video_encoder = AttentionBlock(D, heads=heads, dropout=drop)  # of both streams
+        if video_level:
+            self.attended_by = nn.Linear(D, D, bias=False)
+            self.attended = nn.Linear(D, D, bias=False)
+        self.apply(small_normal)
+
+        centers = torch.linspace(narrowest / 2, 1 - narrowest / 2, num_centers)
+        widths = torch.linspace(narrowest, widest, num_widths)
+        center, width = torch.cartesian_prod(centers, widths).unbind(dim=1)
+        spans = torch.stack([center - width / 2, center + width / 2], dim=1).clamp(0, 1)
+        focus = centers[:, None].expand(-1, gaze_widths)
+        wide = torch.linspace(narrowest, widest, gaze_widths).expand(num_centers, -1)
+        left, right = outside_windows(focus, wide, T, at_ends=True)
+        beside = torch.stack([left, right, torch.ones_like(left)], dim=2)
+        for name, windows in {
+            "glance_windows": proposal_windows(center, width, num_clips),
+            "gaze_windows": proposal_windows(center, width, T),
+            "focus_windows": proposal_windows(focus, wide, T),
+            "beside_windows": beside,
+        }.items():
+            shares = windows / windows.sum(dim=-1, keepdim=True)
+            self.register_buffer(name, shares, persistent=False)
+        self.register_buffer("spans", spans, persistent=False)
+
+    @property
+    def unserved(self) -> frozenset[str]:
+        """Terms that this model cannot have."""
+        return frozenset() if self.video_level else ATTENTION
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """``clips`` (B, N, D) and ``frames`` (B, T, D), and the lengths of what the proposals make
+        of them, ``clip_lengths`` and ``frame_lengths`` (B, P): pooling is linear, so that the
+        inner product with a proposal is the pooled one with its rows, and P features per video
+        need not be kept."""
+        clips, frames = self._clips(video), self._frames(video)
+        return {
+            "clips": clips,
+            "clip_lengths": _lengths(clips, self.glance_windows),
+            "frames": frames,
+            "frame_lengths": _lengths(frames, self.gaze_windows),
+        }
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """``sentences`` (B, S, D) of unit length, and ``mask``: which exist."""
+        return {
+            "sentences": batch.padded(unit(self._queries(batch))),
+            "mask": batch.sentence_mask,
+        }
+
+    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
+        """Mean over a paragraph's sentences of the best cosines of glance and gaze, weighed."""
+        queries = Layout.of(paragraphs["mask"])
+        sentences = queries.flat(paragraphs["sentences"])
+        names = ("clips", "clip_lengths", "frames", "frame_lengths")
+        blocks = zip(*(videos[name].split(GALLERY_BLOCK) for name in names), strict=True)
+        found = []
+        for clips, clip_lengths, frames, frame_lengths in blocks:
+            glance = _products(sentences, clips, self.glance_windows) / clip_lengths
+            gaze = _products(sentences, frames, self.gaze_windows) / frame_lengths
+            found.append(self._fused(glance.amax(dim=-1), gaze.amax(dim=-1)))
+        return queries.mean(torch.cat(found, dim=1))
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        """The gaze's cosines with all proposals, where the focus plays no part; or what separates
+        the rows like a sentence from the others."""
+        pairs = Layout.of(paragraphs["mask"])
+        sentences, clips, frames = paragraphs["sentences"], videos["clips"], videos["frames"]
+        with in_full(frames):
+            if self.decoder == "cosine":
+                product = sentences @ frames.mT @ self.gaze_windows.T
+                return Proposals(self.spans, pairs.flat(product / videos["frame_lengths"][:, None]))
+            glance, gaze = sentences @ unit(clips).mT, sentences @ unit(frames).mT
+        glance = nn.functional.interpolate(
+            glance, gaze.shape[-1], mode="linear", align_corners=True
+        )
+        evidence = pairs.flat(self._fused(glance, gaze))
+        evidence = among_siblings(evidence, pairs, scale=COMPETITION)
+        return Proposals(self.spans, separation(evidence, self.spans))
+
+    def _fused(self, glance: Tensor, gaze: Tensor) -> Tensor:
+        return self.glance_share * glance + (1 - self.glance_share) * gaze
+
+    def _gazing(self, q: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        return q.detach() if self.video_level else q
+
+    def _queries(self, batch: Batch) -> Float[Tensor, "M D"]:
+        return self.query(batch.flat(batch.words), batch.flat(batch.word_mask))
+
+    def _clips(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B N D"]:
+        rows = nn.functional.max_pool2d(unit(video)[:, None], (self.stride, 1))
+        return self.video_encoder(self.clip_positions(self.clip(self.slide(rows)[:, 0])))
+
+    def _frames(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
+        return self.video_encoder(self.frame_positions(self.frame(unit(video))))
+
+    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> JSGOutput:
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        if terms is None:
+            terms = GAZE | BESIDE | (ATTENTION - self.unserved)
+        q, clips = self._queries(batch), self._clips(batch.video)
+        parts: Encoded = {"sentences": q, "clips": clips}
+        if not terms & (GAZE | BESIDE | ATTENTION):
+            return parts
+        frames = self._frames(batch.video).index_select(0, batch.owner)  # (M, T, D)
+        own = clips.index_select(0, batch.owner)
+        with in_full(q):
+            product = torch.einsum("md,mnd->mn", q, own) @ self.glance_windows.T
+            lengths = _lengths(clips, self.glance_windows).index_select(0, batch.owner)
+            best = (product / lengths).argmax(dim=1)
+            focus = best // self.num_widths  # not a number that a gradient could move
+            windows = self.focus_windows.index_select(0, focus)
+            parts["gaze"] = torch.einsum("mkt,mtd->mkd", windows, frames)
+            if terms & BESIDE:
+                width = torch.einsum("md,mkd->mk", q, unit(parts["gaze"])).argmax(dim=1)
+                beside = torch.einsum("mrt,mtd->mrd", self.beside_windows[focus, width], frames)
+                cosine = torch.einsum("md,mrd->mr", unit(self._gazing(q)), unit(beside))
+                parts["sides"], parts["whole"] = cosine[:, :2], cosine[:, 2:]
+            if terms & ATTENTION:
+                windows = self.glance_windows.index_select(0, best)
+                key = self.attended_by(torch.einsum("mn,mnd->md", windows, own))
+                share = torch.einsum("md,mtd->mt", key, frames).softmax(dim=1)
+                parts["attended"] = self.attended(torch.einsum("mt,mtd->md", share, frames))
+        return parts
+
+    def compare(self, parts: Encoded, batch: Batch) -> JSGOutput:
+        q, clips = parts["sentences"], parts["clips"]
+        product = _products(q, clips, self.glance_windows)
+        glance = _matched(q, product, _lengths(clips, self.glance_windows))
+        gaze = attention = None
+        if "gaze" in parts:
+            gaze = _matched_features(self._gazing(q), parts["gaze"])
+        if "attended" in parts:
+            attention = _matched_features(q, parts["attended"][:, None])
+        return JSGOutput(glance, gaze, attention, parts.get("sides"), parts.get("whole"))
+
+    @staticmethod
+    def losses(
+        *,
+        margin: float = 0.2,
+        sides_margin: float = 0.2,
+        whole_margin: float = 0.1,
+        pool: int = 20,
+        glance_pool: int = 20,
+    ) -> Losses:
+        """Of ``glance``, ``gaze`` and ``attention`` each ``…_nce``, ``…_triplet`` with any negative
+        and ``…_hard_triplet`` with a hard one; ``sides`` and ``whole``, by which a gaze should be
+        better than the rest of its video; ``video_nce``, the glance's for ranking videos.
+
+        Args:
+            margin: of the triplets.
+            sides_margin, whole_margin: of the gaze over what lies left and right of it, and over
+                the whole video. (The paper has 0.2 for the latter, the release 0.1.)
+            pool: so many of the hardest are what a hard negative is drawn from.
+            glance_pool: the same of the sentences for a video in the glance (``video_level``: 1).
+        """
+
+        def nce(out: JSGOutput, batch: Batch, part: str) -> Tensor:
+            return joint_nce(_asked(out, part).product, *_columns(batch, part))
+
+        def triplet(out: JSGOutput, batch: Batch, part: str, **pools: Any) -> Tensor:
+            cosine = _asked(out, part).cosine
+            return sentence_triplet(cosine, *_columns(batch, part), margin=margin, **pools)
+
+        def hard_triplet(out: JSGOutput, batch: Batch, part: str) -> Tensor:
+            sentences = glance_pool if part == "glance" else pool
+            return triplet(out, batch, part, video_pool=pool, sentence_pool=sentences)
+
+        def lead(out: JSGOutput, batch: Batch, part: str, margin: float) -> Tensor:
+            own = _asked(out, "gaze").cosine.diagonal()[:, None]
+            return (margin + _asked(out, part) - own).clamp(min=0).mean(dim=0).sum()
+
+        def video_nce(out: JSGOutput, batch: Batch) -> Tensor:
+            return multi_positive_nce(out.glance.product, batch.owner, batch.same_video)
+
+        return {
+            f"{part}_{term.__name__}": partial(term, part=part)
+            for part in PARTS
+            for term in (nce, triplet, hard_triplet)
+        } | {
+            "sides": partial(lead, part="sides", margin=sides_margin),
+            "whole": partial(lead, part="whole", margin=whole_margin),
+            "video_nce": video_nce,
+        }
+
+    @staticmethod
+    def plan(*, hard_after: int = 20) -> Plan:
+        """From random negatives to hard ones.
+
+        Args:
+            hard_after: epochs with random negatives (``…_triplet``); then ``…_hard_triplet``.
+        """
+        before = {f"{part}_triplet" for part in PARTS}
+        after = {f"{part}_hard_triplet" for part in PARTS}
+        return Plan(lambda epoch: (Stage(relieved(epoch, hard_after, before=before, after=after)),))
+
+
+def _products(
+    q: Float[Tensor, "M D"], rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]
+) -> Float[Tensor, "M B P"]:
+    """Of sentences with the proposals of all videos."""
+    with in_full(q):
+        return torch.einsum("md,bnd->mbn", q, rows) @ windows.T
+
+
+def _lengths(rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]) -> Float[Tensor, "B P"]:
+    """Of the features of the proposals."""
+    with in_full(rows):
+        return (windows @ rows).norm(dim=-1)
+
+
+def _matched(
+    q: Float[Tensor, "M D"], product: Float[Tensor, "M G P"], lengths: Float[Tensor, "G P"]
+) -> Matched:
+    cosine = (product / lengths).amax(dim=-1) / q.norm(dim=-1, keepdim=True)
+    return Matched(cosine, product.amax(dim=-1))
+
+
+def _matched_features(q: Float[Tensor, "M D"], features: Float[Tensor, "M K D"]) -> Matched:
+    """Every sentence with the K features of every sentence."""
+    with in_full(q):
+        product = torch.einsum("md,gkd->mgk", q, features)
+    return _matched(q, product, features.norm(dim=-1))
+
+
+def _asked(out: JSGOutput, part: str) -> Any:
+    """What an active term has asked for."""
+    found = getattr(out, part)
+    assert found is not None
+    return found
+
+
+def _columns(batch: Batch, part: str) -> tuple[Int[Tensor, " M"], Tensor]:
+    """Which column is each sentence's own, and which columns are of one video."""
+    owner, same_video = batch.owner, batch.same_video
+    if part == "glance":
+        return owner, same_video
+    siblings = same_video.index_select(0, owner).index_select(1, owner)
+    return torch.arange(len(owner), device=owner.device), siblings
