@@ -18,6 +18,7 @@ from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import ground
 from lib.models.mmn import MMN
+from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 from tests import properties
 from tests.properties import DIMS, PROPERTIES, loss_of, make_batch, make_sample
@@ -73,6 +74,11 @@ VARIANTS = {
     "dmr_release": lambda: DMRRelease(
         DIMS, hidden_size=32, lstm_layers=1, position_size=8, slots=4, encoder_layers=1, heads=2,
         feedforward=24, dropout=0.0,
+    ),
+    "scn": lambda: SCN(DIMS, hidden_size=16, heads=2, layers=1, candidate_frames=6),
+    "scn, reranked, all words hidden": lambda: SCN(
+        DIMS, hidden_size=16, heads=2, layers=2, candidate_frames=6, widths=(0.2, 0.5),
+        num_candidates=5, candidate_iou=0.5, large_start=True, hidden_share=1.0, reranked=5,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2

@@ -11,6 +11,7 @@ from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import DataDims
 from lib.models.mmn import MMN
+from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -20,6 +21,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "dmr_jrg": DMRJRG,
     "dmr_release": DMRRelease,
     "mmn": MMN,
+    "scn": SCN,
     "tan2d": TAN2D,
 }
 
