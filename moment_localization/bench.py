@@ -37,7 +37,7 @@ LEVELS = {"noise": 0.0, "low": 0.45, "middle": 0.75, "high": 5.0}
 SIMULATOR = {"seed": 29, "correlation": 0.6, "distractors": 1.5, "rows-per-second": 1.5}
 SIZES = {"train": 1200, "val": 300, "test": 400}
 MAIN = ("plus", "clip_align", "clip_align_balance", "clip_align_order")
-SYSTEMS = ("tan2d", "tan2d_order", "mmn", "cdn", "dciml", "table4/full")
+SYSTEMS = ("tan2d", "tan2d_order", "mmn", "cdn", "dciml", "scn", "scn_words", "table4/full")
 FOLDERS = {
     "decoding": "`plus` grounded otherwise, with the same weights",
     "ablations": "`plus` trained otherwise",

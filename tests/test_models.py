@@ -78,7 +78,7 @@ VARIANTS = {
     "scn": lambda: SCN(DIMS, hidden_size=16, heads=2, layers=1, candidate_frames=6),
     "scn, reranked, all words hidden": lambda: SCN(
         DIMS, hidden_size=16, heads=2, layers=2, candidate_frames=6, widths=(0.2, 0.5),
-        num_candidates=5, candidate_iou=0.5, large_start=True, hidden_share=1.0, reranked=5,
+        num_candidates=5, candidate_iou=0.5, hidden_share=1.0, reranked=5,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2

@@ -10,7 +10,7 @@ Where the release differs from the paper, and we from both, ``docs/deviations.md
     frames inside ─ frame decoder ─┐            ▼
     words, a third hidden ─────────┴─ word decoder ─ how well each tells the words: its reward
 
-The keywords' defaults are the published reading; those from ``large_start`` on are ours.
+The keywords' defaults are the published reading; ``hidden_share`` and ``reranked`` are ours.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ class SCN(nn.Module):
         num_candidates: K, how many proposals of a sentence compete.
         candidate_iou: two of them overlap at most this much.
         candidate_frames: rows of the video that the reconstruction sees of a proposal.
-        large_start: begin with weights up to 1, not 1/√C, where frames and words are read: frames
-            here are rows of length one.
-        hidden_share: of the words that the reconstruction does not see.
+        hidden_share: part of the words that the reconstruction does not see; 1: each word is told
+            from the frames and its place alone.
         reranked: ground by the likelihood of the words from each of so many spans, the best ones
             that lie apart, and not by score; 0: by score.
     """
@@ -74,7 +73,6 @@ class SCN(nn.Module):
         num_candidates: int = 3,
         candidate_iou: float = 0.65,
         candidate_frames: int = 16,
-        large_start: bool = False,
         hidden_share: float = 1 / 3,
         reranked: int = 0,
     ) -> None:
@@ -82,7 +80,7 @@ class SCN(nn.Module):
         D, T = hidden_size, dims.num_frames
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.hidden_share, self.reranked = hidden_share, reranked
-        self.decoders = DualDecoder(dims, D, heads=heads, layers=layers, large_start=large_start)
+        self.decoders = DualDecoder(dims, D, heads=heads, layers=layers)
         self.score = nn.Linear(D, len(widths))
         self.vocabulary = nn.Linear(D, dims.vocab_size)
         cells, spans = spans_by_end(T, widths)
