@@ -44,7 +44,10 @@ LEVELS: dict[str, dict[str, float]] = {
     "large": {"signal": 0.75, "train": 0},  # middle's, with its validation and test videos
 }
 MAIN = ("plus", "clip_align", "clip_align_balance", "clip_align_order")
-SYSTEMS = ("tan2d", "tan2d_order", "mmn", "cdn", "dciml", "jsg", "jsg_separation", "table4/full")
+SYSTEMS = (
+    *("tan2d", "tan2d_order", "mmn", "cdn"),
+    *("scn", "scn_words", "dciml", "jsg", "jsg_separation", "table4/full"),
+)
 FOLDERS = {
     "decoding": "`plus` grounded otherwise, with the same weights",
     "ablations": "`plus` trained otherwise",

@@ -75,7 +75,7 @@ STEPS = (
     ),
     *(
         (f"{name}, synthetic", f"{SYNTHETIC}/{name}.yaml", (), None)
-        for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml", "jsg")
+        for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml", "scn", "jsg")
     ),
 )
 # Options of TRAIN that are there for speed or memory, each with the value that is not its default.

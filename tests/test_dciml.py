@@ -222,7 +222,7 @@ def test_a_proposal_s_likelihood_is_that_of_the_next_words_under_its_window() ->
     """One sentence at a time, one proposal at a time, without padding."""
     torch.manual_seed(0)
     model, batch = DCIML(DIMS, **SMALL).eval(), make_batch((2, 3))
-    branch = model.grounding
+    branch, both = model.grounding, model.grounding.decoders
     frames = branch.videos(batch.video)[batch.owner]
     found = branch(branch.read(batch), frames, others=True)
     words, ids = batch.flat(batch.words), batch.flat(batch.word_ids)
@@ -230,12 +230,12 @@ def test_a_proposal_s_likelihood_is_that_of_the_next_words_under_its_window() ->
     for m, b in enumerate(batch.owner.tolist()):
         count = int(batch.word_counts[m])
         video = torch.cat([unit(batch.video[b], dim=1), branch.last_frame[None]])
-        x = branch.frame(video)[None]
-        w = branch.word(torch.cat([branch.first_word[None], unit(words[m, :count], dim=1)]))[None]
+        x = both.frame(video)[None]
+        w = both.word(torch.cat([both.first_word[None], unit(words[m, :count], dim=1)]))[None]
         w = w + sinusoids(count + 1, 8)
         real = torch.ones(1, len(video), dtype=torch.bool)
         real[0, -1] = False
-        h = branch.frame_decoder(x, real, memory=branch.word_decoder(w))[0, -1]
+        h = both.frame_decoder(x, real, memory=both.word_decoder(w))[0, -1]
         c, width = branch.window(h).sigmoid().view(3, 2).unbind(dim=1)
         lows, highs = (c - width / 2).clamp(min=0), (c + width / 2).clamp(max=1)
         assert torch.allclose(found.spans[m], torch.stack([lows, highs], dim=1), atol=1e-5)
@@ -244,8 +244,8 @@ def test_a_proposal_s_likelihood_is_that_of_the_next_words_under_its_window() ->
         best = int(found.best[m])
         left, right = outside_windows(c[best], width[best], 8)
         for q, window in enumerate([*windows, torch.ones(8), left, right]):
-            seen = branch.frame_decoder(x[:, rows], weights=window[None])
-            told = branch.word_decoder(w[:, :-1], memory=seen, memory_weights=window[None])
+            seen = both.frame_decoder(x[:, rows], weights=window[None])
+            told = both.word_decoder(w[:, :-1], memory=seen, memory_weights=window[None])
             logp = branch.vocabulary(told)[0].log_softmax(dim=1)
             target = ids[m, :count]
             nll = -0.9 * logp[torch.arange(count), target] - 0.1 * logp.mean(dim=1)
@@ -334,7 +334,7 @@ def test_words_are_hidden_in_training_only() -> None:
     torch.manual_seed(0)
     model, batch = DCIML(DIMS, **SMALL), make_batch()
     with torch.no_grad():
-        model.grounding.hidden_word += 3
+        model.grounding.decoders.hidden_word += 3
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -18,7 +18,7 @@ from easydict import EasyDict
 from torch import Tensor, nn
 
 import lib.models.dmr_jrg as dmr_jrg_module
-import lib.models.layers.grounding_branch as grounding_branch_module
+import lib.models.layers.dual_decoder as dual_decoder_module
 import lib.models.layers.text as text_module
 from lib.core import checkpoint, distributed, guard
 from lib.core.assembly import Scorer
@@ -52,7 +52,7 @@ def nothing_else_is_drawn() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
         patch.setattr(dmr_jrg_module, "draw_masked_words", hide_first_words)
-        patch.setattr(grounding_branch_module, "draw_masked_words", hide_first_words)
+        patch.setattr(dual_decoder_module, "draw_masked_words", hide_first_words)
         yield
 
 

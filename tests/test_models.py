@@ -19,6 +19,7 @@ from lib.models.dmr_release import DMRRelease
 from lib.models.interface import ground
 from lib.models.jsg import JSG
 from lib.models.mmn import MMN
+from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 from tests import properties
 from tests.properties import DIMS, PROPERTIES, loss_of, make_batch, make_sample
@@ -82,6 +83,11 @@ VARIANTS = {
     "jsg, for ranking videos": lambda: JSG(
         DIMS, hidden_size=16, heads=2, kernel=2, num_centers=4, num_widths=3, gaze_widths=2,
         decoder="separation", video_level=True,
+    ),
+    "scn": lambda: SCN(DIMS, hidden_size=16, heads=2, layers=1, candidate_frames=6),
+    "scn, reranked, all words hidden": lambda: SCN(
+        DIMS, hidden_size=16, heads=2, layers=2, candidate_frames=6, widths=(0.2, 0.5),
+        num_candidates=5, candidate_iou=0.5, hidden_share=1.0, reranked=5,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2

@@ -77,6 +77,23 @@ def test_an_overlap_equal_to_the_threshold_survives() -> None:
     assert chosen[0][exists[0]].tolist() == [0, 1]
 
 
+def test_exploring_draws_evenly_among_the_spans_left() -> None:
+    """Three spans, of which the first two exclude each other: six choices of two, the pairs of the
+    first two impossible, and after the third one either of them."""
+    spans = torch.tensor([[0.0, 0.5], [0.0, 0.6], [0.6, 1.0]])
+    scores = torch.tensor([[3.0, 2.0, 1.0]]).expand(6000, -1)
+    torch.manual_seed(0)
+    chosen, exists = greedy_suppression(
+        spans, scores, keep=2, max_iou=0.5, explore=torch.tensor(1.0)
+    )
+    counts = torch.bincount(chosen[:, 0] * 3 + chosen[:, 1], minlength=9)
+    assert exists.all() and counts[[0, 1, 3, 4, 8]].sum() == 0
+    assert (counts[[2, 5]] / 6000 - 1 / 3).abs().max() < 0.03
+    assert (counts[[6, 7]] / 6000 - 1 / 6).abs().max() < 0.03
+    chosen, _ = greedy_suppression(spans, scores, keep=1, max_iou=0.5, explore=torch.tensor(0.3))
+    assert ((chosen == 0).float().mean() - (0.7 + 0.3 / 3)).abs() < 0.03
+
+
 def test_each_sentence_may_have_spans_of_its_own() -> None:
     spans = torch.tensor([[[0.0, 0.5], [0.0, 0.6]], [[0.0, 0.5], [0.5, 1.0]]])
     scores = torch.tensor([[1.0, 2.0], [1.0, 2.0]])

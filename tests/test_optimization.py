@@ -325,3 +325,33 @@ def test_an_alternating_model_goes_on_bit_for_bit_inside_an_epoch() -> None:
     after.load_state_dict(before.state_dict())
     train(again, after, items[1:], progress)
     assert same(weights(whole), weights(again))
+
+
+# SCN.
+
+
+def test_a_model_that_explores_goes_on_bit_for_bit() -> None:
+    """How much it explores follows from the epoch, what it draws from seed, epoch and step."""
+    from lib.models.scn import SCN
+
+    items = [make_batch((2, 3)), make_batch((3, 1, 2))]
+
+    def start() -> tuple[SCN, Optimization]:
+        torch.manual_seed(0)
+        model = SCN(DIMS, hidden_size=8, heads=2, layers=1, candidate_frames=4)
+        criterion = Criterion(SCN.losses(), {"reconstruction": 1.0, "rank": 1.0})
+        return model, Optimization(model, criterion, SCN.plan(exploration=0.9), lr=1e-2)
+
+    whole, optimization = start()
+    train(whole, optimization, items, Progress())
+    train(whole, optimization, items, Progress(epoch=5))
+    first, before = start()
+    train(first, before, items, Progress())
+    again, after = start()
+    again.load_state_dict(first.state_dict())
+    after.load_state_dict(before.state_dict())
+    progress = Progress(epoch=5)
+    train(again, after, items[:1], progress)
+    train(again, after, items[1:], progress)
+    assert same(weights(whole), weights(again))
+    assert whole.exploration == again.exploration < 0.9

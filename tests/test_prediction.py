@@ -23,8 +23,10 @@ from lib.core.prediction import (
 from lib.core.runtime import Runtime
 from lib.datasets import LoadedCorpus
 from lib.datasets.batch import Batch, Sample, collate
-from lib.evaluation.records import Ranking
+from lib.evaluation.chosen import maps_of_cells
+from lib.evaluation.records import Ranking, clips_of
 from lib.models.interface import Encoded, Proposals, ground
+from lib.models.scn import spans_by_end
 from tests.properties import make_sample
 from tests.test_models import VARIANTS, a_tiny_pretrained_encoder  # noqa: F401 (a fixture)
 
@@ -156,3 +158,14 @@ def test_paragraphs_are_read_without_their_videos(tiny: LoadedCorpus) -> None:
         assert text.video.shape == (0, whole.video.shape[1]) and len(whole.video)
         assert all(torch.equal(a, b) for a, b in zip(whole.words, text.words, strict=True))
         assert (whole.video_index, whole.paragraph_id) == (text.video_index, text.paragraph_id)
+
+
+def test_spans_need_not_be_as_short_as_the_clips_they_end_on() -> None:
+    """Eighths of a video, the shortest span two of them: score maps keep the odd ones."""
+    cells, spans = spans_by_end(8, (0.25, 0.625))
+    assert clips_of(spans.double().numpy()) == 8
+    scores = np.arange(len(cells), dtype=np.float32)[None]
+    maps = maps_of_cells(spans.double().numpy(), scores)
+    assert maps.shape == (1, 8, 8) and np.isfinite(maps).sum() == len(cells)
+    for score, (start, end) in zip(scores[0], (spans * 8).round().long().tolist(), strict=True):
+        assert maps[0, start, end - 1] == score

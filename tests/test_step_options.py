@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lib.models.dmr_jrg as dmr_jrg_module
-import lib.models.layers.grounding_branch as grounding_branch_module
+import lib.models.layers.dual_decoder as dual_decoder_module
 from lib.core.engine import Progress, train_one_epoch
 from lib.core.optimization import Optimization
 from lib.core.runtime import Runtime
@@ -113,6 +113,7 @@ def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
         ("clip_align", 0.003),
         ("dciml", 0.01),
         ("jsg", 0.05),  # another focus may win
+        ("scn", 0.01),
         ("dmr_release", 0.01),
         ("dmr_jrg, mean retrieval, no TAN", 0.003),
         ("dmr_jrg, plus", 0.03),  # other candidates may win where the map is flat
@@ -154,7 +155,7 @@ def test_fused_adam_is_adam(optimizer):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_never_waits_for_the_device(monkeypatch):
     """From a batch in main memory to its gradient; the numbers are read once, behind that."""
-    for module in (dmr_jrg_module, grounding_branch_module):
+    for module in (dmr_jrg_module, dual_decoder_module):
         monkeypatch.setattr(module, "draw_masked_words", draw_masked_words)
     runtime, batch = Runtime.start(), make_batch((2, 4, 1, 3)).pin_memory()
     for variant in WITHOUT_WAITING:

@@ -35,12 +35,16 @@ def greedy_suppression(
     *,
     keep: int,
     max_iou: float,
+    explore: Float[Tensor, ""] | None = None,
 ) -> tuple[Int[Tensor, "M K"], Bool[Tensor, "M K"]]:
     """The best ``keep`` spans of each sentence of which no two overlap by more than ``max_iou``.
 
     Greedy and batched over sentences: take the best span left, drop all that overlap it by more
     than the threshold, repeat. An overlap equal to the threshold (to 1e-6, so that
     spans on a grid are decided and not rounded) survives. Equal scores go to the lower index.
+
+    Args:
+        explore: the chance with which each choice is any span left, evenly drawn, and not the best.
 
     Returns:
         Indices into P, best first, and which of them exist: fewer than ``keep`` may survive.
@@ -53,6 +57,9 @@ def greedy_suppression(
     rows = torch.arange(len(scores), device=scores.device)
     for _ in range(keep):  # order is the point: each choice depends on the ones before
         best = left.argmax(dim=1)
+        if explore is not None:
+            drawn = torch.rand_like(left).masked_fill(left == -torch.inf, -1).argmax(dim=1)
+            best = torch.where(torch.rand_like(left[:, 0]) < explore, drawn, best)
         alive = left[rows, best] > -torch.inf
         chosen.append(torch.where(alive, best, chosen[0]) if chosen else best)
         exists.append(alive)

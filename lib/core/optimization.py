@@ -64,7 +64,7 @@ class Optimization:
         total_steps: int = 1,
     ) -> None:
         self.criterion = criterion
-        self.plan = plan or Plan()
+        self.model, self.plan = model, plan or Plan()
         self.base_lr, self.decay, self.decay_every = lr, decay, decay_every
         self.milestones = tuple(milestones)
         self.learnable = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -93,13 +93,15 @@ class Optimization:
         return list(groups.values())
 
     def set_epoch(self, epoch: int) -> None:
-        """Learning rates and stages of an epoch, counted from 0."""
+        """Learning rates, stages and the model's settings of an epoch, counted from 0."""
         times = epoch // self.decay_every
         if self.milestones:
             times = sum(epoch >= milestone for milestone in self.milestones)
         self.lr = self.base_lr * self.decay**times
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["rate"]
+        for name, value in self.plan.settings(epoch).items():
+            self.model.get_buffer(name).fill_(value)
         self.steps: list[Step] = []
         for stage in self.plan.stages(epoch):
             criterion = self.criterion.scaled(stage.factors)

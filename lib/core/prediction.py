@@ -14,7 +14,7 @@ from lib.core.errors import InputError
 from lib.core.moments import greedy_suppression
 from lib.core.runtime import Runtime
 from lib.datasets.batch import Batch
-from lib.evaluation.records import CandidateMoments, Ranking, on_grid
+from lib.evaluation.records import CandidateMoments, Ranking, clips_of, on_grid
 from lib.models.interface import Encoded, Encoder, Grounder, Proposals, Retriever, ground
 
 ON_DEVICE = 2**30  # bytes of encoded videos that stay on the device between uses
@@ -142,7 +142,7 @@ def ground_in(
             if proposals.spans.dim() == 2 and grid is None:
                 grid = proposals.spans.double().cpu().numpy()
     if grid is not None:  # exact fractions, so that a threshold tie is decided and not rounded
-        num_clips = int(round(1 / (grid[:, 1] - grid[:, 0]).min()))  # the shortest span is a clip
+        num_clips = clips_of(grid)
         exact = on_grid(grid, num_clips)
         if np.abs(exact - grid).max() < 1e-6:  # and not a grid of centres and widths
             grid, spans = exact, [on_grid(each, num_clips) for each in spans]

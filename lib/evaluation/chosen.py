@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.core.errors import InputError
-from lib.evaluation.records import Predictions, Truth
+from lib.evaluation.records import Predictions, Truth, clips_of
 from lib.evaluation.retrieval import rank_videos
 from lib.evaluation.spans import overlap, passes
 
@@ -86,12 +86,14 @@ class ScoreMaps:
 
 
 def maps_of_cells(cells: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Scores (m, C) of a model's cells (C, 2), fractions of a video, as maps (m, N, N)."""
-    N = round(1 / float((cells[:, 1] - cells[:, 0]).min()))
-    maps = np.full((len(scores), N, N), np.nan, np.float32)
+    """Scores (m, C) of a model's cells (C, 2), fractions of a video, as maps (m, N, N); of spans
+    that fall into one cell, the best score."""
+    N = clips_of(cells)
+    maps = np.full((N * N, len(scores)), np.nan, np.float32)
     start, end = np.round(cells * N).astype(int).T
-    maps[:, start, end - 1] = scores
-    return maps
+    start = start.clip(max=N - 1)
+    np.fmax.at(maps, start * N + np.maximum(end - 1, start), scores.T.astype(np.float32))
+    return maps.T.reshape(-1, N, N)
 
 
 def save_maps(path: str | Path, maps: ScoreMaps) -> None:

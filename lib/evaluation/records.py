@@ -146,6 +146,17 @@ class Predictions:
     answered: NDArray[np.bool_] | None = None  # (M,) False: the sentence was left out; None: none
 
 
+def clips_of(grid: NDArray[np.floating]) -> int:
+    """Number of the clips on whose borders all spans of a grid (P, 2) begin and end, as fractions
+    of the video. No span need be as short as one of them. Where the spans have no borders in
+    common, so many clips as are as long as the shortest span."""
+    borders = np.unique(grid.round(6))
+    clips = int(round(1 / np.diff(borders).min()))
+    if np.abs(on_grid(borders, clips) - borders).max() < 1e-5:
+        return clips
+    return int(round(1 / (grid[:, 1] - grid[:, 0]).min()))
+
+
 def on_grid(spans: NDArray, num_clips: int) -> NDArray[np.float64]:
     """Spans moved to the nearest multiple of 1/num_clips, in float64."""
     return np.round(np.asarray(spans, np.float64) * num_clips) / num_clips

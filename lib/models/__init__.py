@@ -12,6 +12,7 @@ from lib.models.dmr_release import DMRRelease
 from lib.models.interface import DataDims
 from lib.models.jsg import JSG
 from lib.models.mmn import MMN
+from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -22,6 +23,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "dmr_release": DMRRelease,
     "jsg": JSG,
     "mmn": MMN,
+    "scn": SCN,
     "tan2d": TAN2D,
 }
 

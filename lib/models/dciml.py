@@ -34,7 +34,8 @@ from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
 from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved
-from lib.models.layers.grounding_branch import Grounded, GroundingBranch, ReadWords
+from lib.models.layers.dual_decoder import ReadWords
+from lib.models.layers.grounding_branch import Grounded, GroundingBranch
 from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
 
 T = TypeVar("T")

@@ -139,11 +139,13 @@ class Plan:
 
     ``stages`` gives the steps that a batch makes in an epoch (from 0), in order; their learning
     parameters should not overlap, since the optimiser keeps one state for each parameter.
-    ``rates`` are factors on the learning rate, by prefix of the parameter's name.
+    ``rates`` are factors on the learning rate, by prefix of the parameter's name. ``settings`` are
+    numbers that the model itself reads in training in an epoch, by the name of the buffer.
     """
 
     stages: Callable[[int], tuple[Stage, ...]] = lambda epoch: (Stage(),)
     rates: Mapping[str, float] = field(default_factory=dict)
+    settings: Callable[[int], Mapping[str, float]] = lambda epoch: {}
 
 
 def relieved(

@@ -101,10 +101,15 @@ class ProposalGrid(nn.Module):
 
     def frames(self, num_frames: int, count: int) -> Int[Tensor, "P F"]:
         """``count`` of the T resampled rows, evenly inside each cell's span."""
-        start, end = (self.spans * num_frames).double().unbind(dim=1)
-        steps = (torch.arange(count, device=start.device) + 0.5) / count
-        rows = (start[:, None] + steps * (end - start)[:, None]).floor().long()
-        return rows.clamp(max=num_frames - 1)
+        return frames_inside(self.spans, num_frames, count)
+
+
+def frames_inside(spans: Float[Tensor, "P 2"], num_frames: int, count: int) -> Int[Tensor, "P F"]:
+    """``count`` of a video's ``num_frames`` rows, evenly inside each span (fractions of it)."""
+    start, end = (spans * num_frames).double().unbind(dim=1)
+    steps = (torch.arange(count, device=start.device) + 0.5) / count
+    rows = (start[:, None] + steps * (end - start)[:, None]).floor().long()
+    return rows.clamp(max=num_frames - 1)
 
 
 class MaxPoolMap(nn.Module):

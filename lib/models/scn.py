@@ -1,0 +1,237 @@
+"""SCN: proposals are scored so that the one which tells a sentence's words best comes first.
+
+Lin, Zhao, Zhang, Wang and Liu, "Weakly-Supervised Video Moment Retrieval via Semantic Completion
+Network", AAAI 2020. Weakly supervised, one sentence at a time; it grounds and does not retrieve.
+Where the release differs from the paper, and we from both, ``docs/deviations.md`` says.
+
+    words ─ word decoder ─┐
+    frames ───────────────┴─ frame decoder ─ scores of the spans that end at each frame
+                                                │ a few that lie apart, or drawn while exploring
+    frames inside ─ frame decoder ─┐            ▼
+    words, a third hidden ─────────┴─ word decoder ─ how well each tells the words: its reward
+
+The keywords' defaults are the published reading; ``hidden_share`` and ``reranked`` are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lib.core.moments import greedy_suppression
+from lib.datasets.batch import Batch, Layout
+from lib.losses.reconstruction import rank_by_reconstruction
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals
+from lib.models.layers.dual_decoder import DualDecoder, ReadWords
+from lib.models.layers.proposal_map import frames_inside
+
+
+@dataclass(frozen=True)
+class SCNOutput:
+    """What is said of the selected proposals of every sentence."""
+
+    scores: Float[Tensor, "M Q"]  # after the sigmoid
+    nll: Float[Tensor, "M Q"]  # of the sentence's words
+
+
+class SCN(nn.Module):
+    """Both modules: proposal generation and semantic completion.
+
+    Args:
+        dims: the sizes that the data decides.
+        hidden_size: D, everywhere.
+        heads, layers: of each of the two decoders.
+        widths: lengths of the spans that end at each frame, as parts of the video.
+        num_candidates: K, how many proposals of a sentence compete.
+        candidate_iou: two of them overlap at most this much.
+        candidate_frames: rows of the video that the reconstruction sees of a proposal.
+        hidden_share: part of the words that the reconstruction does not see; 1: each word is told
+            from the frames and its place alone.
+        reranked: ground by the likelihood of the words from each of so many spans, the best ones
+            that lie apart, and not by score; 0: by score.
+    """
+
+    supervision = "weak"
+    cells: Int[Tensor, " P"]
+    spans: Float[Tensor, "P 2"]
+    frame_rows: Int[Tensor, "P F"]
+    exploration: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        dims: DataDims,
+        *,
+        hidden_size: int = 256,
+        heads: int = 4,
+        layers: int = 3,
+        widths: Sequence[float] = (0.167, 0.333, 0.5, 0.667, 0.834, 1.0),
+        num_candidates: int = 3,
+        candidate_iou: float = 0.65,
+        candidate_frames: int = 16,
+        hidden_share: float = 1 / 3,
+        reranked: int = 0,
+    ) -> None:
+        super().__init__()
+        D, T = hidden_size, dims.num_frames
+        self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
+        self.hidden_share, self.reranked = hidden_share, reranked
+        self.decoders = DualDecoder(dims, D, heads=heads, layers=layers)
+        self.score = nn.Linear(D, len(widths))
+        self.vocabulary = nn.Linear(D, dims.vocab_size)
+        cells, spans = spans_by_end(T, widths)
+        self.register_buffer("cells", cells, persistent=False)
+        self.register_buffer("spans", spans, persistent=False)
+        rows = frames_inside(spans, T, candidate_frames)
+        self.register_buffer("frame_rows", rows, persistent=False)
+        # The chance that a proposal is drawn and not the best one left; see ``plan``.
+        self.register_buffer("exploration", torch.zeros(()), persistent=False)
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """``frames``: (B, T, D)."""
+        return {"frames": self.decoders.frames(video)}
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """``memory`` (B, S, 1 + W, D): the words of each sentence, the start vector in front;
+        ``word_mask`` (B, S, 1 + W) and ``mask`` (B, S): which exist; to tell them, ``inputs`` and
+        ``word_ids`` (B, S, W, …) and ``word_counts`` (B, S)."""
+        text = self._read(batch, hide=False)
+        return {
+            "memory": batch.padded(text.memory),
+            "word_mask": batch.padded(text.mask),
+            "mask": batch.sentence_mask,
+            "inputs": batch.padded(text.inputs),
+            "word_ids": batch.word_ids,
+            "word_counts": batch.word_mask.sum(dim=2),
+        }
+
+    def _read(self, batch: Batch, *, hide: bool) -> ReadWords:
+        words = batch.flat(batch.words)
+        words = torch.where(batch.flat(batch.word_mask)[..., None], words, 0.0)
+        return self.decoders.read(words, batch, hide=hide, share=self.hidden_share)
+
+    def _scores(
+        self,
+        text: ReadWords,
+        frames: Float[Tensor, "B T D"],
+        owner: Int[Tensor, " M"],
+    ) -> Float[Tensor, "M P"]:
+        states = self.decoders.frame_decoder(
+            frames.index_select(0, owner), memory=text.memory, memory_mask=text.mask
+        )
+        return self.score(states).flatten(1).index_select(1, self.cells).float().sigmoid()
+
+    def _select(self, scores: Float[Tensor, "M P"], keep: int) -> Int[Tensor, "M Q"]:
+        chosen, _ = greedy_suppression(
+            self.spans,
+            scores,
+            keep=keep,
+            max_iou=self.candidate_iou,
+            explore=self.exploration if self.training else None,
+        )
+        return chosen
+
+    def _nll(
+        self,
+        text: ReadWords,
+        frames: Float[Tensor, "B T D"],
+        owner: Int[Tensor, " M"],
+        chosen: Int[Tensor, "M Q"],
+    ) -> Float[Tensor, "M Q"]:
+        rows = owner[:, None, None] * frames.shape[1] + self.frame_rows[chosen]
+        inside = frames.flatten(0, 1).index_select(0, rows.flatten())
+        inside = inside.unflatten(0, (-1, self.frame_rows.shape[1]))  # (MQ, F, D)
+        return self.decoders.nll(text, inside, self.vocabulary)[0]
+
+    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> SCNOutput:
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        text, frames = self._read(batch, hide=self.training), self.decoders.frames(batch.video)
+        scores = self._scores(text, frames, batch.owner)
+        chosen = self._select(scores, self.num_candidates)
+        return {
+            "scores": scores.gather(1, chosen),
+            "nll": self._nll(text, frames, batch.owner, chosen),
+        }
+
+    def compare(self, parts: Encoded, batch: Batch) -> SCNOutput:
+        return SCNOutput(**parts)
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        """Every span's score, or what is reranked."""
+        pairs = Layout.of(paragraphs["mask"])
+        memory, mask, inputs, ids, counts = (
+            pairs.flat(paragraphs[name])
+            for name in ("memory", "word_mask", "inputs", "word_ids", "word_counts")
+        )
+        text, frames = ReadWords(memory, mask, inputs, ids, counts.cpu()), videos["frames"]
+        scores = self._scores(text, frames, pairs.owner)
+        if not self.reranked:
+            return Proposals(self.spans, scores)
+        chosen = self._select(scores, self.reranked)
+        return Proposals(self.spans[chosen], -self._nll(text, frames, pairs.owner, chosen))
+
+    def inspect(self, batch: Batch) -> dict[str, Tensor]:
+        """``reconstruction_gap``: by how many nats a word is likelier with the frames of the
+        sentence's own proposals than with those of the next video of the batch. At 0 the
+        reconstruction reads the words and not the video."""
+        text, frames = self._read(batch, hide=True), self.decoders.frames(batch.video)
+        scores = self._scores(text, frames, batch.owner)
+        chosen = self._select(scores, self.num_candidates)
+        own, other = (
+            self._nll(text, frames.roll(shift, dims=0), batch.owner, chosen).mean()
+            for shift in (0, 1)
+        )
+        return {"reconstruction_gap": other - own}
+
+    @staticmethod
+    def losses() -> Losses:
+        """``reconstruction``: all words of a sentence from each selected proposal. ``rank``: the
+        better they are told from a proposal, the higher it should score."""
+        return {
+            "reconstruction": lambda out, batch: out.nll.mean(),
+            "rank": lambda out, batch: rank_by_reconstruction(out.scores, out.nll),
+        }
+
+    @staticmethod
+    def plan(*, exploration: float = 0.5, exploration_epochs: float = 6.8) -> Plan:
+        """One step per batch, all terms; proposals are drawn more often at first.
+
+        Args:
+            exploration: the chance that a selected proposal is any one, in the first epoch.
+            exploration_epochs: after so many it has fallen to 1/e of that. Published are 2,000
+                steps, 6.8 epochs of ActivityNet Captions in batches of 128 sentences.
+        """
+        return Plan(
+            settings=lambda epoch: {
+                "exploration": exploration * math.exp(-epoch / exploration_epochs)
+            }
+        )
+
+
+def spans_by_end(
+    num_frames: int, widths: Sequence[float]
+) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 2"]]:
+    """The spans that end with each frame and do not begin before the video.
+
+    Args:
+        widths: as parts of the video; rounded down to frames, at least one.
+
+    Returns:
+        The place of each in the flattened (frame, width) axis, and the spans as fractions.
+
+    Raises:
+        ValueError: a width outside (0, 1], or two that are the same number of frames.
+    """
+    frames = [max(1, math.floor(width * num_frames + 1e-9)) for width in widths]
+    if not all(0 < width <= 1 for width in widths) or len(set(frames)) < len(frames):
+        raise ValueError(f"widths {list(widths)} must be from 0 to 1 and differ, are {frames}")
+    end = torch.arange(1, num_frames + 1)[:, None].expand(-1, len(frames)).flatten()
+    start = end - torch.tensor(frames).repeat(num_frames)
+    cells = (start >= 0).nonzero().squeeze(1)
+    return cells, torch.stack([start, end], dim=1)[cells].to(torch.float32) / num_frames
