@@ -169,3 +169,20 @@ def test_spans_need_not_be_as_short_as_the_clips_they_end_on() -> None:
     assert maps.shape == (1, 8, 8) and np.isfinite(maps).sum() == len(cells)
     for score, (start, end) in zip(scores[0], (spans * 8).round().long().tolist(), strict=True):
         assert maps[0, start, end - 1] == score
+
+
+def test_spans_without_common_borders_share_the_cells_they_fall_into() -> None:
+    """Centres and widths: a cell is as long as the shortest span, and shows the best score."""
+    centre, width = np.linspace(0.1, 0.9, 7)[:, None], np.array([0.2, 0.37, 0.59, 1.0])
+    spans = np.stack([centre - width / 2, centre + width / 2], axis=-1).clip(0, 1).reshape(-1, 2)
+    assert clips_of(spans) == 5
+    scores = np.random.default_rng(0).random((2, len(spans)))
+    maps = maps_of_cells(spans, scores)
+    assert maps.shape == (2, 5, 5)
+    for row in range(2):
+        best: dict[tuple[int, int], float] = {}
+        for score, (start, end) in zip(scores[row], np.round(spans * 5).astype(int), strict=True):
+            cell = (min(start, 4), max(end - 1, min(start, 4)))
+            best[cell] = max(score, best.get(cell, 0))
+        assert np.isfinite(maps[row]).sum() == len(best)
+        assert all(maps[row][cell] == np.float32(score) for cell, score in best.items())
