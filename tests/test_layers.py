@@ -205,11 +205,15 @@ def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
     rows = torch.tensor([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]])
     owner, counts = torch.tensor([1, 0]), torch.tensor([4, 4])
     asked = AskedWords(torch.tensor([[1], [2]]), torch.arange(2), torch.zeros(2).long())
-    before = model(video, owner, rows, states, counts, asked)
+    before = model(model.frames(video), owner, rows, states, counts, asked)
     assert before.shape == (2, 2, 11)
     changed = video.clone()
     changed[1, 4] += 1  # video 1 belongs to sentence 0, whose second candidate has row 4
-    difference = (model(changed, owner, rows, states, counts, asked) - before).abs().sum(dim=-1)
+    difference = (
+        (model(model.frames(changed), owner, rows, states, counts, asked) - before)
+        .abs()
+        .sum(dim=-1)
+    )
     assert (difference > 1e-6).tolist() == [[False, False], [True, False]]
 
 
@@ -238,5 +242,5 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
         tgt_key_padding_mask=~mask.repeat_interleave(Q, dim=0),
     ).unflatten(0, (M, Q))
     expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, asked.place(W)])
-    found = model(video, owner, rows, states, counts, asked)
+    found = model(model.frames(video), owner, rows, states, counts, asked)
     assert torch.allclose(found, expected, atol=1e-5)

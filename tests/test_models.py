@@ -45,6 +45,10 @@ VARIANTS = {
         DIMS, reconstructor_layers=1, alignment=True, siblings="ignore", temporal="forward",
         tied_words=True, **SMALL
     ),
+    "dmr_jrg, told by vectors and nothing else": lambda: DMRJRG(
+        DIMS, reconstructor_layers=1, tied_words=True, hidden_share=1.0, told=2.0, decoder="order",
+        siblings="compete", **SMALL
+    ),
     "dmr_jrg, pretrained text": lambda: DMRJRG(
         DIMS, reconstructor_layers=1, text_encoder="folder", **SMALL
     ),

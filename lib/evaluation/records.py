@@ -147,13 +147,13 @@ class Predictions:
 
 
 def clips_of(grid: NDArray[np.floating]) -> int:
-    """Number of the clips on whose borders all spans of a grid (P, 2) begin and end, as fractions
-    of the video. No span need be as short as one of them. Where the spans have no borders in
-    common, so many clips as are as long as the shortest span."""
-    borders = np.unique(grid.round(6))
-    clips = int(round(1 / np.diff(borders).min()))
-    if np.abs(on_grid(borders, clips) - borders).max() < 1e-5:
-        return clips
+    """The least number of clips, up to 256, on whose borders all spans of a grid (P, 2) begin and
+    end, as fractions of the video. No span need be as short as one of them. Where there is none, so
+    many clips as are as long as the shortest span."""
+    borders, clips = np.unique(grid.round(6)), np.arange(1, 257)[:, None]
+    fits = np.abs(np.round(borders * clips) / clips - borders).max(axis=1) < 2e-6
+    if fits.any():
+        return int(clips[fits.argmax(), 0])
     return int(round(1 / (grid[:, 1] - grid[:, 0]).min()))
 
 

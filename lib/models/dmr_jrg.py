@@ -49,6 +49,7 @@ from lib.models.layers.precision import in_full
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import (
+    AskedWords,
     SentenceEncoder,
     SentenceFeatures,
     ask_all_words,
@@ -63,6 +64,7 @@ DIRECTIONS: dict[str, tuple[bool, ...]] = {
     "reverse": (True,),
     "none": (),
 }
+CLIPS_AT_ONCE = 4  # that tell the words of all sentences: bounds the memory of their logits
 TEMPORAL_PARTS = ("temporal_forward", "temporal_reverse")
 
 
@@ -93,6 +95,10 @@ class DMRJRG(nn.Module):
         initial_scale, learn_scale: λ of Eq. 3 and 4; bounded above by 100.
         words: add the mean of a sentence's words to its feature.
         tied_words: the reconstructor tells hidden words by their vectors, not by rows of its own.
+        hidden_share: part of a sentence's words that are hidden and told; 1: each is told from the
+            frames and its place alone.
+        told: weight, in ordered decoding, of how well each clip tells the sentence's words (nats a
+            word) beside the alignment's cosines.
         alignment: align clips and sentences directly; the map reads the evidence, candidates are
             drawn by it, and its ordered decoding teaches the temporal heads.
         attention: inverse temperature of the alignment's attention over clips.
@@ -113,6 +119,7 @@ class DMRJRG(nn.Module):
 
     supervision = "weak"
     frame_rows: Int[Tensor, "P F"]
+    clip_cells: Int[Tensor, " N"]
     trust: Float[Tensor, ""]
 
     def __init__(
@@ -145,6 +152,8 @@ class DMRJRG(nn.Module):
         learn_scale: bool = True,
         words: bool = False,
         tied_words: bool = False,
+        hidden_share: float = 1 / 3,
+        told: float = 0.0,
         alignment: bool = False,
         attention: float = 10.0,
         in_order: float = 0.0,
@@ -170,8 +179,11 @@ class DMRJRG(nn.Module):
             raise ValueError("retrieval 'alignment' needs alignment: true")
         if tied_words and dims.word_vectors is None:
             raise ValueError("tied_words needs a vector for each word of the vocabulary")
+        if told and (hidden_share < 1 or decoder != "order"):
+            raise ValueError("told needs hidden_share: 1, or words tell words, and decoder: order")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
+        self.hidden_share, self.told = hidden_share, told
         self.isolate = isolate
         self.siblings, self.competition = siblings, competition
         self.own, self.balance = own, balance
@@ -192,6 +204,8 @@ class DMRJRG(nn.Module):
         self.grid = ProposalGrid(N, density)
         rows = self.grid.frames(dims.num_frames, candidate_frames)
         self.register_buffer("frame_rows", rows, persistent=False)
+        single = (self.grid.spans.diff(dim=1)[:, 0] * N).round() == 1
+        self.register_buffer("clip_cells", single.nonzero()[:, 0], persistent=False)
         self.query = nn.Linear(D, D)  # W_s
         self.cell = nn.Linear(D, D)  # W_v
         self.context = MaskedConvStack(
@@ -258,21 +272,27 @@ class DMRJRG(nn.Module):
     # Retrieval branch (III-D). Neither side reads the other.
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``clips`` (B, N, D), ``aligned`` for the alignment, ``token``: unit features (B, D)."""
+        """``clips`` (B, N, D), ``aligned`` for the alignment, ``token``: unit features (B, D);
+        ``frames`` (B, T, D) for the reconstructor."""
         found = {"clips": self.clips(video)}
         if self.alignment is not None:
             found["aligned"] = self.alignment.clip(found["clips"])
+        if self.told:
+            found["frames"] = self.reconstructor.frames(video)
         if self.retrieval != "alignment":
             state = self._video_state(found["clips"])
             found["token"] = nn.functional.normalize(state, dim=-1)
         return found
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``sentences`` (B, S, D), ``mask``: which exist, ``token``: unit features (B, D)."""
+        """``sentences`` (B, S, D), ``mask``: which exist, ``token``: unit features (B, D); to be
+        told, ``word_ids`` (B, S, W) and ``word_counts`` (B, S)."""
         sentences = self._sentences(batch)
         found = {"sentences": batch.padded(sentences), "mask": batch.sentence_mask}
         if self.retrieval != "alignment":
             found["token"] = self._text_feature(batch, sentences)
+        if self.told:
+            found |= {"word_ids": batch.word_ids, "word_counts": batch.word_mask.sum(dim=2)}
         return found
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
@@ -360,19 +380,51 @@ class DMRJRG(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "M Q"]:
         words, counts = batch.flat(batch.words), batch.word_counts
-        asked = draw_masked_words(batch.flat(batch.word_weights), counts, generator=generator)
+        asked = draw_masked_words(
+            batch.flat(batch.word_weights), counts, share=self.hidden_share, generator=generator
+        )
         hidden = asked.marked(words.shape[1])[..., None]
         states, _ = self.text(torch.where(hidden, self.hidden_word.to(words.dtype), words), counts)
         if self.reconstruct == "all":
             asked = ask_all_words(counts, words.device)
-        logits = self.reconstructor(
-            batch.video, batch.owner, self.frame_rows[candidates], states, counts, asked
-        )
+        frames = self.reconstructor.frames(batch.video)
         ids = batch.flat(batch.word_ids)
+        return self._nll(frames, batch.owner, candidates, states, ids, counts, asked)
+
+    def _nll(
+        self,
+        frames: Float[Tensor, "B T D"],
+        owner: Int[Tensor, " M"],
+        candidates: Int[Tensor, "M Q"],
+        states: Float[Tensor, "M W D"],
+        ids: Int[Tensor, "M W"],
+        counts: Int[Tensor, " M"],
+        asked: AskedWords,
+    ) -> Float[Tensor, "M Q"]:
+        rows = self.frame_rows[candidates]
+        logits = self.reconstructor(frames, owner, rows, states, counts, asked)
         target = ids.flatten().index_select(0, asked.place(ids.shape[1]))
         return candidate_nll(
             logits, target, asked.sentence, len(ids), label_smoothing=self.label_smoothing
         )
+
+    def _told_by_clips(
+        self,
+        frames: Float[Tensor, "B T D"],
+        ids: Int[Tensor, "M W"],
+        counts: Int[Tensor, " M"],
+        batch: Layout,
+    ) -> Float[Tensor, "M N"]:
+        """By how many nats a word each clip tells a sentence better than the clips of its video do
+        on average, all words hidden."""
+        states, _ = self.text(self.hidden_word.expand(*ids.shape, -1), counts)
+        asked = ask_all_words(counts, ids.device)
+        nll = [
+            self._nll(frames, batch.owner, cells.expand(len(ids), -1), states, ids, counts, asked)
+            for cells in self.clip_cells.split(CLIPS_AT_ONCE)
+        ]
+        found = torch.cat(nll, dim=1)
+        return found.mean(dim=1, keepdim=True) - found
 
     def _merged(
         self,
@@ -490,12 +542,17 @@ class DMRJRG(nn.Module):
         """Every valid cell's score, by P or by decoding the paragraph in order."""
         pairs = Layout.of(paragraphs["mask"])
         sentences, found = pairs.flat(paragraphs["sentences"]), None
+        evidence: Tensor | float = 0.0
         if self.alignment is not None:
             evidence = self.alignment.evidence(sentences, videos["aligned"], pairs)
             found = self._separation(evidence, pairs)
         logits = self.score(self._map(videos["clips"], sentences, pairs, found)).squeeze(-1)
         if self.decoder == "map":
             return Proposals(self.grid.spans, logits.sigmoid())
+        if self.told:
+            ids, counts = (pairs.flat(paragraphs[name]) for name in ("word_ids", "word_counts"))
+            told = self._told_by_clips(videos["frames"], ids, counts.cpu(), pairs)
+            found = self._separation(evidence + self.told * told, pairs)
         return Proposals(
             self.grid.spans, self._decode(self.trust * self._belief(logits, found), pairs)
         )

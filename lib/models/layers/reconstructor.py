@@ -57,7 +57,7 @@ class Reconstructor(nn.Module):
 
     def forward(
         self,
-        video: Float[Tensor, "B T C"],
+        frames: Float[Tensor, "B T D"],
         owner: Int[Tensor, " M"],
         rows: Int[Tensor, "M Q F"],
         states: Float[Tensor, "M W D"],
@@ -67,15 +67,14 @@ class Reconstructor(nn.Module):
         """Logits of the R words asked for, for each candidate.
 
         Args:
+            frames: of the videos, through ``self.frames``.
             owner: the video of each sentence.
             rows: the frames of each of its Q candidates.
             states: of the words of the masked sentence, of which ``counts`` (on the CPU) are real.
         """
         M, Q, F = rows.shape
-        T = video.shape[1]
-        frames = self.frames(video).flatten(0, 1)
-        places = (owner[:, None, None] * T + rows).flatten()
-        moments = frames.index_select(0, places).view(M * Q, F, -1)
+        places = (owner[:, None, None] * frames.shape[1] + rows).flatten()
+        moments = frames.flatten(0, 1).index_select(0, places).view(M * Q, F, -1)
         memory = self.encoder(moments + self.positions)
         return self.words(self._decode(memory, Q, states, counts, asked))
 
