@@ -88,7 +88,7 @@ def test_spans_are_exact_on_a_grid_of_clips_and_left_alone_elsewhere() -> None:
     assert np.array_equal(found.grid * 8, np.round(found.grid * 8))
     bells = built("jsg")
     found = ground_in(bells, read(bells), PAIRS, CPU, pairs=7, **RULES)
-    assert np.array_equal(found.grid, bells.spans.numpy())
+    assert np.abs(found.grid - bells.spans.numpy()).max() < 1e-6  # and to no coarser grid
 
 
 class Counting(nn.Module):
