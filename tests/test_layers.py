@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.models.interface import DataDims
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, ProposalGrid, valid_cells
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import (
@@ -17,6 +18,10 @@ from lib.models.layers.text import (
 )
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
+
+SIZES = DataDims(
+    video_dim=5, word_dim=8, vocab_size=11, num_frames=12, num_clips=4, max_sentences=3
+)
 
 
 @pytest.mark.parametrize(("num_clips", "cells"), [(16, 136), (32, 428), (64, 1104), (128, 2548)])
@@ -199,7 +204,7 @@ def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
     """Changing a frame outside a candidate changes nothing; inside, it does."""
     torch.manual_seed(0)
     model = Reconstructor(
-        5, 8, 11, num_layers=1, heads=2, feedforward=16, dropout=0.0, num_frames=3
+        SIZES, 8, num_layers=1, heads=2, feedforward=16, dropout=0.0, num_frames=3
     ).eval()
     video, states = torch.randn(2, 12, 5), torch.randn(2, 4, 8)
     rows = torch.tensor([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]])
@@ -224,7 +229,7 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
     torch.manual_seed(0)
     M, Q, W, F = 3, 2, 6, 4
     model = Reconstructor(
-        5, 8, 11, num_layers=depth, heads=2, feedforward=16, dropout=0.0, num_frames=F
+        SIZES, 8, num_layers=depth, heads=2, feedforward=16, dropout=0.0, num_frames=F
     )
     video, owner = torch.randn(2, 12, 5), torch.tensor([1, 0, 0])
     rows, states = torch.randint(12, (M, Q, F)), torch.randn(M, W, 8)

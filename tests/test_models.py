@@ -18,6 +18,7 @@ from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import ground
 from lib.models.jsg import JSG
+from lib.models.layers.text import ask_all_words
 from lib.models.mmn import MMN
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
@@ -77,6 +78,10 @@ VARIANTS = {
         DIMS, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3,
         sampled_frames=8, max_words=6,
     ),
+    "dciml, told by vectors": lambda: DCIML(
+        DIMS, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3,
+        sampled_frames=8, max_words=6, tied_words=True,
+    ),
     "dmr_release": lambda: DMRRelease(
         DIMS, hidden_size=32, lstm_layers=1, position_size=8, slots=4, encoder_layers=1, heads=2,
         feedforward=24, dropout=0.0,
@@ -92,6 +97,7 @@ VARIANTS = {
     "scn, reranked, all words hidden": lambda: SCN(
         DIMS, hidden_size=16, heads=2, layers=2, candidate_frames=6, widths=(0.2, 0.5),
         num_candidates=5, candidate_iou=0.5, hidden_share=1.0, reranked=5,
+        tied_words=True,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2
@@ -290,3 +296,35 @@ def test_pretrained_text_gives_the_sentences_and_the_lstm_the_hidden_words() -> 
     assert slow == {n for n, _ in model.named_parameters() if n.startswith("sentence.")}
     with pytest.raises(ValueError, match="text_encoder is not 'lstm'"):
         DMRJRG(DIMS, text_encoder="folder", words=True, **SMALL)
+
+
+def test_telling_words_asks_for_their_vectors_and_for_nothing_else_to_tell_them() -> None:
+    with pytest.raises(ValueError, match="tied_words needs a vector"):
+        DMRJRG(dataclasses.replace(DIMS, word_vectors=None), tied_words=True, **SMALL)
+    with pytest.raises(ValueError, match="told needs hidden_share: 1"):
+        DMRJRG(DIMS, told=1.0, decoder="order", **SMALL)
+
+
+@torch.no_grad()
+def test_each_clip_tells_the_words_by_its_own_frames(monkeypatch) -> None:
+    """As the reconstruction of the clip as a candidate does; other frames change the mean only."""
+    drawn = lambda weights, counts, **_: ask_all_words(counts, weights.device)  # noqa: E731
+    monkeypatch.setattr(dmr_jrg_module, "draw_masked_words", drawn)
+    model, batch = VARIANTS["dmr_jrg, told by vectors and nothing else"]().eval(), make_batch()
+    N, F = DIMS.num_clips, DIMS.num_frames // DIMS.num_clips
+    clips = torch.arange(N)
+    spans = torch.stack([clips, clips + 1], dim=1) / N
+    assert torch.equal(model.grid.spans[model.clip_cells], spans)
+
+    def told(video: torch.Tensor) -> torch.Tensor:
+        frames = model.reconstructor.frames(video)
+        return model._told_by_clips(frames, batch.flat(batch.word_ids), batch.word_counts, batch)
+
+    found = told(batch.video)
+    nll = model._reconstruction(batch, model.clip_cells.expand(len(found), -1))
+    torch.testing.assert_close(found, nll.mean(dim=1, keepdim=True) - nll)
+    changed = batch.video.clone()
+    changed[:, 2 * F : 3 * F] = changed[:, 2 * F : 3 * F].flip(-1)
+    moved = told(changed) - found
+    moved = moved - moved[:, :1]
+    assert (moved[:, clips != 2].abs() < 1e-5).all() and (moved[:, 2].abs() > 1e-4).all()

@@ -86,6 +86,7 @@ class DCIML(nn.Module):
         large_start: begin with weights up to 1, not 1/√C, where the grounding branch reads frames
             and words. These are rows of length one, no larger than the bias otherwise (the
             release), and a small branch then learns to tell the words without the frames.
+        tied_words: words are told by their vectors, not by rows of their own (ours).
         max_words: with a position of their own in the retrieval branch.
         clip_share: of the clip score in the similarity; the rest is the frame score's.
     """
@@ -103,6 +104,7 @@ class DCIML(nn.Module):
         proposals: int = 10,
         sampled_frames: int = 32,
         large_start: bool = False,
+        tied_words: bool = False,
         max_words: int = 30,
         clip_share: float = 0.7,
     ) -> None:
@@ -118,6 +120,7 @@ class DCIML(nn.Module):
             proposals,
             sampled_frames,
             large_start,
+            tied_words,
         )
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:

@@ -177,8 +177,6 @@ class DMRJRG(nn.Module):
             raise ValueError("words adds to the LSTM's sentences: text_encoder is not 'lstm'")
         if retrieval == "alignment" and not alignment:
             raise ValueError("retrieval 'alignment' needs alignment: true")
-        if tied_words and dims.word_vectors is None:
-            raise ValueError("tied_words needs a vector for each word of the vocabulary")
         if told and (hidden_share < 1 or decoder != "order"):
             raise ValueError("told needs hidden_share: 1, or words tell words, and decoder: order")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
@@ -213,15 +211,14 @@ class DMRJRG(nn.Module):
         )
         self.score = nn.Linear(D, 1)  # PL
         self.reconstructor = Reconstructor(
-            dims.video_dim,
+            dims,
             D,
-            dims.vocab_size,
             num_layers=reconstructor_layers,
             heads=heads,
             feedforward=feedforward,
             dropout=dropout,
             num_frames=candidate_frames,
-            word_vectors=dims.word_vectors if tied_words else None,
+            tied_words=tied_words,
         )
         self.directions = DIRECTIONS[temporal]
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r

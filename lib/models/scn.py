@@ -10,7 +10,7 @@ Where the release differs from the paper, and we from both, ``docs/deviations.md
     frames inside ─ frame decoder ─┐            ▼
     words, a third hidden ─────────┴─ word decoder ─ how well each tells the words: its reward
 
-The keywords' defaults are the published reading; ``hidden_share`` and ``reranked`` are ours.
+The keywords' defaults are the published reading; those from ``hidden_share`` on are ours.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lib.losses.reconstruction import rank_by_reconstruction
 from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals
 from lib.models.layers.dual_decoder import DualDecoder, ReadWords
 from lib.models.layers.proposal_map import frames_inside
+from lib.models.layers.text import word_logits
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class SCN(nn.Module):
             from the frames and its place alone.
         reranked: ground by the likelihood of the words from each of so many spans, the best ones
             that lie apart, and not by score; 0: by score.
+        tied_words: words are told by their vectors, not by rows of their own.
     """
 
     supervision = "weak"
@@ -75,6 +77,7 @@ class SCN(nn.Module):
         candidate_frames: int = 16,
         hidden_share: float = 1 / 3,
         reranked: int = 0,
+        tied_words: bool = False,
     ) -> None:
         super().__init__()
         D, T = hidden_size, dims.num_frames
@@ -82,7 +85,7 @@ class SCN(nn.Module):
         self.hidden_share, self.reranked = hidden_share, reranked
         self.decoders = DualDecoder(dims, D, heads=heads, layers=layers)
         self.score = nn.Linear(D, len(widths))
-        self.vocabulary = nn.Linear(D, dims.vocab_size)
+        self.vocabulary = word_logits(dims, D, tied=tied_words)
         cells, spans = spans_by_end(T, widths)
         self.register_buffer("cells", cells, persistent=False)
         self.register_buffer("spans", spans, persistent=False)

@@ -108,7 +108,7 @@ class DualDecoder(nn.Module):
         self,
         text: ReadWords,
         frames: Float[Tensor, "MQ F D"],
-        vocabulary: nn.Linear,
+        vocabulary: nn.Module,
         weights: Float[Tensor, "MQ F"] | None = None,
     ) -> tuple[Float[Tensor, "M Q"], Float[Tensor, "M Q F D"]]:
         """Mean negative log-likelihood of a sentence's words, each from those before it and the

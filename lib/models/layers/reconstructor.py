@@ -6,39 +6,38 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.models.layers.text import AskedWords, TiedWords, word_places
+from lib.models.interface import DataDims
+from lib.models.layers.text import AskedWords, word_logits, word_places
 
 
 class Reconstructor(nn.Module):
     """Transformer encoder over frames, decoder over the masked sentence, linear map to words.
 
     Args:
-        video_dim: C; the frames pass a linear map of their own to D.
+        dims: C, V and the words' vectors; the frames pass a linear map of their own to D.
         hidden_size: D.
-        vocab_size: V.
         num_layers: of the encoder and of the decoder.
         heads, feedforward, dropout: of both.
         num_frames: frames of a candidate, for learned positions.
-        word_vectors: tell words by their vectors (``TiedWords``); None: each by a row of its own.
+        tied_words: tell words by their vectors (``TiedWords``) and not each by a row of its own.
 
     Source: DMR-JRG Eq. 9-10, after SCN. Every part is registered here, and so trained and saved.
     """
 
     def __init__(
         self,
-        video_dim: int,
+        dims: DataDims,
         hidden_size: int,
-        vocab_size: int,
         *,
         num_layers: int,
         heads: int,
         feedforward: int,
         dropout: float,
         num_frames: int,
-        word_vectors: Float[Tensor, "V E"] | None = None,
+        tied_words: bool = False,
     ) -> None:
         super().__init__()
-        self.frames = nn.Linear(video_dim, hidden_size)
+        self.frames = nn.Linear(dims.video_dim, hidden_size)
         self.positions = nn.Parameter(torch.randn(num_frames, hidden_size) * 0.02)
         sizes = (hidden_size, heads, feedforward, dropout)
         self.encoder = nn.TransformerEncoder(
@@ -49,11 +48,7 @@ class Reconstructor(nn.Module):
         self.decoder = nn.TransformerDecoder(
             nn.TransformerDecoderLayer(*sizes, batch_first=True), num_layers
         )
-        self.words = (
-            nn.Linear(hidden_size, vocab_size)
-            if word_vectors is None
-            else TiedWords(hidden_size, word_vectors)
-        )
+        self.words = word_logits(dims, hidden_size, tied=tied_words)
 
     def forward(
         self,

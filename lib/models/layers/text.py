@@ -226,6 +226,19 @@ class TiedWords(nn.Module):
         return self.project(states) @ self.vectors.T + self.bias
 
 
+def word_logits(dims: DataDims, hidden_size: int, *, tied: bool) -> nn.Module:
+    """From states (…, D) to the logits (…, V) of the vocabulary's words: a row for each, or tied.
+
+    Raises:
+        ValueError: tied, and the words have no vectors.
+    """
+    if not tied:
+        return nn.Linear(hidden_size, dims.vocab_size)
+    if dims.word_vectors is None:
+        raise ValueError("tied_words needs a vector for each word of the vocabulary")
+    return TiedWords(hidden_size, dims.word_vectors)
+
+
 @dataclass(frozen=True)
 class AskedWords:
     """Words that a reconstruction has to tell. R is their number over all sentences.
