@@ -52,12 +52,17 @@ SYSTEMS = (
 FOLDERS = {
     "mended": ("The paper's reading, mended step by step", "table4/full"),
     "told": ("`mended/3_hidden` grounded otherwise, with the same weights", "mended/3_hidden"),
+    "taught": ("`mended/4_taught` grounded otherwise, with the same weights", "mended/4_taught"),
     "decoding": ("`plus` grounded otherwise, with the same weights", "plus"),
     "ablations": ("`plus` trained otherwise", "plus"),
     "table4": ("Table IV, in the paper's reading", "plus"),
     "variations": ("Variations of Q, w, λ, Δ and β1, around `plus`", "plus"),
 }
-DECODED = ("decoding", "told")  # their experiments are not trained: they ground with those weights
+DECODED = (
+    "decoding",
+    "told",
+    "taught",
+)  # their experiments are not trained: they ground with those weights
 METRICS = (
     ("vr", "R@1"),
     ("vr", "R@10"),
@@ -87,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
         "systems for the models beside the method",
     )
     decode = commands.add_parser(
-        "decode", help="score weights that are there by the rules of decoding/* and told/*"
+        "decode", help="score weights that are there by the rules of decoding, told, taught"
     )
     decode.add_argument("--levels", default="middle,high", help="signal levels, by comma")
     commands.add_parser("table", help="print Markdown tables of the runs that are there")

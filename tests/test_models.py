@@ -50,6 +50,10 @@ VARIANTS = {
         DIMS, reconstructor_layers=1, tied_words=True, hidden_share=1.0, told=2.0, decoder="order",
         siblings="compete", **SMALL
     ),
+    "dmr_jrg, taught by what is told": lambda: DMRJRG(
+        DIMS, reconstructor_layers=1, hidden_share=1.0, told=2.0, told_teaches=True, own=0.3,
+        **SMALL
+    ),
     "dmr_jrg, pretrained text": lambda: DMRJRG(
         DIMS, reconstructor_layers=1, text_encoder="folder", **SMALL
     ),
@@ -303,6 +307,9 @@ def test_telling_words_asks_for_their_vectors_and_for_nothing_else_to_tell_them(
         DMRJRG(dataclasses.replace(DIMS, word_vectors=None), tied_words=True, **SMALL)
     with pytest.raises(ValueError, match="told needs hidden_share: 1"):
         DMRJRG(DIMS, told=1.0, decoder="order", **SMALL)
+    for unread in ({"told": 1.0, "hidden_share": 1.0}, {"told_teaches": True}):
+        with pytest.raises(ValueError, match="told is read by decoder: order or told_teaches"):
+            DMRJRG(DIMS, **unread, **SMALL)
 
 
 @torch.no_grad()

@@ -99,6 +99,8 @@ class DMRJRG(nn.Module):
             frames and its place alone.
         told: weight, in ordered decoding, of how well each clip tells the sentence's words (nats a
             word) beside the alignment's cosines.
+        told_teaches: training reads it too, as it reads the alignment: the map, the candidates, and
+            by its ordered decoding the temporal heads.
         alignment: align clips and sentences directly; the map reads the evidence, candidates are
             drawn by it, and its ordered decoding teaches the temporal heads.
         attention: inverse temperature of the alignment's attention over clips.
@@ -154,6 +156,7 @@ class DMRJRG(nn.Module):
         tied_words: bool = False,
         hidden_share: float = 1 / 3,
         told: float = 0.0,
+        told_teaches: bool = False,
         alignment: bool = False,
         attention: float = 10.0,
         in_order: float = 0.0,
@@ -177,11 +180,13 @@ class DMRJRG(nn.Module):
             raise ValueError("words adds to the LSTM's sentences: text_encoder is not 'lstm'")
         if retrieval == "alignment" and not alignment:
             raise ValueError("retrieval 'alignment' needs alignment: true")
-        if told and (hidden_share < 1 or decoder != "order"):
-            raise ValueError("told needs hidden_share: 1, or words tell words, and decoder: order")
+        if told and hidden_share < 1:
+            raise ValueError("told needs hidden_share: 1, or words tell words")
+        if told_teaches > bool(told) or bool(told) > (told_teaches or decoder == "order"):
+            raise ValueError("told is read by decoder: order or told_teaches, which needs it")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
-        self.hidden_share, self.told = hidden_share, told
+        self.hidden_share, self.told, self.told_teaches = hidden_share, told, told_teaches
         self.isolate = isolate
         self.siblings, self.competition = siblings, competition
         self.own, self.balance = own, balance
@@ -231,6 +236,8 @@ class DMRJRG(nn.Module):
                 initial_scale=initial_scale,
                 learn_scale=learn_scale,
             )
+        self.evident = alignment or told_teaches
+        if self.evident:
             self.evidence_cell = nn.Linear(1, D)
         self.place_cell = PlaceCells(D) if place_features else None
         # How far the evidence is to be believed in ordered decoding; see ``calibrate``.
@@ -264,6 +271,8 @@ class DMRJRG(nn.Module):
             terms |= TEMPORAL_TERMS
         if self.alignment is None:
             terms |= ALIGNMENT_TERMS
+        if not self.evident:
+            terms |= {"temporal_teacher"}
         return terms
 
     # Retrieval branch (III-D). Neither side reads the other.
@@ -336,12 +345,19 @@ class DMRJRG(nn.Module):
     def _found(
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
     ) -> Float[Tensor, "M P"] | None:
-        """``_separation`` of the sentences and the clips of their own video."""
-        if self.alignment is None:
+        """What training reads: ``_separation`` of the sentences in their own video."""
+        if not self.evident:
             return None
         with torch.no_grad(), in_full(clips):
-            clips = self.alignment.clip(clips.float())
-            return self._separation(self.alignment.evidence(sentences.float(), clips, batch), batch)
+            evidence: Tensor | float = 0.0
+            if self.alignment is not None:
+                clips = self.alignment.clip(clips.float())
+                evidence = self.alignment.evidence(sentences.float(), clips, batch)
+            if self.told_teaches:
+                frames, ids = self.reconstructor.frames(batch.video), batch.flat(batch.word_ids)
+                told = self._told_by_clips(frames, ids, batch.word_counts, batch)
+                evidence = evidence + self.told * told
+            return self._separation(cast(Tensor, evidence), batch)
 
     def _map(
         self,
@@ -543,13 +559,15 @@ class DMRJRG(nn.Module):
         if self.alignment is not None:
             evidence = self.alignment.evidence(sentences, videos["aligned"], pairs)
             found = self._separation(evidence, pairs)
-        logits = self.score(self._map(videos["clips"], sentences, pairs, found)).squeeze(-1)
-        if self.decoder == "map":
-            return Proposals(self.grid.spans, logits.sigmoid())
+        read = found  # by the map
         if self.told:
             ids, counts = (pairs.flat(paragraphs[name]) for name in ("word_ids", "word_counts"))
             told = self._told_by_clips(videos["frames"], ids, counts.cpu(), pairs)
             found = self._separation(evidence + self.told * told, pairs)
+            read = found if self.told_teaches else read
+        logits = self.score(self._map(videos["clips"], sentences, pairs, read)).squeeze(-1)
+        if self.decoder == "map":
+            return Proposals(self.grid.spans, logits.sigmoid())
         return Proposals(
             self.grid.spans, self._decode(self.trust * self._belief(logits, found), pairs)
         )

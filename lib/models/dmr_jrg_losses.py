@@ -28,7 +28,7 @@ T = TypeVar("T")
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
 TEMPORAL_TERMS = frozenset({"temporal", "temporal_rank", "temporal_teacher"})
-ALIGNMENT_TERMS = frozenset({"temporal_teacher", "sentence_nce", "within_nce"})
+ALIGNMENT_TERMS = frozenset({"sentence_nce", "within_nce"})
 MAP_TERMS = GLOBAL_TERMS | RECONSTRUCTION_TERMS | TEMPORAL_TERMS
 
 
