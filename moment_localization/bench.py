@@ -46,7 +46,7 @@ LEVELS: dict[str, dict[str, float]] = {
 MAIN = ("plus", "clip_align", "clip_align_balance", "clip_align_order")
 SYSTEMS = (
     *("tan2d", "tan2d_order", "mmn", "cdn"),
-    *("scn", "scn_words", "dciml", "jsg", "jsg_separation", "table4/full"),
+    *("scn", "scn_words", "dciml", "dciml_vectors", "jsg", "jsg_separation", "table4/full"),
 )
 # Folder of experiments -> title of its table, and the row that stands above it.
 FOLDERS = {
