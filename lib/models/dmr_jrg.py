@@ -373,7 +373,8 @@ class DMRJRG(nn.Module):
         norm = fused.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         fused = fused * (fused.shape[-1] ** 0.5 / norm)
         if found is not None:
-            fused = fused + self.evidence_cell(found[..., None])
+            found = found[..., None].to(self.evidence_cell.weight.dtype)
+            fused = fused + self.evidence_cell(found)
         if self.place_cell is not None:
             fused = fused + self.place_cell(self.grid, batch)
         return self.context(fused)
