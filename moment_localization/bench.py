@@ -58,11 +58,8 @@ FOLDERS = {
     "table4": ("Table IV, in the paper's reading", "plus"),
     "variations": ("Variations of Q, w, λ, Δ and β1, around `plus`", "plus"),
 }
-DECODED = (
-    "decoding",
-    "told",
-    "taught",
-)  # their experiments are not trained: they ground with those weights
+# Their experiments are not trained: they ground with the weights of the row above.
+DECODED = ("decoding", "told", "taught")
 METRICS = (
     ("vr", "R@1"),
     ("vr", "R@10"),
@@ -170,7 +167,7 @@ def decode(rules: str, weights: str, levels: Sequence[str]) -> None:
         rules: folder of the experiments with these keywords.
         weights: the experiment.
     """
-    saved = ROOT / "save" / "bench"
+    saved, runtime = ROOT / "save" / "bench", Runtime.start("cpu", log=lambda line: None)
     for folder in sorted(saved.glob(f"{weights}-*")):
         _, level, seed = folder.name.rsplit("-", 2)
         if level not in levels or not (folder / "results.json").exists():
@@ -184,7 +181,6 @@ def decode(rules: str, weights: str, levels: Sequence[str]) -> None:
             config = load_config(
                 ROOT / "experiments" / "bench" / f"{name}.yaml", [f"DATASET.DIR=bench_{level}"]
             )
-            runtime = Runtime.start("cpu", log=lambda line: None)
             corpus = corpus or open_corpus(config, ("test",))
             scorer = scorer or Scorer(config, corpus["test"], runtime)
             model = open_model(config, corpus, runtime)

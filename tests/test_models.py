@@ -313,6 +313,20 @@ def test_telling_words_asks_for_their_vectors_and_for_nothing_else_to_tell_them(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("taught", [False, True])
+def test_a_map_without_a_vote_is_not_made(taught: bool, monkeypatch) -> None:
+    keywords = {"alignment": True, "hidden_share": 1.0, "told": 0.3, "decoder": "order"}
+    torch.manual_seed(0)
+    model = DMRJRG(DIMS, told_teaches=taught, reconstructor_layers=1, **keywords, **SMALL).eval()
+    batch = make_batch()
+    model.map_weight = 1e-30  # heard, and too quiet to change anything
+    heard = ground(model, batch).scores
+    model.map_weight = 0.0
+    monkeypatch.setattr(model, "_map", None)
+    assert torch.equal(ground(model, batch).scores, heard)
+
+
+@torch.no_grad()
 def test_each_clip_tells_the_words_by_its_own_frames(monkeypatch) -> None:
     """As the reconstruction of the clip as a candidate does; other frames change the mean only."""
     drawn = lambda weights, counts, **_: ask_all_words(counts, weights.device)  # noqa: E731

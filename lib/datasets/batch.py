@@ -76,8 +76,8 @@ class Layout:
 
     def mean(self, x: Float[Tensor, "M G"]) -> Float[Tensor, "B G"]:
         """Of each paragraph's real sentences."""
-        total = x.new_zeros(len(self.sentence_mask), x.shape[1]).index_add(0, self.owner, x)
-        return total / self.sentence_counts[:, None]
+        # Not by index_add, which sums in any order on a GPU.
+        return self.padded(x).sum(dim=1) / self.sentence_counts[:, None]
 
 
 @dataclass(frozen=True)

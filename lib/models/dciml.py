@@ -23,7 +23,6 @@ evaluation's business. Sentences become paragraphs by the mean of their similari
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -33,12 +32,20 @@ from lib.datasets.batch import Batch, Layout
 from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved
+from lib.models.interface import (
+    DataDims,
+    Encoded,
+    Losses,
+    Plan,
+    Proposals,
+    Stage,
+    relieved,
+    there,
+)
 from lib.models.layers.dual_decoder import ReadWords
 from lib.models.layers.grounding_branch import Grounded, GroundingBranch
 from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
 
-T = TypeVar("T")
 GROUNDED = ("spans", "windows", "nll", "best")  # what the losses read of every sentence's proposals
 MATCHING = frozenset({"clip_nce", "frame_nce", "triplet", "hard_triplet"})
 TO_RETRIEVAL = frozenset({"span", "retrieval_margin", "retrieval_pull"})
@@ -130,17 +137,9 @@ class DCIML(nn.Module):
         return {"clips": unit(clips), "frame": unit(frame), "frames": frames}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``sentences`` (B, S, D) of unit length, and ``mask``: which exist; the others to ground:
-        ``memory``, ``inputs``, ``word_ids`` (B, S, W, …) and ``word_counts`` (B, S)."""
-        read = self.grounding.read(batch)
-        return {
-            "sentences": batch.padded(unit(self._queries(batch))),
-            "mask": batch.sentence_mask,
-            "memory": batch.padded(read.memory),
-            "inputs": batch.padded(read.inputs),
-            "word_ids": batch.word_ids,
-            "word_counts": batch.word_mask.sum(dim=2),
-        }
+        """``sentences`` (B, S, D) of unit length, and to ground them ``ReadWords.encoded``."""
+        sentences = batch.padded(unit(self._queries(batch)))
+        return {"sentences": sentences, **self.grounding.read(batch).encoded(batch)}
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         """Mean over a paragraph's sentences of the weighed clip and frame scores."""
@@ -176,7 +175,7 @@ class DCIML(nn.Module):
         parts |= {"sentences": q, "clips": clips, "frame": frame}
         v, f = clips.index_select(0, batch.owner), frame.index_select(0, batch.owner)
         if terms & {"retrieval_margin", "retrieval_pull"}:
-            told = self.retrieval.from_grounding(_present(grounded.encoded).detach()).mean(dim=1)
+            told = self.retrieval.from_grounding(there(grounded.encoded).detach()).mean(dim=1)
             guided_v = self.retrieval.guide_clips(v, told)
             guided_f = self.retrieval.guide_frame(f, told)
             parts |= {
@@ -189,7 +188,7 @@ class DCIML(nn.Module):
             best = clips[batch.owner, cosine.argmax(dim=1)].detach()
             guided = self.grounding.guide(frames, self.grounding.from_retrieval(best))
             again = self.grounding(self.grounding.read(batch), guided)
-            distance = pull(_present(grounded.states), _present(again.states))
+            distance = pull(there(grounded.states), there(again.states))
             parts |= {"guided_nll": again.nll, "grounding_distance": distance}
         return parts
 
@@ -212,11 +211,7 @@ class DCIML(nn.Module):
     def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """The proposals; the one that tells the words best comes first."""
         pairs = Layout.of(paragraphs["mask"])
-        memory, inputs, ids, counts = (
-            pairs.flat(paragraphs[name]) for name in ("memory", "inputs", "word_ids", "word_counts")
-        )
-        mask = torch.arange(memory.shape[1], device=counts.device) <= counts[:, None]
-        text = ReadWords(memory, mask, inputs, ids, counts.cpu())
+        text = ReadWords.of(paragraphs, pairs)
         grounded = self.grounding(text, videos["frames"].index_select(0, pairs.owner))
         return Proposals(grounded.spans, -grounded.nll)
 
@@ -244,11 +239,11 @@ class DCIML(nn.Module):
         """
 
         def nce(out: DCIMLOutput, batch: Batch, name: str) -> Tensor:
-            found = getattr(_present(out.retrieved), name)
+            found = getattr(there(out.retrieved), name)
             return multi_positive_nce(found, batch.owner, batch.same_video)
 
         def triplets(out: DCIMLOutput, batch: Batch, pool: int | None) -> Tensor:
-            found = _present(out.retrieved)
+            found = there(out.retrieved)
             clip, frame = (
                 sentence_triplet(
                     x, batch.owner, batch.same_video, margin=margin, sentence_pool=pool
@@ -258,37 +253,37 @@ class DCIML(nn.Module):
             return clip + frame
 
         def span(out: DCIMLOutput, batch: Batch) -> Tensor:
-            told, own = _present(out.grounded), _present(out.retrieved).own_clips
+            told, own = there(out.grounded), there(out.retrieved).own_clips
             best = told.spans.gather(1, told.best[..., None].expand(-1, -1, 2))[:, 0]
             inside = clips_of_span(best.detach(), own.shape[1]).float()
             return nn.functional.binary_cross_entropy_with_logits(own.float(), inside)
 
         def retrieval_margin(out: DCIMLOutput, batch: Batch) -> Tensor:
-            guided = _present(out.guided_retrieval)
+            guided = there(out.guided_retrieval)
             hinge = improvement(guided.scores, guided.alone, margin=guided_margin)
             return hinge.mean(dim=0).sum()
 
         def reconstruction(out: DCIMLOutput, batch: Batch) -> Tensor:
-            found = _present(out.grounded)
-            return (found.nll.amin(dim=1).mean() + _present(found.other_nll)[:, 0].mean()) / 2
+            found = there(out.grounded)
+            return (found.nll.amin(dim=1).mean() + there(found.other_nll)[:, 0].mean()) / 2
 
         def rank(out: DCIMLOutput, batch: Batch) -> Tensor:
-            found = _present(out.grounded)
-            lead = found.nll.amin(dim=1, keepdim=True) - _present(found.other_nll)
+            found = there(out.grounded)
+            lead = found.nll.amin(dim=1, keepdim=True) - there(found.other_nll)
             whole, outside = lead[:, 0] + reference_margin, lead[:, 1:] + outside_margin
             return whole.clamp(min=0).mean() + outside.clamp(min=0).mean(dim=0).sum()
 
         def diversity(out: DCIMLOutput, batch: Batch) -> Tensor:
-            windows = _present(out.grounded).windows
+            windows = there(out.grounded).windows
             return gram_distance(windows / windows.sum(dim=-1, keepdim=True), spread)
 
         def inside(out: DCIMLOutput, batch: Batch) -> Tensor:
-            own = _present(out.retrieved).own_clips
+            own = there(out.retrieved).own_clips
             place = (own.argmax(dim=1) + 0.5) / own.shape[1]
-            return containment(_present(out.grounded).spans, place)
+            return containment(there(out.grounded).spans, place)
 
         def grounding_margin(out: DCIMLOutput, batch: Batch) -> Tensor:
-            guided, alone = _present(out.guided_grounding).nll, _present(out.grounded).nll
+            guided, alone = there(out.guided_grounding).nll, there(out.grounded).nll
             return improvement(-guided.mean(), -alone.mean(), margin=guided_nll_margin)
 
         return {
@@ -298,13 +293,13 @@ class DCIML(nn.Module):
             "hard_triplet": lambda out, batch: triplets(out, batch, pool=1),
             "span": span,
             "retrieval_margin": retrieval_margin,
-            "retrieval_pull": lambda out, batch: _present(out.guided_retrieval).distance.mean(),
+            "retrieval_pull": lambda out, batch: there(out.guided_retrieval).distance.mean(),
             "reconstruction": reconstruction,
             "rank": rank,
             "diversity": diversity,
             "containment": inside,
             "grounding_margin": grounding_margin,
-            "grounding_pull": lambda out, batch: _present(out.guided_grounding).distance.mean(),
+            "grounding_pull": lambda out, batch: there(out.guided_grounding).distance.mean(),
         }
 
     @staticmethod
@@ -333,9 +328,3 @@ class DCIML(nn.Module):
             )
 
         return Plan(stages, rates={"grounding.": grounding_rate})
-
-
-def _present(part: T | None) -> T:
-    """A part of the output that an active term has asked for."""
-    assert part is not None
-    return part

@@ -182,7 +182,8 @@ class DMRJRG(nn.Module):
             raise ValueError("retrieval 'alignment' needs alignment: true")
         if told and hidden_share < 1:
             raise ValueError("told needs hidden_share: 1, or words tell words")
-        if told_teaches > bool(told) or bool(told) > (told_teaches or decoder == "order"):
+        read = told_teaches or decoder == "order"
+        if (told and not read) or (told_teaches and not told):
             raise ValueError("told is read by decoder: order or told_teaches, which needs it")
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
         self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
@@ -343,21 +344,27 @@ class DMRJRG(nn.Module):
         return found
 
     def _found(
+        self, batch: Layout, *evidence: Float[Tensor, "M N"] | None
+    ) -> Float[Tensor, "M P"] | None:
+        """``_separation`` of the evidence that there is, all of it together."""
+        found = [each for each in evidence if each is not None]
+        return self._separation(sum(found[1:], found[0]), batch) if found else None
+
+    def _found_in_training(
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
     ) -> Float[Tensor, "M P"] | None:
-        """What training reads: ``_separation`` of the sentences in their own video."""
+        """``_found`` of the sentences in their own video, as far as training reads it."""
         if not self.evident:
             return None
+        aligned = told = None
         with torch.no_grad(), in_full(clips):
-            evidence: Tensor | float = 0.0
             if self.alignment is not None:
                 clips = self.alignment.clip(clips.float())
-                evidence = self.alignment.evidence(sentences.float(), clips, batch)
+                aligned = self.alignment.evidence(sentences.float(), clips, batch)
             if self.told_teaches:
                 frames, ids = self.reconstructor.frames(batch.video), batch.flat(batch.word_ids)
-                told = self._told_by_clips(frames, ids, batch.word_counts, batch)
-                evidence = evidence + self.told * told
-            return self._separation(cast(Tensor, evidence), batch)
+                told = self.told * self._told_by_clips(frames, ids, batch.word_counts, batch)
+            return self._found(batch, aligned, told)
 
     def _map(
         self,
@@ -495,7 +502,7 @@ class DMRJRG(nn.Module):
         if not wanted:
             return parts
 
-        found = self._found(sentences, clips, batch)
+        found = self._found_in_training(sentences, clips, batch)
         if self.isolate:
             clips, sentences = clips.detach(), sentences.detach()
         features = self._map(clips, sentences, batch, found)
@@ -555,23 +562,22 @@ class DMRJRG(nn.Module):
     def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """Every valid cell's score, by P or by decoding the paragraph in order."""
         pairs = Layout.of(paragraphs["mask"])
-        sentences, found = pairs.flat(paragraphs["sentences"]), None
-        evidence: Tensor | float = 0.0
+        sentences = pairs.flat(paragraphs["sentences"])
+        aligned = told = None
         if self.alignment is not None:
-            evidence = self.alignment.evidence(sentences, videos["aligned"], pairs)
-            found = self._separation(evidence, pairs)
-        read = found  # by the map
+            aligned = self.alignment.evidence(sentences, videos["aligned"], pairs)
         if self.told:
             ids, counts = (pairs.flat(paragraphs[name]) for name in ("word_ids", "word_counts"))
-            told = self._told_by_clips(videos["frames"], ids, counts.cpu(), pairs)
-            found = self._separation(evidence + self.told * told, pairs)
-            read = found if self.told_teaches else read
-        logits = self.score(self._map(videos["clips"], sentences, pairs, read)).squeeze(-1)
-        if self.decoder == "map":
-            return Proposals(self.grid.spans, logits.sigmoid())
-        return Proposals(
-            self.grid.spans, self._decode(self.trust * self._belief(logits, found), pairs)
-        )
+            told = self.told * self._told_by_clips(videos["frames"], ids, counts.cpu(), pairs)
+        found = belief = self._found(pairs, aligned, told)
+        if self.decoder == "map" or self.map_weight or belief is None:  # else P has no vote
+            if told is not None and not self.told_teaches:
+                found = self._found(pairs, aligned)  # what the map has learnt to read
+            logits = self.score(self._map(videos["clips"], sentences, pairs, found)).squeeze(-1)
+            if self.decoder == "map":
+                return Proposals(self.grid.spans, logits.sigmoid())
+            belief = self._belief(logits, belief)
+        return Proposals(self.grid.spans, self._decode(self.trust * belief, pairs))
 
     def inspect(self, batch: Batch) -> dict[str, Tensor]:
         """``reconstruction_gap``: by how many nats a hidden word is likelier with the frames of the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,10 +19,8 @@ from lib.losses.similarity import (
     triplet,
     within_paragraph_nce,
 )
-from lib.models.interface import Losses
+from lib.models.interface import Losses, there
 from lib.models.layers.alignment import Alignment
-
-T = TypeVar("T")
 
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
@@ -47,12 +44,6 @@ class DMRJRGOutput:
     global_scale: Float[Tensor, ""] | None = None  # λ of S^g
     temporal_logits: tuple[Float[Tensor, "M P"], ...] = ()  # of P^f and P^r, as far as built
     teacher: Int[Tensor, " M"] | None = None  # the span that the ordered alignment points at
-
-
-def there(value: T | None) -> T:
-    """A part of the output that an active term may count on."""
-    assert value is not None
-    return value
 
 
 def losses(*, margin: float = 0.2, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from lib.datasets.batch import Batch
 
 Encoded = dict[str, Tensor]  # named tensors with the item axis first
+T = TypeVar("T")
 Term = Callable[[Any, Batch], Tensor]  # (a model's output, batch) -> scalar loss in float32
 
 
@@ -117,6 +118,12 @@ class Calibrated(Protocol):
 
 
 Losses = Mapping[str, Term]
+
+
+def there(part: T | None) -> T:
+    """A part of a model's output that an active term may count on."""
+    assert part is not None
+    return part
 
 
 @dataclass(frozen=True)

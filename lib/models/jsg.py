@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lib.datasets.batch import Batch, Layout
 from lib.losses.sentences import joint_nce, multi_positive_nce, sentence_triplet
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved, there
 from lib.models.layers.alignment import among_siblings, separation
 from lib.models.layers.gaussian import outside_windows, proposal_windows
 from lib.models.layers.precision import in_full
@@ -287,10 +287,10 @@ class JSG(nn.Module):
         """
 
         def nce(out: JSGOutput, batch: Batch, part: str) -> Tensor:
-            return joint_nce(_asked(out, part).product, *_columns(batch, part))
+            return joint_nce(there(getattr(out, part)).product, *_columns(batch, part))
 
         def triplet(out: JSGOutput, batch: Batch, part: str, **pools: Any) -> Tensor:
-            cosine = _asked(out, part).cosine
+            cosine = there(getattr(out, part)).cosine
             return sentence_triplet(cosine, *_columns(batch, part), margin=margin, **pools)
 
         def hard_triplet(out: JSGOutput, batch: Batch, part: str) -> Tensor:
@@ -298,8 +298,8 @@ class JSG(nn.Module):
             return triplet(out, batch, part, video_pool=pool, sentence_pool=sentences)
 
         def lead(out: JSGOutput, batch: Batch, part: str, margin: float) -> Tensor:
-            own = _asked(out, "gaze").cosine.diagonal()[:, None]
-            return (margin + _asked(out, part) - own).clamp(min=0).mean(dim=0).sum()
+            own = there(out.gaze).cosine.diagonal()[:, None]
+            return (margin + there(getattr(out, part)) - own).clamp(min=0).mean(dim=0).sum()
 
         def video_nce(out: JSGOutput, batch: Batch) -> Tensor:
             return multi_positive_nce(out.glance.product, batch.owner, batch.same_video)
@@ -352,13 +352,6 @@ def _matched_features(q: Float[Tensor, "M D"], features: Float[Tensor, "M K D"])
     with in_full(q):
         product = torch.einsum("md,gkd->mgk", q, features)
     return _matched(q, product, features.norm(dim=-1))
-
-
-def _asked(out: JSGOutput, part: str) -> Any:
-    """What an active term has asked for."""
-    found = getattr(out, part)
-    assert found is not None
-    return found
 
 
 def _columns(batch: Batch, part: str) -> tuple[Int[Tensor, " M"], Tensor]:

@@ -99,22 +99,11 @@ class SCN(nn.Module):
         return {"frames": self.decoders.frames(video)}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``memory`` (B, S, 1 + W, D): the words of each sentence, the start vector in front;
-        ``word_mask`` (B, S, 1 + W) and ``mask`` (B, S): which exist; to tell them, ``inputs`` and
-        ``word_ids`` (B, S, W, …) and ``word_counts`` (B, S)."""
-        text = self._read(batch, hide=False)
-        return {
-            "memory": batch.padded(text.memory),
-            "word_mask": batch.padded(text.mask),
-            "mask": batch.sentence_mask,
-            "inputs": batch.padded(text.inputs),
-            "word_ids": batch.word_ids,
-            "word_counts": batch.word_mask.sum(dim=2),
-        }
+        """``ReadWords.encoded``."""
+        return self._read(batch, hide=False).encoded(batch)
 
     def _read(self, batch: Batch, *, hide: bool) -> ReadWords:
         words = batch.flat(batch.words)
-        words = torch.where(batch.flat(batch.word_mask)[..., None], words, 0.0)
         return self.decoders.read(words, batch, hide=hide, share=self.hidden_share)
 
     def _scores(
@@ -168,11 +157,7 @@ class SCN(nn.Module):
     def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
         """Every span's score, or what is reranked."""
         pairs = Layout.of(paragraphs["mask"])
-        memory, mask, inputs, ids, counts = (
-            pairs.flat(paragraphs[name])
-            for name in ("memory", "word_mask", "inputs", "word_ids", "word_counts")
-        )
-        text, frames = ReadWords(memory, mask, inputs, ids, counts.cpu()), videos["frames"]
+        text, frames = ReadWords.of(paragraphs, pairs), videos["frames"]
         scores = self._scores(text, frames, pairs.owner)
         if not self.reranked:
             return Proposals(self.spans, scores)

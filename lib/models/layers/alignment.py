@@ -96,7 +96,7 @@ class ClipAlignment(nn.Module):
         return Alignment(
             evidence=evidence,
             sentence_similarity=pooled,
-            similarity=batch.padded(pooled).sum(dim=1) / batch.sentence_counts[:, None],
+            similarity=batch.mean(pooled),
             within=torch.einsum("bsn,btn->bst", own, weights),
             scale=self.log_scale.exp().clamp(max=100),
         )

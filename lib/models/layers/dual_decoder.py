@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.datasets.batch import Batch, Layout
 from lib.losses.reconstruction import candidate_nll
-from lib.models.interface import DataDims
-from lib.models.layers.text import draw_masked_words, word_places
+from lib.models.interface import DataDims, Encoded
+from lib.models.layers.text import ask_all_words, draw_masked_words
 from lib.models.layers.transformer import WeighedDecoder, sinusoids, small_normal
 
 
@@ -24,6 +24,26 @@ class ReadWords:
     inputs: Float[Tensor, "M W D"]  # from which each word's successor is to be told
     ids: Int[Tensor, "M W"]
     counts: Int[Tensor, " M"]  # on the CPU
+
+    def encoded(self, batch: Batch) -> Encoded:
+        """What grounding needs of them: ``mask`` (B, S): which exist; ``memory`` (B, S, 1 + W, D),
+        ``inputs``, ``word_ids`` (B, S, W, …) and ``word_counts`` (B, S)."""
+        return {
+            "mask": batch.sentence_mask,
+            "memory": batch.padded(self.memory),
+            "inputs": batch.padded(self.inputs),
+            "word_ids": batch.word_ids,
+            "word_counts": batch.word_mask.sum(dim=2),
+        }
+
+    @staticmethod
+    def of(paragraphs: Encoded, pairs: Layout) -> ReadWords:
+        """What ``encoded`` gave, the sentences of all pairs one after the other."""
+        memory, inputs, ids, counts = (
+            pairs.flat(paragraphs[name]) for name in ("memory", "inputs", "word_ids", "word_counts")
+        )
+        mask = torch.arange(memory.shape[1], device=counts.device) <= counts[:, None]
+        return ReadWords(memory, mask, inputs, ids, counts.cpu())
 
 
 class DualDecoder(nn.Module):
@@ -82,12 +102,13 @@ class DualDecoder(nn.Module):
     def read(
         self, words: Float[Tensor, "M W E"], batch: Batch, *, hide: bool, share: float = 1 / 3
     ) -> ReadWords:
-        """The sentences alone, from the vectors of their words (zero where padded).
+        """The sentences alone, from the vectors of their words; padding may hold anything.
 
         Args:
             hide: hide a ``share`` of each sentence's words from ``inputs``.
         """
         mask = batch.flat(batch.word_mask)
+        words = torch.where(mask[..., None], words, 0.0)
         first = self.first_word.expand(len(words), 1, -1)
         w = self.word(self.dropout(torch.cat([first, words], dim=1)))  # (M, 1 + W, D)
         place = torch.arange(w.shape[1], device=w.device).clamp(max=len(self.positions) - 1)
@@ -128,11 +149,9 @@ class DualDecoder(nn.Module):
             memory=encoded,
             memory_weights=weights,
         )
-        sentence, word = word_places(text.counts)
-        place = (sentence * text.ids.shape[1] + word).to(frames.device, non_blocking=True)
+        asked = ask_all_words(text.counts, frames.device)
+        place = asked.place(text.ids.shape[1])
         told = decoded.unflatten(0, (M, Q)).transpose(0, 1).flatten(1, 2).index_select(1, place)
         target = text.ids.flatten().index_select(0, place)
-        nll = candidate_nll(
-            vocabulary(told), target, sentence.to(place.device), M, label_smoothing=0.1
-        )
+        nll = candidate_nll(vocabulary(told), target, asked.sentence, M, label_smoothing=0.1)
         return nll, encoded.unflatten(0, (M, Q))

@@ -69,7 +69,6 @@ class GroundingBranch(nn.Module):
     def read(self, batch: Batch) -> ReadWords:
         """The sentences alone. In training a third of the words is hidden from ``inputs``."""
         words = nn.functional.normalize(batch.flat(batch.words), dim=-1)
-        words = torch.where(batch.flat(batch.word_mask)[..., None], words, 0.0)
         return self.decoders.read(words, batch, hide=self.training)
 
     def forward(
