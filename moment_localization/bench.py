@@ -25,11 +25,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.core import checkpoint
-from lib.core.assembly import Scorer, open_corpus, open_model, run_script
-from lib.core.config import load_config
-from lib.core.errors import InputError
-from lib.core.runtime import Runtime
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.base.runtime import Runtime
+from lib.config.config import load_config
+from lib.training import checkpoint
+from lib.training.build import Scorer, open_corpus, open_model
 
 HERE = Path(__file__).resolve().parent
 # Nothing was tuned on the settings below.

@@ -31,17 +31,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from lib.core.assembly import (
-    open_corpus,
-    open_model,
-    open_optimization,
-    open_runtime,
-    open_whole,
-    run_script,
-)
-from lib.core.config import load_config
-from lib.core.errors import InputError
-from lib.core.measure import (
+from lib.base.batch import DataDims, collate
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.base.runtime import Runtime
+from lib.config.config import load_config
+from lib.datasets import build_loader
+from lib.datasets.dense import EpochBatches
+from lib.tools.profiling import (
     Clock,
     Memory,
     count_flops,
@@ -51,14 +48,16 @@ from lib.core.measure import (
     timed_step,
     typical_batch,
 )
-from lib.core.prediction import ground_in, read_split, similarities
-from lib.core.run import replace_file
-from lib.core.runtime import Runtime
-from lib.core.whole_batch import WholeBatch
-from lib.datasets import build_loader
-from lib.datasets.batch import collate
-from lib.datasets.dense import EpochBatches
-from lib.models.interface import DataDims
+from lib.training.batch_gradient import BatchGradient
+from lib.training.build import (
+    open_batch_gradient,
+    open_corpus,
+    open_model,
+    open_optimization,
+    open_runtime,
+)
+from lib.training.prediction import ground_in, read_split, similarities
+from lib.training.run import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SHALLOW = ("MODEL.PARAMS.kernel_size=1", "MODEL.PARAMS.conv_layers=1")
@@ -198,7 +197,7 @@ def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     batch = typical_batch(dims, spec["batch"] or config.TRAIN.BATCH_SIZE)
     model = open_model(config, SimpleNamespace(dims=dims), runtime)
     optimization = open_optimization(config, model, 1000)
-    whole, plain = open_whole(config, model, runtime), WholeBatch(model, runtime)
+    whole, plain = open_batch_gradient(config, model, runtime), BatchGradient(model, runtime)
     optimization.set_epoch(config.TRAIN.EPOCHS - 1)  # when all terms of a schedule are on
     model.train()
     onto = batch.to(runtime.device)
@@ -282,7 +281,7 @@ def measure_data(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     model = open_model(config, corpus, runtime)
     sampler = EpochBatches(len(train), size, seed=0)
     optimization = open_optimization(config, model, sampler.total)
-    whole, first = open_whole(config, model, runtime), Clock(runtime)
+    whole, first = open_batch_gradient(config, model, runtime), Clock(runtime)
     batch = collate([train[index] for index in range(size)])
     timed_step(optimization, whole, batch, first, max_grad_norm=1.0)
     started = time.time() - spec["started"]

@@ -2,16 +2,22 @@
 """Score the best checkpoint of an experiment and write its tables.
 
     python best_test.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
+    python best_test.py --cfg … --decode ../experiments/bench/decoding/in_order.yaml
 
 The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
-results.md there (results_val.* for --split val), every score beside its floor.
+results.md there, every score beside its floor: results_val.* for --split val, and another name for
+weights that are decoded otherwise than they were trained with, so that nothing is overwritten.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
+import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +25,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from lib.core import checkpoint, distributed
-from lib.core.assembly import (
-    Scorer,
-    add_common_flags,
-    metric,
-    open_corpus,
-    open_model,
-    open_runtime,
-    run_folder,
-    run_script,
-)
-from lib.core.config import load_config
-from lib.core.run import Run
-from lib.core.runtime import Runtime
+from lib.base import distributed
+from lib.base.command import run_script
+from lib.config.config import load_config
 from lib.datasets.fingerprint import difference, fingerprint
+from lib.decoding import Decoding
 from lib.evaluation import choose_alpha, console_table, fixed_list, markdown_table
 from lib.evaluation.files.run import save_run_predictions
 from lib.evaluation.records import CandidateMoments
+from lib.training import checkpoint
+from lib.training.build import (
+    add_common_flags,
+    open_corpus,
+    open_decoding,
+    open_model,
+    open_runtime,
+    open_scorer,
+    provenance_of,
+    run_folder,
+)
+from lib.training.provenance import lines as provenance_lines
+from lib.training.run import Run
+from lib.training.scorer import metric
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,29 +65,45 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    config = load_config(args.cfg, args.set, vars(args))
+    began = time.monotonic()
+    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     run = Run.open(run_folder(args.cfg, config), exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path)
+    decoding = open_decoding(config)
+    trained = trained_decoding(state, decoding)
 
     runtime = open_runtime(config)
+    calibration = state.get("calibration")
+    if decoding.calibration != trained.calibration:
+        calibration = None  # to be chosen on validation now
+    if decoding.calibration == "none":
+        calibration = {}
     joint = config.TEST.CANDIDATES > 0
-    # The weight of the video in a joint score is chosen on validation, never where it is reported.
-    splits = dict.fromkeys((args.split, "val") if joint else (args.split,))
+    # The weight of the video in a joint score and what is calibrated are chosen on validation,
+    # never where they are reported.
+    needs_val = joint or calibration is None
+    splits = dict.fromkeys((args.split, "val") if needs_val else (args.split,))
     with distributed.main_first():
         corpus = open_corpus(config, list(splits), show_moments=True)
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
             print(line)
     checkpoint.check_matches(state, config, corpus.dims)
-    model = open_model(config, corpus, runtime)
+    model = open_model(config, corpus, runtime, trained)
     checkpoint.load_into(model, state)
 
-    scorer = Scorer(config, corpus[args.split], runtime, verbose=args.verbose)
-    predictions = scorer.predict(model, candidates=config.TEST.CANDIDATES)
     alpha = 0.0
-    if predictions.candidates is not None:
-        alpha = choose_weight(config, corpus, model, runtime, args.verbose)
+    if needs_val:
+        validation = open_scorer(config, corpus["val"], runtime, verbose=args.verbose)
+        answers = validation.predict(
+            model, calibration=calibration, candidates=config.TEST.CANDIDATES
+        )
+        calibration = validation.calibration
+        if isinstance(answers.candidates, CandidateMoments):
+            alpha = choose_alpha(validation.truth, answers.candidates)[0]
+    scorer = open_scorer(config, corpus[args.split], runtime, verbose=args.verbose)
+    predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
     if not distributed.is_main():
         return
     summary = scorer.summarise(
@@ -93,18 +119,32 @@ def main() -> None:
         "selected_on": "validation" if "select_by" in state else None,
     }
     summary["split"] = args.split
-    summary["notes"] = list(corpus.notes) + provenance(corpus, config)
+    summary["decoding"] = dataclasses.asdict(decoding)
+    summary["calibration"] = scorer.calibration
+    hours = round((time.monotonic() - began) / 3600, 4)
+    summary["provenance"] = {
+        "test": {**provenance_of(config, corpus, runtime), "hours": hours},
+        "training": state.get("provenance"),
+    }
+    summary["notes"] = [
+        *corpus.notes,
+        *how_it_came_about(corpus, config),
+        *decoding_notes(decoding, trained, scorer.calibration),
+    ]
     if "features" in state:
         differing = difference(state["features"], fingerprint(corpus.features))
         if differing:
             summary["notes"].append(f"the features are not those of training: {differing}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
+    if decoding != trained:
+        stem += f"-{decoding_name(args.decode, decoding)}"
     run.write_json(f"{stem}.json", summary)
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
-    notes = "\n".join(f"- {note}" for note in summary["notes"])
-    run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{notes}\n")
-    if args.split == "test":
+    notes = [*summary["notes"], *provenance_notes(summary["provenance"])]
+    listed = "\n".join(f"- {note}" for note in notes)
+    run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{listed}\n")
+    if stem == "results":
         save_run_predictions(
             run.folder,
             scorer.truth,
@@ -118,19 +158,48 @@ def main() -> None:
         print(f"note: {note}")
     epoch = state["epoch"] + 1
     print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
-    if args.split == "val" and "validation" in state:
+    if stem == "results_val" and "validation" in state:
         compare_with_training(summary, state)
 
 
-def choose_weight(config: Any, corpus: Any, model: Any, runtime: Runtime, verbose: bool) -> float:
-    """Alpha of the joint protocols: the best on validation."""
-    scorer = Scorer(config, corpus["val"], runtime, verbose=verbose)
-    candidates = scorer.predict(model, candidates=config.TEST.CANDIDATES).candidates
-    assert isinstance(candidates, CandidateMoments)
-    return choose_alpha(scorer.truth, candidates)[0]
+def trained_decoding(state: dict[str, Any], default: Decoding) -> Decoding:
+    """How the run decoded while it trained; checkpoints of earlier releases do not say."""
+    return Decoding(**state["decoding"]) if "decoding" in state else default
 
 
-def provenance(corpus: Any, config: Any) -> list[str]:
+def decoding_name(file: str | None, decoding: Decoding) -> str:
+    """What keeps the results of another decoding apart: the name of its file, or a digest."""
+    if file:
+        return Path(file).stem
+    text = json.dumps(dataclasses.asdict(decoding), sort_keys=True)
+    return "decoded-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def decoding_notes(
+    decoding: Decoding, trained: Decoding, calibration: dict[str, float]
+) -> list[str]:
+    """How evidence became moments, as far as it is not the default."""
+    plain = Decoding()
+    chosen = {
+        field.name: getattr(decoding, field.name)
+        for field in dataclasses.fields(decoding)
+        if getattr(decoding, field.name) != getattr(plain, field.name)
+    }
+    said = ", ".join(f"{name} {value}" for name, value in chosen.items()) or "the defaults"
+    notes = [f"decoded with {said}"]
+    if decoding != trained:
+        notes.append("this is not how the run was decoded in training")
+    notes += [f"{name} {value:.3f}, chosen on validation" for name, value in calibration.items()]
+    return notes
+
+
+def provenance_notes(about: dict[str, Any]) -> list[str]:
+    return [
+        f"{what}: {line}" for what, one in about.items() if one for line in provenance_lines(one)
+    ]
+
+
+def how_it_came_about(corpus: Any, config: Any) -> list[str]:
     """What a reader of the numbers must know about how they came about."""
     order = "in the order of their times" if corpus.order == "time" else "in file order"
     supervision = {

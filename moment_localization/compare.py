@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.files.run import RunFiles, read_run
 from lib.evaluation.report import report
 from lib.evaluation.report.tables import difference_tables

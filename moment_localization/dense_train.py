@@ -4,7 +4,8 @@
     python dense_train.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
     torchrun --nproc_per_node 8 dense_train.py --cfg ../experiments/dense_activitynet/acnet.yaml
 
-The run's folder holds config.yaml, log.jsonl, last.pt (to go on from) and best.pt (to test). The
+The run's folder holds config.yaml, log.jsonl, console.log, last.pt (to go on from) and best.pt
+(to test). The
 best epoch is the best on validation by TRAIN.SELECT_BY; the test split is not read here.
 """
 
@@ -26,32 +27,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tqdm import tqdm
 
-from lib.core import checkpoint, distributed, guard
-from lib.core.assembly import (
-    Scorer,
+from lib.base import distributed
+from lib.base.batch import Batch, collate
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.base.runtime import Runtime
+from lib.config.config import dump_config, load_config
+from lib.datasets import build_loader
+from lib.datasets.dense import DenseParagraphs, EpochBatches
+from lib.datasets.fingerprint import fingerprint
+from lib.evaluation import console_table
+from lib.training import checkpoint, nonfinite
+from lib.training.build import (
     add_common_flags,
     metric,
+    open_batch_gradient,
     open_corpus,
     open_model,
     open_optimization,
     open_runtime,
-    open_whole,
+    open_scorer,
+    provenance_of,
     resolve,
     run_folder,
-    run_script,
 )
-from lib.core.config import dump_config, load_config
-from lib.core.diagnostics import inspect_training
-from lib.core.engine import Progress, train_one_epoch
-from lib.core.errors import InputError
-from lib.core.reporting import Scalars, describe_change, epoch_line
-from lib.core.run import Run
-from lib.core.runtime import Runtime
-from lib.datasets import build_loader
-from lib.datasets.batch import Batch, collate
-from lib.datasets.dense import DenseParagraphs, EpochBatches
-from lib.datasets.fingerprint import fingerprint
-from lib.evaluation import console_table
+from lib.training.console import Console
+from lib.training.diagnostics import inspect_training
+from lib.training.engine import train_one_epoch
+from lib.training.progress import Progress
+from lib.training.reporting import Scalars, describe_change, epoch_line
+from lib.training.run import Run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,8 +75,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_arguments()
-    config = load_config(args.cfg, args.set, vars(args))
+    with Console() as console:
+        train_experiment(parse_arguments(), console)
+
+
+def train_experiment(args: argparse.Namespace, console: Console) -> None:
+    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     train = config.TRAIN
     folder = run_folder(args.cfg, config)
     resuming = args.resume and (folder / "config.yaml").is_file()
@@ -93,7 +102,7 @@ def main() -> None:
         seed=train.SEED,
         share=(distributed.rank(), distributed.world_size()),
     )
-    whole = open_whole(config, model, runtime)
+    batch_gradient = open_batch_gradient(config, model, runtime)
     optimization = open_optimization(config, model, sampler.total)
     batches = build_loader(
         corpus["train"],
@@ -102,17 +111,19 @@ def main() -> None:
         sampler=sampler,
         pin_memory=runtime.pin_memory,
     )
-    scorer = Scorer(config, corpus["val"], runtime)
+    scorer = open_scorer(config, corpus["val"], runtime)
     scorer.require(train.SELECT_BY, model)
     experiment = checkpoint.identity(config, corpus.dims)
     probe = probe_of(corpus["val"], train)
     features = fingerprint(corpus.features)
+    about = provenance_of(config, corpus, runtime)
+    started = time.monotonic()
 
     run: Run | None = None  # of the one process that writes
-    progress = Progress()
+    progress, earlier = Progress(), 0.0
     if resuming:
         run = Run.open(folder) if distributed.is_main() else None
-        progress = restore(folder, model, optimization, config, corpus.dims, runtime)
+        progress, earlier = restore(folder, model, optimization, config, corpus.dims, runtime)
         say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
@@ -126,25 +137,32 @@ def main() -> None:
         if resuming:
             run.truncate_log(epoch=progress.epoch - 1)
             run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
+        console.attach(run.path("console.log"), append=resuming)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
         scalars = Scalars(log_dir, purge_from=progress.epoch)
 
+    def state_now() -> dict[str, Any]:
+        """What every checkpoint holds."""
+        hours = earlier + (time.monotonic() - started) / 3600
+        return {
+            "model": model.state_dict(),
+            "experiment": experiment,
+            "features": features,
+            "decoding": dataclasses.asdict(scorer.decoding),
+            "provenance": {**about, "hours": round(hours, 4)},
+        }
+
     def save_last() -> None:
         if run is None:
             return
-        checkpoint.save(
-            run.path("last.pt"),
-            {
-                "model": model.state_dict(),
-                "optimizer": optimization.state_dict(),
-                "progress": dataclasses.asdict(progress),
-                "experiment": experiment,
-                "features": features,
-                "epoch": progress.epoch,
-            },
-        )
+        state = {
+            "optimizer": optimization.state_dict(),
+            "progress": dataclasses.asdict(progress),
+            "epoch": progress.epoch,
+        }
+        checkpoint.save(run.path("last.pt"), state_now() | state)
 
     stop = StopSignal()
     while progress.epoch < train.EPOCHS:
@@ -190,10 +208,10 @@ def main() -> None:
                 progress,
                 seed=train.SEED,
                 max_grad_norm=train.MAX_GRAD_NORM,
-                whole=whole,
+                batch_gradient=batch_gradient,
                 on_step=after_step,
             )
-        except guard.NotFinite as fault:
+        except nonfinite.NotFinite as fault:
             bar.close()
             stop_not_finite(fault, run, model, optimization, progress, config, experiment, runtime)
         bar.close()
@@ -202,7 +220,7 @@ def main() -> None:
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
             distributed.same_buffers(model)
-            predictions = scorer.predict(model, calibrate=True)
+            predictions = scorer.predict(model)
             inspection = inspect_training(model, optimization, probe, runtime, seed=train.SEED)
         else:
             predictions = None
@@ -210,13 +228,12 @@ def main() -> None:
             summary = scorer.summarise(predictions, resamples=0)
             record |= {key: summary[key] for key in ("protocols", "floors", "diagnostics")}
             record["inspection"] = inspection
+            record["calibration"] = scorer.calibration
             score = metric(summary, train.SELECT_BY)
-            state = {
-                "model": model.state_dict(),
-                "experiment": experiment,
-                "features": features,
+            state = state_now() | {
                 "epoch": epoch,
                 "select_by": train.SELECT_BY,
+                "calibration": scorer.calibration,
                 "validation": summary,
             }
             if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
@@ -224,6 +241,8 @@ def main() -> None:
                 checkpoint.save(run.path("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
             print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
+            for name, value in scorer.calibration.items():
+                print(f"  calibrated on validation: {name} {value:.3f}")
             for warning in summary["warnings"]:
                 print(f"  WARNING: {warning}")
         if run is not None:
@@ -269,16 +288,17 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 def restore(
     folder: Path, model: Any, optimization: Any, config: Any, dims: Any, runtime: Runtime
-) -> Progress:
-    """The state in last.pt; without one (a run killed before its first), the beginning."""
+) -> tuple[Progress, float]:
+    """The state in last.pt, and the hours spent; without one (a run killed before its first), the
+    beginning."""
     path = folder / "last.pt"
     if not path.exists():
-        return Progress()
+        return Progress(), 0.0
     state = checkpoint.load(path, map_location=runtime.device)
     checkpoint.check_matches(state, config, dims)
     checkpoint.load_into(model, state)
     optimization.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+    return Progress(**state["progress"]), state.get("provenance", {}).get("hours", 0.0)
 
 
 def better(name: str, score: float, best: float) -> bool:
@@ -302,7 +322,7 @@ def keep_best(
 
 
 def stop_not_finite(
-    fault: guard.NotFinite,
+    fault: nonfinite.NotFinite,
     run: Run | None,
     model: Any,
     optimization: Any,
@@ -314,7 +334,7 @@ def stop_not_finite(
     """Say where the step went wrong, keep it for replay.py, and leave; checkpoints stay."""
     if run is not None:
         path = run.path(f"epoch{progress.epoch + 1}-step{progress.step + 1}.step")
-        guard.save_step(
+        nonfinite.save_step(
             path,
             model=model,
             optimization=optimization,
@@ -323,7 +343,7 @@ def stop_not_finite(
             config=config,
             experiment=experiment,
         )
-    origin = guard.locate(
+    origin = nonfinite.locate(
         model,
         optimization,
         fault.batch,
@@ -342,7 +362,7 @@ def stop_not_finite(
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
     distributed.wait()
-    sys.exit(guard.EXIT_STATUS)
+    sys.exit(nonfinite.EXIT_STATUS)
 
 
 def warn_of_unreached(names: list[str]) -> None:

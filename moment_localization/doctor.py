@@ -21,16 +21,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core import checkpoint
-from lib.core.assembly import resolve, run_script
-from lib.core.config import load_config
-from lib.core.errors import InputError
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.config.config import load_config
 from lib.datasets import corpus_folder, find_vectors
 from lib.datasets.catalog import facts
-from lib.datasets.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
-from lib.datasets.feature_checks import examine_features
 from lib.datasets.features import FeatureFile
 from lib.datasets.fingerprint import difference, fingerprint
+from lib.tools.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
+from lib.tools.feature_checks import examine_features
+from lib.training import checkpoint
+from lib.training.build import resolve
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core import checkpoint
-from lib.core.assembly import run_script
-from lib.core.errors import InputError
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.training import checkpoint
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from lib.core.errors import InputError
-from lib.evaluation.chosen import (
+from lib.base.errors import InputError
+from lib.evaluation.examples import (
     best_cell,
     choose_paragraphs,
     paragraph_quality,

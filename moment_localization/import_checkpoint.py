@@ -17,18 +17,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core import checkpoint
-from lib.core.assembly import (
+from lib.base.command import run_script
+from lib.base.runtime import Runtime
+from lib.config.config import dump_config, load_config
+from lib.tools.checkpoint_import import LAYOUTS, check_experiment, convert, read_foreign
+from lib.training import checkpoint
+from lib.training.build import (
     add_common_flags,
     open_corpus,
     open_model,
     run_folder,
-    run_script,
 )
-from lib.core.config import dump_config, load_config
-from lib.core.imports import LAYOUTS, check_experiment, convert, read_foreign
-from lib.core.run import Run
-from lib.core.runtime import Runtime
+from lib.training.run import Run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    config = load_config(args.cfg, args.set, vars(args))
+    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     layout = LAYOUTS[args.layout]
     check_experiment(layout, config.MODEL.NAME, config.MODEL.PARAMS)
     weights = read_foreign(args.file)
@@ -69,7 +69,7 @@ def main() -> None:
         print(f"note: {layout.source} read words as --set DATASET.TOKENS={layout.tokens} does")
     command = ["python", "best_test.py", "--cfg", args.cfg]
     command += ["--tag", config.TAG] if config.TAG else []
-    print("score it:", shlex.join([*command, *(f"--set={told}" for told in args.set)]))
+    print("score it:", shlex.join([*command, *(f"--set={option}" for option in args.set)]))
 
 
 if __name__ == "__main__":

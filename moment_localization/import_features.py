@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core.assembly import run_script
-from lib.datasets.bigfile import convert_bigfile
+from lib.base.command import run_script
+from lib.tools.bigfile import convert_bigfile
 
 
 def main() -> None:

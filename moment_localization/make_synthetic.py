@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core.assembly import run_script
+from lib.base.command import run_script
 from lib.datasets import catalog
 from lib.datasets.annotations import Paragraph, read_paragraphs
 from lib.datasets.synthetic import (

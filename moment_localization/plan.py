@@ -25,23 +25,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from lib.core.assembly import (
+from lib.base.batch import collate
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.config.config import load_config
+from lib.datasets.dense import DenseParagraphs, EpochBatches
+from lib.models.interface import Model
+from lib.tools.profiling import Clock, peak_resident, tensor_bytes, timed_step
+from lib.training.build import (
     add_common_flags,
+    open_batch_gradient,
     open_corpus,
+    open_decoding,
     open_model,
     open_optimization,
     open_runtime,
-    open_whole,
     resolve,
-    run_script,
 )
-from lib.core.config import load_config
-from lib.core.errors import InputError
-from lib.core.measure import Clock, peak_resident, tensor_bytes, timed_step
-from lib.core.optimization import Optimization
-from lib.core.prediction import ground_in, read_split, similarities
-from lib.datasets.batch import collate
-from lib.datasets.dense import DenseParagraphs, EpochBatches
+from lib.training.optimization import Optimization
+from lib.training.prediction import ground_in, read_split, similarities
 
 PARTS = ("forward", "backward", "optimizer")
 
@@ -98,7 +100,7 @@ def main() -> None:
     args = parse_arguments()
     if args.steps < 1:
         raise InputError(f"--steps: found {args.steps}, expected at least 1")
-    config = load_config(args.cfg, args.set, vars(args))
+    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     train, cache = config.TRAIN, config.DATASET.CACHE
     runtime = open_runtime(config)
     config.DATASET.CACHE = "direct"  # so that none is made
@@ -160,14 +162,14 @@ def time_steps(
     config: Any,
     split: DenseParagraphs,
     sampler: EpochBatches,
-    model: torch.nn.Module,
+    model: Model,
     optimization: Optimization,
     clock: Clock,
     *,
     steps: int,
 ) -> None:
     """A few steps and their data. The first one warms up and is not counted."""
-    whole = open_whole(config, model, clock.runtime)
+    whole = open_batch_gradient(config, model, clock.runtime)
     model.train()
     for number, (indices, _) in enumerate(zip(cycle(sampler), range(steps + 1), strict=False)):
         if number == 1:
@@ -182,14 +184,13 @@ def time_steps(
         timed_step(optimization, whole, batch, clock, max_grad_norm=config.TRAIN.MAX_GRAD_NORM)
 
 
-def time_validation(
-    config: Any, split: DenseParagraphs, model: torch.nn.Module, clock: Clock
-) -> float:
+def time_validation(config: Any, split: DenseParagraphs, model: Model, clock: Clock) -> float:
     """``validation``, from one batch of videos and of paragraphs; bytes of all encoded videos."""
     test, runtime = config.TEST, clock.runtime
     V, P = min(test.BATCH_SIZE, len(split.videos)), min(test.BATCH_SIZE, len(split))
     rows = torch.stack([split.videos[index] for index in range(V)])
     texts = collate([split.texts[index] for index in range(P)])
+    decoding = open_decoding(config)
     rules = {"pairs": test.PAIRS, "moments": test.MOMENTS, "nms_iou": test.NMS_IOU}
     own = np.arange(P)[:, None] % V  # which video costs the same
     model.eval()
@@ -203,7 +204,7 @@ def time_validation(
         with timing("similarities"):
             similarities(model, read, runtime)
         with timing("grounding"):
-            ground_in(model, read, own, runtime, **rules)
+            ground_in(model, read, own, runtime, decoding, {}, **rules)
     found = timing.medians()
     v, p = len(split.videos) / V, len(split) / P
     clock.found["validation"] = [

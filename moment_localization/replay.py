@@ -18,11 +18,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core import checkpoint, guard
-from lib.core.assembly import open_optimization, open_runtime, run_script
-from lib.core.config import load_config
+from lib.base.batch import DataDims
+from lib.base.command import run_script
+from lib.config.config import load_config
+from lib.config.external import find_model
 from lib.models import build_model
-from lib.models.interface import DataDims
+from lib.training import checkpoint, nonfinite
+from lib.training.build import open_decoding, open_optimization, open_runtime
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--gpus", metavar="N", help="default: as the run had it; cpu for none")
     args = parser.parse_args()
     state = checkpoint.load(args.file)
-    batch = guard.batch_of(state)
+    batch = nonfinite.batch_of(state)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "config.yaml"
         path.write_text(state["config"], "utf-8")
@@ -43,11 +45,12 @@ def main() -> None:
     sizes = state["experiment"]["dims"]
     words = torch.zeros(sizes["vocab_size"], sizes["word_dim"])  # the checkpoint has them
     dims = DataDims(**sizes, word_vectors=words)
-    model = build_model(config.MODEL.NAME, dims, **config.MODEL.PARAMS).to(runtime.device)
+    kind, decoding = find_model(config.MODEL.NAME), open_decoding(config)
+    model = build_model(kind, dims, decoding, **config.MODEL.PARAMS).to(runtime.device)
     checkpoint.load_into(model, state)
     optimization = open_optimization(config, model, 1)
     epoch, step = state["progress"]["epoch"], state["progress"]["step"]
-    origin = guard.locate(
+    origin = nonfinite.locate(
         model,
         optimization,
         batch,
@@ -62,7 +65,7 @@ def main() -> None:
         print(f"finite on {runtime.device}: another device or library version than the run's?")
         return
     print("\n".join(origin.lines()))
-    sys.exit(guard.EXIT_STATUS)
+    sys.exit(nonfinite.EXIT_STATUS)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
 from lib.evaluation.files import read_any, read_truth
 from lib.evaluation.retrieval import TIES

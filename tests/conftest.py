@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lib.base.batch import Batch
 from lib.datasets import LoadedCorpus, build_loader, load_corpus
-from lib.datasets.batch import Batch
 
 torch.set_num_threads(1)  # with busy cores more threads are slower
 

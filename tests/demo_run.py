@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.evaluation import CandidateMoments, Predictions, Truth, summarise, top_videos
-from lib.evaluation.chosen import (
+from lib.evaluation.examples import (
     ScoreMaps,
     choose_paragraphs,
     maps_of_cells,

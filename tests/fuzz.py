@@ -44,9 +44,8 @@ import numpy as np
 import torch
 import yaml
 
-from lib.core import checkpoint, guard
-from lib.core.config import dump_config, load_config
-from lib.core.errors import InputError
+from lib.base.errors import InputError
+from lib.config.config import dump_config, load_config
 from lib.datasets.annotations import read_paragraphs
 from lib.datasets.features import FeatureFile
 from lib.datasets.fingerprint import fingerprint
@@ -54,6 +53,7 @@ from lib.datasets.vocabulary import read_word_vectors
 from lib.evaluation import summarise
 from lib.evaluation.files import read_any, read_truth, read_tvr
 from lib.evaluation.records import per_sentence
+from lib.training import checkpoint, nonfinite
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOUND = Path(__file__).parent / "data" / "fuzz"  # what was found once, kept
@@ -410,7 +410,7 @@ def read_checkpoint(path: Path) -> None:
     with contextlib.suppress(InputError):
         checkpoint.load_into(torch.nn.Linear(2, 3), state)
     with contextlib.suppress(InputError):
-        guard.batch_of(state)
+        nonfinite.batch_of(state)
     config = load_config(REPOSITORY / "experiments/synthetic/tan2d.yaml")
     from tests.test_checkpoint import DIMS
 

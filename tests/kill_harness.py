@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from lib.core import checkpoint
+from lib.training import checkpoint
 from tests.runs import Ended, Process, run, write_experiment
 
 STARTING = "starting (not counted)"

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Sample, collate
+from lib.base.batch import Batch, DataDims, Sample, collate
 from lib.losses import Criterion
-from lib.models.interface import DataDims, Grounder, Retriever, ground
-from lib.models.layers.text import AskedWords, word_places
+from lib.models.interface import Grounder, Retriever, ground
+from lib.models.layers.text import MaskedWords, word_places
 
 DIMS = DataDims(
     video_dim=10,
@@ -56,11 +56,11 @@ def make_batch(sizes: tuple[int, ...] = (2, 4, 1, 3)) -> Batch:
     return collate([make_sample(index, size) for index, size in enumerate(sizes)])
 
 
-def hide_first_words(weights: Tensor, counts: Tensor, **_: object) -> AskedWords:
+def hide_first_words(weights: Tensor, counts: Tensor, **_: object) -> MaskedWords:
     """The first third of every sentence: what a test hides, so that nothing is drawn."""
     quota = (counts // 3).clamp(min=1)
     column = torch.arange(int(quota.max())).expand(len(counts), -1)
-    return AskedWords(column, *word_places(quota))
+    return MaskedWords(column, *word_places(quota))
 
 
 def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -101,7 +101,9 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 def loss_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     terms = type(model).losses()
-    terms = {name: terms[name] for name in terms if name not in getattr(model, "unserved", ())}
+    terms = {
+        name: terms[name] for name in terms if name not in getattr(model, "unavailable_terms", ())
+    }
     criterion = Criterion(terms, dict.fromkeys(terms, 1.0))
     return criterion(model(batch, terms=criterion.active), batch)
 

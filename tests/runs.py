@@ -100,7 +100,7 @@ def _become(
     main: Callable[[], None], argv: list[str], output: Path, sabotage: Callable[[], Any]
 ) -> None:
     """The child's whole life."""
-    from lib.core.assembly import run_script
+    from lib.base.command import run_script
 
     status = 1
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lib.core import distributed
+from lib.base import distributed
 
 
 class Launcher:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.moments import iou
+from lib.base.moments import iou
 from lib.losses.similarity import sentence_nce, within_paragraph_nce
 from lib.models.layers.alignment import (
     ClipAlignment,
@@ -18,7 +18,7 @@ from lib.models.layers.alignment import (
     position_prior,
     separation,
 )
-from lib.models.layers.ordering import ordered_scores
+from lib.models.layers.position import ordered_scores
 from lib.models.layers.proposal_map import ProposalGrid
 from tests.properties import make_batch
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets import catalog
 from lib.datasets.annotations import Cleaning, Paragraph, read_paragraphs
 

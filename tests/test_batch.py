@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.datasets.batch import Batch, Sample, collate, join
+from lib.base.batch import Batch, Sample, collate, join
 
 T, C, E = 3, 2, 4
 paragraph_sizes = st.lists(

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib.core import measure
-from lib.core.options import SCHEMA, fit_option
-from lib.core.runtime import Runtime
-from lib.core.whole_batch import WholeBatch
+from lib.base.runtime import Runtime
+from lib.config.options import SCHEMA, fit_option
+from lib.tools import profiling
+from lib.training.batch_gradient import BatchGradient
 from moment_localization import benchmark, plan
 from tests import runs
 from tests.properties import DIMS
@@ -30,13 +30,13 @@ def tiny_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_typical_batch_has_the_lengths_of_activitynet() -> None:
-    batch = measure.typical_batch(DIMS, 16)
+    batch = profiling.typical_batch(DIMS, 16)
     assert (len(batch), len(batch.flat_index)) == (16, 58)
-    many = measure.typical_batch(DIMS, 160)
+    many = profiling.typical_batch(DIMS, 160)
     assert len(many.flat_index) / 160 == pytest.approx(3.74, rel=0.05)
     assert many.word_counts.float().mean() == pytest.approx(13.5, rel=0.05)
     assert (many.moments[many.sentence_mask].diff(dim=1) > 0).all()
-    again = measure.typical_batch(DIMS, 16)
+    again = profiling.typical_batch(DIMS, 16)
     assert torch.equal(batch.words, again.words) and torch.equal(batch.video, again.video)
 
 
@@ -48,24 +48,24 @@ def test_the_options_compared_are_no_defaults() -> None:
 
 def test_a_power_law_is_found_again() -> None:
     sizes = [4, 8, 16]
-    assert measure.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert profiling.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
 
 
 def test_a_multiplication_and_an_addition_are_two_operations() -> None:
     layer, x = nn.Linear(5, 7), torch.randn(3, 5)
-    assert measure.count_flops(lambda: layer(x)) == 2 * 3 * 5 * 7
+    assert profiling.count_flops(lambda: layer(x)) == 2 * 3 * 5 * 7
     grouped, square = nn.Conv2d(6, 4, 3, groups=2), torch.randn(5, 6, 8, 8)
     forward = 2 * 5 * 4 * 6 * 6 * 3 * 3 * 3
-    assert measure.count_flops(lambda: grouped(square)) == forward
-    assert measure.count_flops(lambda: grouped(square).sum().backward()) == 2 * forward
+    assert profiling.count_flops(lambda: grouped(square)) == forward
+    assert profiling.count_flops(lambda: grouped(square).sum().backward()) == 2 * forward
     # Backwards once more for the weights; nobody asks for the input's gradient.
-    assert measure.count_flops(lambda: layer(x).sum().backward()) == 2 * 2 * 3 * 5 * 7
+    assert profiling.count_flops(lambda: layer(x).sum().backward()) == 2 * 2 * 3 * 5 * 7
 
 
 def test_work_is_repeated_for_about_the_time_and_once_at_least() -> None:
-    assert measure.repeated(lambda: time.sleep(0.02), seconds=0.1) in (3, 4, 5)
-    assert measure.repeated(lambda: time.sleep(0.02), seconds=0.0) == 1
-    assert measure.repeated(lambda: None, seconds=10.0, most=3) == 3
+    assert profiling.repeated(lambda: time.sleep(0.02), seconds=0.1) in (3, 4, 5)
+    assert profiling.repeated(lambda: time.sleep(0.02), seconds=0.0) == 1
+    assert profiling.repeated(lambda: None, seconds=10.0, most=3) == 3
 
 
 def test_memory_counts_what_is_touched_and_given_back() -> None:
@@ -73,7 +73,7 @@ def test_memory_counts_what_is_touched_and_given_back() -> None:
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        memory = measure.Memory(CPU)
+        memory = profiling.Memory(CPU)
         torch.ones(30_000_000)
         os.write(write, str(memory.peak()).encode())
         os._exit(0)
@@ -85,18 +85,18 @@ def test_memory_counts_what_is_touched_and_given_back() -> None:
 
 
 def test_a_timed_step_is_a_step() -> None:
-    from lib.core.optimization import Optimization
     from lib.losses import Criterion
     from lib.models.tan2d import TAN2D
+    from lib.training.optimization import Optimization
 
     torch.manual_seed(0)
     model = TAN2D(DIMS, hidden_size=8, lstm_layers=1, kernel_size=3, conv_layers=1)
     before = [p.detach().clone() for p in model.parameters()]
     optimization = Optimization(model, Criterion(TAN2D.losses(), {"overlap": 1.0}))
-    clock = measure.Clock(CPU)
-    batch = measure.typical_batch(DIMS, 2)
+    clock = profiling.Clock(CPU)
+    batch = profiling.typical_batch(DIMS, 2)
     optimization.steps *= 2  # a plan of two stages
-    measure.timed_step(optimization, WholeBatch(model, CPU), batch, clock, max_grad_norm=10)
+    profiling.timed_step(optimization, BatchGradient(model, CPU), batch, clock, max_grad_norm=10)
     assert all(len(times) == 1 for times in clock.found.values())
     assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     times = clock.medians()
@@ -139,11 +139,11 @@ def test_a_page_of_tables_and_the_numbers_beside_it(
     times = [
         found["cases"]["growth"][f"pairs: {size}"]["seconds"]["grounding"] for size in (2, 4, 8)
     ]
-    assert rows["pairs"].split("|")[-2].strip() == f"{measure.exponent((2, 4, 8), times):.2f}"
+    assert rows["pairs"].split("|")[-2].strip() == f"{profiling.exponent((2, 4, 8), times):.2f}"
 
 
 def step_sentences(paragraphs: int) -> int:
-    return len(measure.typical_batch(DIMS, paragraphs).flat_index)
+    return len(profiling.typical_batch(DIMS, paragraphs).flat_index)
 
 
 def test_a_case_runs_in_a_process_of_its_own(tiny_experiment: Path) -> None:
@@ -214,6 +214,7 @@ def test_a_plan_of_what_cannot_run_is_refused(
 
 def test_what_is_kept_of_a_validation_is_counted() -> None:
     assert (
-        measure.tensor_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.int64)]}) == 28
+        profiling.tensor_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.int64)]})
+        == 28
     )
-    assert np.isfinite(measure.peak_resident())
+    assert np.isfinite(profiling.peak_resident())

@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets import cache
 from lib.datasets.cache import DirectRows, PackedRows, Rows, SharedRows, find_packed, make_rows
 from lib.datasets.features import FeatureFile

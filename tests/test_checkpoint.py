@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib.core import checkpoint
-from lib.core.config import load_config
-from lib.core.errors import InputError
-from lib.models.interface import DataDims
+from lib.base.batch import DataDims
+from lib.base.errors import InputError
+from lib.config.config import load_config
+from lib.training import checkpoint
 from tests.disk import room_for
 from tests.test_run import REPOSITORY
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.core.config import FLAGS, SCHEMA, dump_config, experiment_name, explain, load_config
-from lib.core.errors import InputError
-from lib.core.options import Option, keywords
+from lib.base.errors import InputError
+from lib.config.config import FLAGS, SCHEMA, dump_config, experiment_name, explain, load_config
+from lib.config.options import Option, keywords
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -390,7 +390,9 @@ def test_every_option_is_explained():
 
 def test_the_reference_page_is_current():
     page = REPOSITORY / "docs" / "options.md"
-    assert page.read_text("utf-8") == explain(), "run: python -m lib.core.config > docs/options.md"
+    assert page.read_text("utf-8") == explain(), (
+        "run: python -m lib.config.config > docs/options.md"
+    )
 
 
 words = st.sampled_from(

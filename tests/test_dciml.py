@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from lib.core.optimization import Optimization
 from lib.losses import Criterion
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
@@ -24,6 +23,7 @@ from lib.models.dciml import (
 from lib.models.interface import ground
 from lib.models.layers.gaussian import outside_windows, proposal_windows
 from lib.models.layers.transformer import AttentionBlock, FiLM, WeighedDecoder, sinusoids
+from lib.training.optimization import Optimization
 from tests.properties import DIMS, make_batch
 
 SMALL = {
@@ -334,7 +334,7 @@ def test_words_are_hidden_in_training_only() -> None:
     torch.manual_seed(0)
     model, batch = DCIML(DIMS, **SMALL), make_batch()
     with torch.no_grad():
-        model.grounding.decoders.hidden_word += 3
+        model.grounding.decoders.mask_word += 3
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.errors import InputError
+from lib.base.batch import Batch
+from lib.base.errors import InputError
 from lib.datasets import EpochBatches, LoadedCorpus, build_loader, epoch_order, load_corpus
-from lib.datasets.batch import Batch
 from lib.datasets.cache import DirectRows
 from lib.datasets.dense import DenseParagraphs, VideoFrames
 from lib.datasets.features import FeatureFile

@@ -20,12 +20,9 @@ from torch import Tensor, nn
 import lib.models.dmr_jrg as dmr_jrg_module
 import lib.models.layers.dual_decoder as dual_decoder_module
 import lib.models.layers.text as text_module
-from lib.core import checkpoint, distributed, guard
-from lib.core.assembly import Scorer
-from lib.core.errors import InputError
-from lib.core.run import Run
-from lib.core.runtime import Runtime, seed_everything
-from lib.core.whole_batch import COMPARISON, WholeBatch
+from lib.base import distributed
+from lib.base.errors import InputError
+from lib.base.runtime import Runtime, seed_everything
 from lib.datasets import dense, load_corpus
 from lib.evaluation.records import CandidateMoments, Predictions
 from lib.losses import Criterion
@@ -33,6 +30,10 @@ from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.jsg import JSG
 from lib.models.tan2d import TAN2D
+from lib.training import checkpoint, nonfinite
+from lib.training.batch_gradient import COMPARISON, BatchGradient
+from lib.training.build import Scorer
+from lib.training.run import Run
 from tests.conftest import TINY
 from tests.properties import hide_first_words, make_batch
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
@@ -68,7 +69,9 @@ def learner(variant: str) -> tuple[nn.Module, Criterion]:
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
     terms = type(model).losses()
-    terms = {name: terms[name] for name in terms if name not in getattr(model, "unserved", ())}
+    terms = {
+        name: terms[name] for name in terms if name not in getattr(model, "unavailable_terms", ())
+    }
     return model, Criterion(terms, dict.fromkeys(terms, 1.0))
 
 
@@ -91,7 +94,7 @@ def in_parts(variant: str, accumulate: int) -> Found:
     """As a process of the run computes it."""
     model, criterion = learner(variant)
     share = make_batch(SIZES).split(distributed.world_size())[distributed.rank()]
-    whole = WholeBatch(model, CPU, accumulate=accumulate)
+    whole = BatchGradient(model, CPU, accumulate=accumulate)
     values = whole.backward(criterion, whole.prepare(share), 7, 1, 2, 0)
     return {name: value.detach() for name, value in values.items()}, gradients(model)
 
@@ -257,7 +260,7 @@ def refuse() -> None:
 def test_what_one_process_refuses_ends_both_with_its_message(failing, tmp_path):
     def sabotage(rank: int) -> None:
         if rank == failing:
-            at_call(4, WholeBatch, "backward", refuse)()
+            at_call(4, BatchGradient, "backward", refuse)()
 
     ended = Pair(tmp_path).train(sabotage=sabotage)
     assert [each.status for each in ended] == [2, 2], ended
@@ -268,7 +271,7 @@ def test_what_one_process_refuses_ends_both_with_its_message(failing, tmp_path):
 def test_a_process_that_is_killed_does_not_leave_the_other_waiting(tmp_path):
     def sabotage(rank: int) -> None:
         if rank == 1:
-            at_call(4, WholeBatch, "backward", die)()
+            at_call(4, BatchGradient, "backward", die)()
 
     ended = Pair(tmp_path).train(sabotage=sabotage)
     assert [each.status for each in ended] == [2, -signal.SIGKILL], ended
@@ -290,11 +293,11 @@ def test_a_step_that_is_not_finite_in_one_process_is_told_by_one(tmp_path):
 
     pair = Pair(tmp_path)
     ended = pair.train(sabotage=sabotage)
-    assert [each.status for each in ended] == [guard.EXIT_STATUS] * 2, ended
+    assert [each.status for each in ended] == [nonfinite.EXIT_STATUS] * 2, ended
     assert ended[0].output.count("the step is not finite") == 1 and ended[1].output == ""
     assert "not finite in the batch: video of" in ended[0].output
     (step,) = pair.saved.glob("*.step")
-    assert len(guard.batch_of(checkpoint.load(step))) == 3
+    assert len(nonfinite.batch_of(checkpoint.load(step))) == 3
 
 
 def test_a_batch_too_small_for_its_processes_is_refused_once(tmp_path):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib.core.imports import LAYOUTS, convert, read_foreign
 from lib.datasets.vocabulary import UNKNOWN
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import ground
 from lib.models.layers.proposal_map import ProposalGrid, boundary_weights
+from lib.tools.checkpoint_import import LAYOUTS, convert, read_foreign
 from tests.properties import DIMS, make_batch
 
 linear, conv1d = nn.functional.linear, nn.functional.conv1d

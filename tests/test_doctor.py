@@ -14,12 +14,12 @@ import pytest
 
 from lib.datasets.annotations import Record, read_records
 from lib.datasets.catalog import SPLITS, facts, find_annotations
-from lib.datasets.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
-from lib.datasets.feature_checks import examine_features
 from lib.datasets.features import FeatureFile
 from lib.datasets.fingerprint import difference, fingerprint
-from lib.datasets.statistics import repeats, timestamps
-from lib.datasets.statistics import shared as shared_between
+from lib.tools.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
+from lib.tools.feature_checks import examine_features
+from lib.tools.statistics import repeats, timestamps
+from lib.tools.statistics import shared as shared_between
 from tests.runs import TINY_WORLD, run, write_experiment
 
 # Source: spec/data.md 7.5 and 7.7.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation import (
     PROTOCOLS,
     CandidateMoments,
@@ -455,7 +455,7 @@ def test_suppression_keeps_what_overlaps_by_exactly_the_threshold() -> None:
 
 def test_the_overlap_equals_the_one_that_training_uses() -> None:
     torch = pytest.importorskip("torch")
-    from lib.core.moments import iou
+    from lib.base.moments import iou
 
     spans = np.sort(np.random.default_rng(0).random((2, 50, 2)), axis=-1)
     np.testing.assert_allclose(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation import CandidateMoments, Predictions, Truth, per_sentence, summarise
 from lib.evaluation.files import (
     load_arrays,

@@ -10,10 +10,10 @@ import yaml
 from torch import nn
 
 import lib.models.layers.text as text_module
-from lib.core.config import dump_config, load_config
+from lib.base.batch import DataDims
+from lib.config.config import dump_config, load_config
 from lib.datasets.catalog import CORPORA
 from lib.models import build_model
-from lib.models.interface import DataDims
 from tests.tiny_text import tiny_pretrained
 
 REPOSITORY = Path(__file__).resolve().parents[1]

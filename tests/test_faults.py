@@ -18,11 +18,11 @@ import h5py
 import pytest
 import torch
 
-from lib.core import checkpoint, guard
-from lib.core.assembly import run_script
-from lib.core.engine import Progress
-from lib.core.run import Run
 from lib.datasets import dense
+from lib.training import checkpoint, nonfinite
+from lib.base.command import run_script
+from lib.training.progress import Progress
+from lib.training.run import Run
 from moment_localization.dense_train import keep_best
 from tests.kill_harness import TRAIN, Tally, differences, everything, reference, round_of_kills
 from tests.runs import Ended, Process, run, write_experiment
@@ -87,7 +87,7 @@ def test_killed_at_random_moments(untouched, tmp_path, workers, kills, seed):
 
 def test_killed_while_a_checkpoint_is_written(runs):
     """Before its bytes are safe (the epoch is in the log already), before its name, and after."""
-    from lib.core import run as run_module
+    from lib.training import run as run_module
 
     places = [(13, os, "fsync"), (4, os, "replace"), (3, run_module, "_sync_folder")]
     for number, module, name in places:
@@ -188,7 +188,7 @@ class TestAStepThatIsNotFinite:
 
     def test_stops_the_run_and_says_where_and_can_be_seen_again(self, stopped):
         runs, ended, before = stopped
-        assert ended.status == guard.EXIT_STATUS == 3
+        assert ended.status == nonfinite.EXIT_STATUS == 3
         path = runs.saved / "epoch2-step2.step"
         videos = checkpoint.load(path)["batch"]["video_ids"]
         told = ended.output[ended.output.index("error:") :]
@@ -243,7 +243,7 @@ def test_an_operation_without_a_strict_algorithm_is_told(capsys):
 
 def test_a_reader_who_has_seen_enough_is_no_fault():
     """As ``| head`` leaves it: the pipe is closed before all is said."""
-    code = "from lib.core.assembly import run_script; run_script(lambda: print('a line'))"
+    code = "from lib.base.command import run_script; run_script(lambda: print('a line'))"
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.features import FeatureFile, normalize_rows, resample
 
 

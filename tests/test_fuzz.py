@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.core import checkpoint
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.vocabulary import read_word_vectors
+from lib.training import checkpoint
 from tests import fuzz
 from tests.fuzz import FORMATS, FOUND, Evil
 from tests.kill_harness import differences

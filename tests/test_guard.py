@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from lib.core import guard
-from lib.core.engine import Progress, train_one_epoch
-from lib.core.errors import InputError
-from lib.core.optimization import Optimization
-from lib.core.runtime import Runtime
-from lib.datasets.batch import Batch
+from lib.base.batch import Batch
+from lib.base.errors import InputError
+from lib.base.runtime import Runtime
 from lib.losses import Criterion
+from lib.training import nonfinite
+from lib.training.engine import train_one_epoch
+from lib.training.optimization import Optimization
+from lib.training.progress import Progress
 from tests.properties import make_batch
 from tests.test_models import VARIANTS
 
@@ -38,8 +39,8 @@ def optimization_of(model: nn.Module, **terms) -> Optimization:
     return Optimization(model, Criterion(terms, dict.fromkeys(terms, 1.0)))
 
 
-def locate(model: nn.Module, batch: Batch, **terms) -> guard.Origin:
-    return guard.locate(model, optimization_of(model, **terms), batch, seed=0, epoch=0, step=0)
+def locate(model: nn.Module, batch: Batch, **terms) -> nonfinite.Origin:
+    return nonfinite.locate(model, optimization_of(model, **terms), batch, seed=0, epoch=0, step=0)
 
 
 def test_a_sound_step_has_no_origin(batch):
@@ -52,7 +53,9 @@ def test_no_sound_model_is_accused(name):
     """A module that gives infinity on purpose would be named first, whatever the fault."""
     model = VARIANTS[name]()
     terms = type(model).losses()
-    terms = {term: terms[term] for term in terms if term not in getattr(model, "unserved", ())}
+    terms = {
+        term: terms[term] for term in terms if term not in getattr(model, "unavailable_terms", ())
+    }
     origin = locate(model, make_batch(), **terms)
     assert not origin, origin.lines()
 
@@ -98,7 +101,7 @@ def test_the_step_is_not_taken_and_carries_what_it_needs(batch, tmp_path):
     optimization = optimization_of(model, root=lambda out, batch: (out * 0).sum().sqrt())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     progress = Progress(epoch=2)
-    with pytest.raises(guard.NotFinite, match="root 0, grad_norm nan") as caught:
+    with pytest.raises(nonfinite.NotFinite, match="root 0, grad_norm nan") as caught:
         train_one_epoch(model, [batch], optimization, CPU, progress, seed=0, max_grad_norm=10)
     assert progress.step == 0
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -110,11 +113,11 @@ def test_the_step_is_not_taken_and_carries_what_it_needs(batch, tmp_path):
 def test_a_batch_comes_back_from_its_file(batch):
     fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     state = {"batch": fields, "config": "", "progress": {}, "stage": 0}
-    again = guard.batch_of(state)
+    again = nonfinite.batch_of(state)
     for name, value in fields.items():
         same = torch.equal if isinstance(value, torch.Tensor) and name != "moments" else None
         assert same(value, getattr(again, name)) if same else True
     with pytest.raises(InputError, match="holds no step to replay"):
-        guard.batch_of({"batch": fields})
+        nonfinite.batch_of({"batch": fields})
     with pytest.raises(InputError, match="the batch has the fields"):
-        guard.batch_of({**state, "batch": {"video": batch.video}})
+        nonfinite.batch_of({**state, "batch": {"video": batch.video}})

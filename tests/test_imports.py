@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import lib.models.layers.text as text_module
-from lib.core.errors import InputError
-from lib.core.imports import LAYOUTS, check_experiment, convert, read_foreign
+from lib.base.errors import InputError
 from lib.models.interface import ground
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
+from lib.tools.checkpoint_import import LAYOUTS, check_experiment, convert, read_foreign
 from tests.properties import DIMS, make_batch
 from tests.tiny_text import TinyTransformer, tiny_pretrained, tiny_tokenizer
 

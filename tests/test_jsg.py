@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from lib.datasets.batch import collate
+from lib.base.batch import collate
 from lib.losses import Criterion
 from lib.losses.sentences import joint_nce, sentence_triplet
 from lib.losses.similarity import hinge_against_one
-from lib.models.interface import ground, relieved
+from lib.models.interface import ground, switch_terms_at
 from lib.models.jsg import ATTENTION, BESIDE, GAZE, JSG
 from lib.models.layers.gaussian import gaussian_windows, outside_windows
 from tests.properties import DIMS, make_batch, make_sample
@@ -176,7 +176,7 @@ def test_hard_negatives_take_over_in_the_twentieth_epoch() -> None:
         active = {name for name in criterion.scaled(stage.factors).active if "triplet" in name}
         kind = "hard_triplet" if epoch >= 20 else "triplet"
         assert active == {f"{part}_{kind}" for part in ("glance", "gaze", "attention")}
-    assert relieved(3, 4, before={"a"}, after={"b"}) == {"a": 1, "b": 0}
+    assert switch_terms_at(3, 4, before={"a"}, after={"b"}) == {"a": 1, "b": 0}
 
 
 def test_a_term_that_is_not_wanted_is_not_computed() -> None:
@@ -185,7 +185,10 @@ def test_a_term_that_is_not_wanted_is_not_computed() -> None:
     assert glance.gaze is None and glance.sides is None
     assert model(batch, terms=GAZE).sides is None
     assert model(batch, terms=BESIDE).sides is not None
-    assert model.unserved == ATTENTION and not JSG(DIMS, video_level=True, **SMALL).unserved
+    assert (
+        model.unavailable_terms == ATTENTION
+        and not JSG(DIMS, video_level=True, **SMALL).unavailable_terms
+    )
 
 
 def test_two_paragraphs_of_one_video_lend_each_other_no_negatives() -> None:

@@ -1,4 +1,4 @@
-"""Who may know whom: every module stands alone, and arrows point one way."""
+"""The floors of the house: every import, wherever it stands, goes down, and none goes round."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "lib").rglob("*.py"))
 SCRIPTS = sorted((REPOSITORY / "moment_localization").glob("*.py"))
-# What the rooms below the scripts may know of lib.core: no configuration, device or run folder.
-SHARED_CORE = {"lib.core.errors", "lib.core.moments"}
+# A floor knows itself and those before it. Two folders on one floor do not know each other.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("lib.base",),
+    ("lib.losses", "lib.datasets", "lib.decoding", "lib.evaluation"),
+    ("lib.models",),
+    ("lib.config",),
+    ("lib.training",),
+    ("lib.tools",),
+    ("moment_localization",),
+)
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def module_name(path: Path) -> str:
@@ -24,6 +34,11 @@ def module_name(path: Path) -> str:
 
 
 MODULES = [module_name(path) for path in SOURCES]
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[0] if parts[0] == "moment_localization" else ".".join(parts[:2])
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -38,6 +53,30 @@ def imports(path: Path) -> Iterator[str]:
                 yield whole if whole in MODULES else node.module
 
 
+def own_imports(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] in ("lib", "moment_localization")}
+
+
+def test_every_room_is_on_a_floor() -> None:
+    assert {room(name) for name in MODULES if "." in name} == set(LEVEL) - {"moment_localization"}
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=module_name)
+def test_no_import_goes_up(path: Path) -> None:
+    here = room(module_name(path))
+    for name in own_imports(path):
+        there = room(name)
+        assert there == here or LEVEL[there] < LEVEL[here], f"{path} imports {name}"
+
+
+def test_no_import_goes_round() -> None:
+    graph = {module_name(path): own_imports(path) for path in (*SOURCES, *SCRIPTS)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as fault:
+        pytest.fail(f"a circle: {' -> '.join(fault.args[1])}")
+
+
 def in_a_new_process(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
@@ -47,7 +86,7 @@ def in_a_new_process(code: str, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_every_module_can_be_imported_first_and_says_nothing():
+def test_every_module_can_be_imported_first_and_says_nothing() -> None:
     # Each in a fork of a process that has only other people's packages: new processes, without
     # paying for Torch each time.
     code = """
@@ -69,11 +108,11 @@ def test_every_module_can_be_imported_first_and_says_nothing():
         failed = [name for child, name in children.items() if os.waitpid(child, 0)[1]]
         sys.exit(", ".join(failed) or 0)
     """
-    found = in_a_new_process(code, *MODULES)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    ended = in_a_new_process(code, *MODULES)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_evaluation_imports_without_torch():
+def test_evaluation_imports_without_torch() -> None:
     evaluation = [name for name in MODULES if name.startswith("lib.evaluation")]
     code = """
         import importlib, sys
@@ -81,33 +120,28 @@ def test_evaluation_imports_without_torch():
         for name in sys.argv[1:]:
             importlib.import_module(name)
     """
-    found = in_a_new_process(code, *evaluation)
-    assert found.returncode == 0, found.stderr
+    ended = in_a_new_process(code, *evaluation)
+    assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("room", ["datasets", "evaluation", "losses", "models"])
-def test_a_room_knows_no_configuration_and_no_device(room):
-    for path in (REPOSITORY / "lib" / room).rglob("*.py"):
-        known = {name for name in imports(path) if name.startswith("lib.core")}
-        assert known <= SHARED_CORE, f"{path} imports {sorted(known - SHARED_CORE)}"
+@pytest.mark.parametrize("room_name", ["losses", "datasets", "decoding", "evaluation", "models"])
+def test_a_room_knows_no_device(room_name: str) -> None:
+    for path in (REPOSITORY / "lib" / room_name).rglob("*.py"):
+        known = {"lib.base.runtime", "lib.base.distributed"} & own_imports(path)
+        assert not known, f"{path} imports {sorted(known)}"
 
 
-def test_nothing_imports_the_scripts():
-    for path in SOURCES:
-        assert not [name for name in imports(path) if name.startswith("moment_localization")]
-
-
-def test_only_the_runtime_says_cuda():
+def test_only_the_runtime_says_cuda() -> None:
     saying = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (*SOURCES, *SCRIPTS)
         if "cuda" in path.read_text("utf-8").lower()
     }
-    assert saying == {"lib/core/runtime.py"}
+    assert saying == {"lib/base/runtime.py"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_a_script_does_nothing_when_imported(path):
+def test_a_script_does_nothing_when_imported(path: Path) -> None:
     """So that tests, and other programs, can call its ``main``."""
     last = ast.parse(path.read_text("utf-8")).body[-1]
     assert isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'"

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from lib.models.interface import DataDims
+from lib.base.batch import DataDims
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, ProposalGrid, valid_cells
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import (
-    AskedWords,
+    MaskedWords,
     SentenceEncoder,
-    TiedWords,
-    ask_all_words,
+    TiedEmbeddings,
+    all_words,
     draw_masked_words,
 )
 from lib.models.layers.transformer import ClassToken, transformer_encoder
@@ -150,7 +150,7 @@ def test_a_third_of_the_words_is_hidden_and_never_a_padded_one() -> None:
     for m, count in enumerate(counts.tolist()):
         weights[m, :count] = 1
     drawn = draw_masked_words(weights, counts)
-    marked, place = drawn.marked(10), drawn.place(10)
+    marked, place = drawn.mask(10), drawn.position(10)
     assert marked.sum(dim=1).tolist() == [1, 1, 1, 2, 3, 3]
     assert not (marked & (weights == 0)).any()
     assert sorted(place.tolist()) == marked.flatten().nonzero().squeeze(1).tolist()
@@ -162,7 +162,7 @@ def test_content_words_are_hidden_about_twice_as_often() -> None:
     weights = torch.tensor([2.0, 1.0, 1.0]).repeat(20_000, 1)
     g = torch.Generator().manual_seed(0)
     drawn = draw_masked_words(weights, torch.full((20_000,), 3), generator=g)
-    share = drawn.marked(3).float().mean(dim=0)
+    share = drawn.mask(3).float().mean(dim=0)
     assert torch.allclose(share, torch.tensor([0.5, 0.25, 0.25]), atol=0.015)
 
 
@@ -185,7 +185,7 @@ def test_a_tied_word_is_told_by_its_vector() -> None:
     """Centred over the real words, of length 1; ids that are no word have a bias only."""
     g = torch.Generator().manual_seed(0)
     vectors = torch.cat([torch.zeros(2, 5), torch.randn(7, 5, generator=g) + 3])
-    model = TiedWords(4, vectors)
+    model = TiedEmbeddings(4, vectors)
     with torch.no_grad():
         model.bias.copy_(torch.arange(9.0))
     states = torch.randn(6, 4, generator=g)
@@ -209,7 +209,7 @@ def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
     video, states = torch.randn(2, 12, 5), torch.randn(2, 4, 8)
     rows = torch.tensor([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]])
     owner, counts = torch.tensor([1, 0]), torch.tensor([4, 4])
-    asked = AskedWords(torch.tensor([[1], [2]]), torch.arange(2), torch.zeros(2).long())
+    asked = MaskedWords(torch.tensor([[1], [2]]), torch.arange(2), torch.zeros(2).long())
     before = model(model.frames(video), owner, rows, states, counts, asked)
     assert before.shape == (2, 2, 11)
     changed = video.clone()
@@ -237,7 +237,7 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
     mask = torch.arange(W) < counts[:, None]
     asked = draw_masked_words(mask.float(), counts, share=0.5)
     if everything:
-        asked = ask_all_words(counts, states.device)
+        asked = all_words(counts, states.device)
     memory = model.encoder(
         model.frames(video)[owner[:, None, None], rows].flatten(0, 1) + model.positions
     )
@@ -246,6 +246,6 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
         memory,
         tgt_key_padding_mask=~mask.repeat_interleave(Q, dim=0),
     ).unflatten(0, (M, Q))
-    expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, asked.place(W)])
+    expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, asked.position(W)])
     found = model(model.frames(video), owner, rows, states, counts, asked)
     assert torch.allclose(found, expected, atol=1e-5)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import lib.models.layers.text as text_module
-from lib.core.errors import InputError
-from lib.core.moments import iou
+from lib.base.errors import InputError
+from lib.base.moments import iou
 from lib.models.interface import ground
 from lib.models.layers.text import PretrainedEncoder, read_pretrained
 from lib.models.mmn import MMN
@@ -128,7 +128,7 @@ def test_a_removed_proposal_adds_nothing_where_the_release_adds_one() -> None:
 
 def test_two_paragraphs_of_one_video_lend_each_other_no_negatives() -> None:
     """Sentences that overlap the moment are no rivals, whichever paragraph they stand in."""
-    from lib.datasets.batch import collate
+    from lib.base.batch import collate
 
     first = make_sample(0, 2, video=7)
     twin = dataclasses.replace(first, paragraph_id="other")

@@ -18,7 +18,7 @@ from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import ground
 from lib.models.jsg import JSG
-from lib.models.layers.text import ask_all_words
+from lib.models.layers.text import all_words
 from lib.models.mmn import MMN
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
@@ -39,19 +39,19 @@ VARIANTS = {
     ),
     "dmr_jrg, plus": lambda: DMRJRG(
         DIMS, reconstructor_layers=1, words=True, alignment=True, retrieval="alignment",
-        siblings="compete", own=0.3, place_features=True, decoder="order", candidate_iou=0.5,
+        siblings="compete", own=0.3, sentence_position=True, decoder="order", candidate_iou=0.5,
         **SMALL,
     ),
     "dmr_jrg, alignment beside the class tokens": lambda: DMRJRG(
         DIMS, reconstructor_layers=1, alignment=True, siblings="ignore", temporal="forward",
-        tied_words=True, **SMALL
+        tied_embeddings=True, **SMALL
     ),
     "dmr_jrg, told by vectors and nothing else": lambda: DMRJRG(
-        DIMS, reconstructor_layers=1, tied_words=True, hidden_share=1.0, told=2.0, decoder="order",
+        DIMS, reconstructor_layers=1, tied_embeddings=True, mask_ratio=1.0, told=2.0, decoder="order",
         siblings="compete", **SMALL
     ),
     "dmr_jrg, taught by what is told": lambda: DMRJRG(
-        DIMS, reconstructor_layers=1, hidden_share=1.0, told=2.0, told_teaches=True, own=0.3,
+        DIMS, reconstructor_layers=1, mask_ratio=1.0, told=2.0, told_teaches=True, own=0.3,
         **SMALL
     ),
     "dmr_jrg, pretrained text": lambda: DMRJRG(
@@ -64,7 +64,7 @@ VARIANTS = {
     "tan2d": lambda cls=TAN2D: cls(DIMS, hidden_size=16, lstm_layers=2, kernel_size=3),
     "tan2d, same padding": lambda cls=TAN2D: cls(
         DIMS, hidden_size=16, lstm_layers=1, kernel_size=3, conv_layers=2,
-        padding="same", conv_norm="relative", words=True, place_features=True,
+        padding="same", conv_norm="relative", words=True, sentence_position=True,
     ),
     "tan2d, convolved map, unmasked": lambda: TAN2D(
         DIMS, hidden_size=16, lstm_layers=1, kernel_size=3, conv_layers=2, proposal_map="conv",
@@ -84,7 +84,7 @@ VARIANTS = {
     ),
     "dciml, told by vectors": lambda: DCIML(
         DIMS, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3,
-        sampled_frames=8, max_words=6, tied_words=True,
+        sampled_frames=8, max_words=6, tied_embeddings=True,
     ),
     "dmr_release": lambda: DMRRelease(
         DIMS, hidden_size=32, lstm_layers=1, position_size=8, slots=4, encoder_layers=1, heads=2,
@@ -100,8 +100,8 @@ VARIANTS = {
     "scn": lambda: SCN(DIMS, hidden_size=16, heads=2, layers=1, candidate_frames=6),
     "scn, reranked, all words hidden": lambda: SCN(
         DIMS, hidden_size=16, heads=2, layers=2, candidate_frames=6, widths=(0.2, 0.5),
-        num_candidates=5, candidate_iou=0.5, hidden_share=1.0, reranked=5,
-        tied_words=True,
+        num_candidates=5, candidate_iou=0.5, mask_ratio=1.0, reranked=5,
+        tied_embeddings=True,
     ),
     "mmn": lambda cls=MMN: cls(
         DIMS, hidden_size=16, joint_size=8, lstm_layers=1, kernel_size=3, conv_layers=2
@@ -225,7 +225,7 @@ def test_neither_side_reads_the_other(name: str) -> None:
 
 
 def test_two_paragraphs_of_one_video_are_no_negatives_of_each_other() -> None:
-    from lib.datasets.batch import collate
+    from lib.base.batch import collate
 
     pair = collate([make_sample(0, 2, video=7), make_sample(1, 3, video=7)])
     torch.manual_seed(0)
@@ -244,7 +244,7 @@ def test_a_term_that_is_not_wanted_is_not_computed() -> None:
 
 @pytest.mark.parametrize("name", [n for n, c in MODELS.items() if c.supervision == "full"])
 def test_a_fully_supervised_model_overfits_four_videos(name: str) -> None:
-    from lib.core.moments import iou
+    from lib.base.moments import iou
 
     torch.manual_seed(0)
     batch = make_batch()
@@ -285,7 +285,7 @@ def test_two_tan_has_the_published_number_of_parameters(
         assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-def test_pretrained_text_gives_the_sentences_and_the_lstm_the_hidden_words() -> None:
+def test_pretrained_text_gives_the_sentences_and_the_lstm_the_mask_words() -> None:
     torch.manual_seed(0)
     model, batch = VARIANTS["dmr_jrg, pretrained text"]().eval(), make_batch()
     terms = frozenset({"rank"})
@@ -303,11 +303,11 @@ def test_pretrained_text_gives_the_sentences_and_the_lstm_the_hidden_words() -> 
 
 
 def test_telling_words_asks_for_their_vectors_and_for_nothing_else_to_tell_them() -> None:
-    with pytest.raises(ValueError, match="tied_words needs a vector"):
-        DMRJRG(dataclasses.replace(DIMS, word_vectors=None), tied_words=True, **SMALL)
-    with pytest.raises(ValueError, match="told needs hidden_share: 1"):
+    with pytest.raises(ValueError, match="tied_embeddings needs a vector"):
+        DMRJRG(dataclasses.replace(DIMS, word_vectors=None), tied_embeddings=True, **SMALL)
+    with pytest.raises(ValueError, match="told needs mask_ratio: 1"):
         DMRJRG(DIMS, told=1.0, decoder="order", **SMALL)
-    for unread in ({"told": 1.0, "hidden_share": 1.0}, {"told_teaches": True}):
+    for unread in ({"told": 1.0, "mask_ratio": 1.0}, {"told_teaches": True}):
         with pytest.raises(ValueError, match="told is read by decoder: order or told_teaches"):
             DMRJRG(DIMS, **unread, **SMALL)
 
@@ -315,7 +315,7 @@ def test_telling_words_asks_for_their_vectors_and_for_nothing_else_to_tell_them(
 @torch.no_grad()
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_map_without_a_vote_is_not_made(taught: bool, monkeypatch) -> None:
-    keywords = {"alignment": True, "hidden_share": 1.0, "told": 0.3, "decoder": "order"}
+    keywords = {"alignment": True, "mask_ratio": 1.0, "told": 0.3, "decoder": "order"}
     torch.manual_seed(0)
     model = DMRJRG(DIMS, told_teaches=taught, reconstructor_layers=1, **keywords, **SMALL).eval()
     batch = make_batch()
@@ -329,7 +329,7 @@ def test_a_map_without_a_vote_is_not_made(taught: bool, monkeypatch) -> None:
 @torch.no_grad()
 def test_each_clip_tells_the_words_by_its_own_frames(monkeypatch) -> None:
     """As the reconstruction of the clip as a candidate does; other frames change the mean only."""
-    drawn = lambda weights, counts, **_: ask_all_words(counts, weights.device)  # noqa: E731
+    drawn = lambda weights, counts, **_: all_words(counts, weights.device)  # noqa: E731
     monkeypatch.setattr(dmr_jrg_module, "draw_masked_words", drawn)
     model, batch = VARIANTS["dmr_jrg, told by vectors and nothing else"]().eval(), make_batch()
     N, F = DIMS.num_clips, DIMS.num_frames // DIMS.num_clips

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.core.moments import cell_spans, greedy_suppression, iou
+from lib.base.moments import cell_spans, greedy_suppression, iou
 
 
 def slow_iou(a: tuple[float, float], b: tuple[float, float]) -> float:

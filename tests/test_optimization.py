@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import lib.models.layers.text as text_module
-from lib.core.engine import Progress, train_one_epoch
-from lib.core.optimization import BertAdam, Optimization, warmup_linear
-from lib.core.runtime import Runtime
-from lib.datasets.batch import Batch
+from lib.base.batch import Batch
+from lib.base.runtime import Runtime
 from lib.losses import Criterion
 from lib.models.interface import Plan, Stage
 from lib.models.mmn import MMN
+from lib.training.engine import train_one_epoch
+from lib.training.optimization import BertAdam, Optimization, warmup_linear
+from lib.training.progress import Progress
 from tests.properties import DIMS, make_batch
 from tests.tiny_text import tiny_pretrained
 

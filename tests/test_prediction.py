@@ -10,8 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lib.core.prediction as prediction
-from lib.core.prediction import (
+import lib.training.prediction as prediction
+from lib.base.batch import Batch, Sample, collate
+from lib.base.runtime import Runtime
+from lib.datasets import LoadedCorpus
+from lib.evaluation.examples import maps_of_cells
+from lib.evaluation.records import Ranking, clips_of
+from lib.models.interface import Encoded, Proposals, ground
+from lib.models.scn import spans_by_end
+from lib.training.prediction import (
     Grounding,
     Read,
     best_moments,
@@ -20,13 +27,6 @@ from lib.core.prediction import (
     similarities,
     split_candidates,
 )
-from lib.core.runtime import Runtime
-from lib.datasets import LoadedCorpus
-from lib.datasets.batch import Batch, Sample, collate
-from lib.evaluation.chosen import maps_of_cells
-from lib.evaluation.records import Ranking, clips_of
-from lib.models.interface import Encoded, Proposals, ground
-from lib.models.scn import spans_by_end
 from tests.properties import make_sample
 from tests.test_models import VARIANTS, a_tiny_pretrained_encoder  # noqa: F401 (a fixture)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation import Predictions
-from lib.evaluation.chosen import choose_paragraphs, error_breakdown, load_maps, maps_of_cells
+from lib.evaluation.examples import choose_paragraphs, error_breakdown, load_maps, maps_of_cells
 from lib.evaluation.files.run import MAPS, read_run
 from lib.evaluation.report import report
 from tests.demo_run import make_run

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.errors import InputError
-from lib.core.run import Run, replace_file
+from lib.base.errors import InputError
+from lib.training.run import Run, replace_file
 from tests.disk import room_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,7 +28,7 @@ def folder(tmp_path) -> Path:
 
 
 def in_another_process(code: str, *arguments: str) -> subprocess.Popen:
-    program = "import sys; from lib.core.run import *\n" + textwrap.dedent(code)
+    program = "import sys; from lib.training.run import *\n" + textwrap.dedent(code)
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=REPOSITORY,

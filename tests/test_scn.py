@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from lib.core.moments import greedy_suppression, iou
-from lib.core.optimization import Optimization
+from lib.base.moments import greedy_suppression, iou
 from lib.losses import Criterion
 from lib.models.interface import ground
 from lib.models.layers.transformer import sinusoids
 from lib.models.scn import SCN, SCNOutput, spans_by_end
+from lib.training.optimization import Optimization
 from tests.properties import DIMS, make_batch
 
 SMALL = {"hidden_size": 8, "heads": 2, "layers": 2, "candidate_frames": 5, "widths": (0.25, 0.6, 1)}
@@ -156,10 +156,10 @@ def test_words_are_hidden_in_training_only() -> None:
             module.p = 0.0
     before, hidden = model(batch).nll, model.train()(batch).nll
     with torch.no_grad():
-        model.decoders.hidden_word += 3
+        model.decoders.mask_word += 3
     assert torch.equal(model.eval()(batch).nll, before)
     assert not torch.allclose(hidden, before)
-    model.hidden_share = 1.0
+    model.mask_ratio = 1.0
     assert torch.equal(*(model._read(batch, hide=True).inputs for _ in range(2)))  # all: no draw
 
 

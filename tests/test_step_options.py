@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 import lib.models.dmr_jrg as dmr_jrg_module
 import lib.models.layers.dual_decoder as dual_decoder_module
-from lib.core.engine import Progress, train_one_epoch
-from lib.core.optimization import Optimization
-from lib.core.runtime import Runtime
-from lib.core.whole_batch import WholeBatch
+from lib.base.runtime import Runtime
 from lib.losses.similarity import draw_one
 from lib.models.layers import recompute
 from lib.models.layers.text import draw_masked_words
+from lib.training.batch_gradient import BatchGradient
+from lib.training.engine import train_one_epoch
+from lib.training.optimization import Optimization
+from lib.training.progress import Progress
 from tests.properties import make_batch
 from tests.test_distributed import (
     CPU,
@@ -40,7 +41,7 @@ def one_step(variant: str, *, train: bool = False, seed: int = 0, **options: Any
     if train:  # dropout and batch norm as in training
         torch.manual_seed(0)
         model = VARIANTS[variant]().train()
-    whole = WholeBatch(model, CPU, **options)
+    whole = BatchGradient(model, CPU, **options)
     torch.manual_seed(seed)
     values = whole.backward(criterion, whole.prepare(make_batch((2, 4, 1, 3))), 0, 0, 0, 0)
     found = gradients(model) | {name: b for name, b in model.named_buffers() if "norm" in name}
@@ -64,7 +65,7 @@ def kept_bytes(variant: str, **options: Any) -> int:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    whole = WholeBatch(model, CPU, **options)
+    whole = BatchGradient(model, CPU, **options)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         whole.losses(criterion, make_batch((2, 4, 1, 3)))
     return sum(kept.values())
@@ -92,7 +93,7 @@ def test_a_compiled_model_is_the_model(variant, compiler):
 
 def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
     model, criterion = learner(variant)
-    whole = WholeBatch(model, Runtime(torch.device("cpu"), precision))
+    whole = BatchGradient(model, Runtime(torch.device("cpu"), precision))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     work, losses = whole.prepare(make_batch((2, 4, 1, 3))), []
     for step in range(steps):
@@ -129,7 +130,7 @@ def test_bfloat16_learns_as_float32_does(variant, tolerance):
 def test_what_is_delicate_stays_in_float32():
     """The losses see float32, and what a model says of a span has not three digits only."""
     model, criterion = learner("dmr_jrg, plus")
-    whole = WholeBatch(model, Runtime(torch.device("cpu"), "bfloat16"))
+    whole = BatchGradient(model, Runtime(torch.device("cpu"), "bfloat16"))
     batch = make_batch((2, 4, 1, 3))
     parts = whole._encoded(batch, criterion.active)
     assert all(not x.is_floating_point() or x.dtype == torch.float32 for x in parts.values())
@@ -160,7 +161,7 @@ def test_a_step_never_waits_for_the_device(monkeypatch):
     runtime, batch = Runtime.start(), make_batch((2, 4, 1, 3)).pin_memory()
     for variant in WITHOUT_WAITING:
         model, criterion = learner(variant)
-        whole = WholeBatch(model.to(runtime.device), runtime)
+        whole = BatchGradient(model.to(runtime.device), runtime)
         for mode in ("default", "error"):  # libraries are made ready by the first step
             torch.cuda.set_sync_debug_mode(mode)
             try:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets import load_corpus, synthetic
 from lib.datasets.annotations import Paragraph, read_paragraphs
 from lib.datasets.features import FeatureFile

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets import catalog
 from lib.datasets.annotations import read_paragraphs
 from lib.datasets.vocabulary import (

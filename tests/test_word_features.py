@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets import build_loader, load_corpus
 from lib.datasets.annotations import read_paragraphs
-from lib.datasets.bigfile import convert_bigfile
 from lib.datasets.word_features import WordFeatures
 from lib.losses import Criterion
 from lib.models.dciml import DCIML
+from lib.tools.bigfile import convert_bigfile
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "moment_localization"
 CAPTIONS = """\

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lib.core.errors import InputError
+from lib.base.batch import DataDims, collate
+from lib.base.errors import InputError
 from lib.datasets.annotations import Cleaning, Paragraph, read_paragraphs
-from lib.datasets.batch import collate
 from lib.datasets.cache import DirectRows, Mode, Rows, find_packed, make_rows
 from lib.datasets.catalog import (
     SPLITS,
@@ -31,9 +31,6 @@ from lib.datasets.features import FeatureFile
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
 from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from lib.datasets.word_features import WordFeatures
-
-if TYPE_CHECKING:
-    from lib.models.interface import DataDims
 
 __all__ = [
     "DenseParagraphs",
@@ -59,6 +56,7 @@ class LoadedCorpus:
     dims: DataDims
     vocabulary: Vocabulary
     cleaning: Mapping[str, Cleaning]  # per annotation file read
+    annotations: Mapping[str, Path]  # the file of each split that was read
     notes: tuple[str, ...]
     training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
     features: FeatureFile
@@ -133,8 +131,6 @@ def load_corpus(
     Raises:
         InputError: anything missing or unusable, in a sentence.
     """
-    from lib.models.interface import DataDims  # which imports this package's batch
-
     corpus = facts(name)
     if num_frames % num_clips:
         raise InputError(f"NUM_CLIPS {num_clips} does not divide NUM_FRAMES {num_frames}.")
@@ -142,7 +138,7 @@ def load_corpus(
     folder = corpus_folder(name, data_dir, directory, synthetic)
     order = corpus.order if order == "auto" else order
 
-    paragraphs, cleaning = _read_splits(
+    paragraphs, cleaning, files = _read_splits(
         corpus,
         folder,
         splits,
@@ -224,6 +220,7 @@ def load_corpus(
         dims,
         vocabulary,
         cleaning,
+        files,
         tuple(notes),
         fractions,
         feature_file,
@@ -297,21 +294,22 @@ class _Loader(DataLoader):
 
 def _read_splits(
     corpus: CorpusFacts, folder: Path, splits: Sequence[str], **rules: str
-) -> tuple[dict[str, list[Paragraph]], dict[str, Cleaning]]:
+) -> tuple[dict[str, list[Paragraph]], dict[str, Cleaning], dict[str, Path]]:
     """Every split whose file exists; those asked for, and train, must (val may be held out)."""
-    paragraphs, cleaning = {}, {}
+    paragraphs, cleaning, files = {}, {}, {}
     for split in SPLITS:
         must = split == "train" or (split in splits and split != "val")
         find = require_annotations if must else find_annotations
         path = find(corpus, folder, split)
         if path is not None:
+            files[split] = path
             paragraphs[split], cleaning[split] = read_paragraphs(
                 path,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
                 **rules,
             )
-    return paragraphs, cleaning
+    return paragraphs, cleaning, files
 
 
 def _shared_videos(paragraphs: Mapping[str, Sequence[Paragraph]]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.vocabulary import has_words
 
 _EXAMPLES = 3  # of each repair, kept for the log

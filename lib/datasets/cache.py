@@ -35,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.features import FeatureFile, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]

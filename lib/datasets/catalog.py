@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
+from lib.base.external import is_external, load_object
 
 SPLITS = ("train", "val", "test")
 
@@ -105,11 +106,16 @@ CORPORA: Mapping[str, CorpusFacts] = {
 
 
 def facts(name: str) -> CorpusFacts:
-    """The facts of a corpus.
+    """The facts of a corpus, by its name or by a reference to one from outside.
 
     Raises:
-        InputError: the corpus is not one of CORPORA.
+        InputError: the corpus is not one of CORPORA, or the reference names no CorpusFacts.
     """
+    if is_external(name):
+        corpus = load_object(name)
+        if not isinstance(corpus, CorpusFacts):
+            raise InputError(f"{name} is no CorpusFacts")
+        return corpus
     if name not in CORPORA:
         raise InputError(f"corpus {name!r} is unknown; expected one of {', '.join(CORPORA)}.")
     return CORPORA[name]

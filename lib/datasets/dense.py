@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lib.core.errors import InputError
+from lib.base.batch import Sample
+from lib.base.errors import InputError
 from lib.datasets.annotations import Paragraph
-from lib.datasets.batch import Sample
 from lib.datasets.cache import Rows
 from lib.datasets.vocabulary import Vocabulary
 from lib.datasets.word_features import WordFeatures

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.features import FeatureFile
 
 _APART = 0.25  # standard deviations between two means that a sample of the same kind does not show

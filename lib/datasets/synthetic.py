@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.annotations import Paragraph
 from lib.datasets.vocabulary import FUNCTION_WORDS, WordVectors, tokenise
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 
 PADDING, UNKNOWN = 0, 1
 FIRST_WORD = 2  # ids below are not words

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.datasets.features import FeatureFile
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.beside import ceiling, floor_rows
 from lib.evaluation.bootstrap import Counted, compare, interval, resampled
 from lib.evaluation.diagnostics import retrieval_diagnostics, span_diagnostics, warnings

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.bootstrap import Counted
 from lib.evaluation.grounding import grounding_values
 from lib.evaluation.joint import pair_values, video_values

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from lib.datasets.batch import Batch
-from lib.models.interface import Losses
+from lib.base.batch import Batch
+
+Term = Callable[[Any, Batch], Tensor]  # (a model's output, batch) -> scalar loss in float32
+Losses = Mapping[str, Term]
 
 
 class Criterion:
@@ -17,12 +19,18 @@ class Criterion:
     Args:
         terms: the model's, by name.
         weights: by the same names; a term without a weight or with weight 0 is not computed.
+        external: terms from outside, which the model does not know by name: where one counts, the
+            model computes all that it can.
 
     Raises:
         ValueError: a weight for a term that the model does not have, or no weight above zero.
     """
 
-    def __init__(self, terms: Losses, weights: Mapping[str, int | float]) -> None:
+    def __init__(
+        self, terms: Losses, weights: Mapping[str, int | float], external: Losses | None = None
+    ) -> None:
+        self.external = dict(external or {})
+        terms = {**terms, **self.external}
         unknown = sorted(set(weights) - set(terms))
         if unknown:
             raise ValueError(f"no loss terms {unknown}; the model has {sorted(terms)}")
@@ -32,9 +40,9 @@ class Criterion:
         self.terms = {name: terms[name] for name in self.weights}
 
     @property
-    def active(self) -> frozenset[str]:
-        """The terms that are computed: what a model's ``forward`` has to provide for."""
-        return frozenset(self.terms)
+    def active(self) -> frozenset[str] | None:
+        """The terms that are computed: what a model's ``forward`` has to provide for; None: all."""
+        return None if set(self.external) & set(self.terms) else frozenset(self.terms)
 
     def scaled(self, factors: Mapping[str, int | float]) -> Criterion | None:
         """The same with some weights multiplied; None if no weight above zero is left.
@@ -42,7 +50,7 @@ class Criterion:
         A factor for a term of another experiment's weights changes nothing.
         """
         weights = {name: w * factors.get(name, 1.0) for name, w in self.weights.items()}
-        return Criterion(self.terms, weights) if any(weights.values()) else None
+        return Criterion(self.terms, weights, self.external) if any(weights.values()) else None
 
     def __call__(self, output: Any, batch: Batch) -> dict[str, Tensor]:
         """Every term, unweighted, and their weighted sum under ``total``."""

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from torch import nn
+import inspect
 
+from lib.base.batch import DataDims
+from lib.decoding import Decoding
 from lib.models.cdn import CDN
 from lib.models.clip_align import ClipAlign
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
+from lib.models.dmr_jrg_evidence import DMRJRGEvidence
 from lib.models.dmr_release import DMRRelease
-from lib.models.interface import DataDims
+from lib.models.interface import Model
 from lib.models.jsg import JSG
 from lib.models.mmn import MMN
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[Model]] = {
     "cdn": CDN,
     "clip_align": ClipAlign,
     "dciml": DCIML,
     "dmr_jrg": DMRJRG,
+    "dmr_jrg_evidence": DMRJRGEvidence,
     "dmr_release": DMRRelease,
     "jsg": JSG,
     "mmn": MMN,
@@ -28,6 +32,14 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_model(name: str, dims: DataDims, **keywords: object) -> nn.Module:
-    """The model called ``name``, with its constructor's keywords."""
-    return MODELS[name](dims, **keywords)
+def build_model(
+    kind: type[Model], dims: DataDims, decoding: Decoding | None = None, **keywords: object
+) -> Model:
+    """A model with its constructor's keywords; one that decodes while it trains is given how.
+
+    Raises:
+        ValueError: keywords that do not go together.
+    """
+    if "decoding" in inspect.signature(kind).parameters:
+        return kind(dims, decoding or Decoding(), **keywords)
+    return kind(dims, **keywords)

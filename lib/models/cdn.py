@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.diversity import gram_distance
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import DataDims, Encoded, Losses, Proposals
+from lib.models.interface import Encoded, Model
 from lib.models.layers.dynamic_conv import DynamicConvStack
 from lib.models.layers.proposal_map import PROPOSAL_MAPS, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
@@ -34,7 +36,7 @@ class CDNOutput:
     attention: Float[Tensor, "B N F A"]
 
 
-class CDN(nn.Module):
+class CDN(Model):
     """Cross-modal dynamic network.
 
     Args:
@@ -87,9 +89,6 @@ class CDN(nn.Module):
         )
         self.score = nn.Linear(D, 1)
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> CDNOutput:
-        return self.compare(self.encode(batch, terms), batch)
-
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``clips``: (B, N, D), with the frames attended to: no sentence takes part in that."""
         return {"clips": self.clips(video)[0]}
@@ -129,11 +128,13 @@ class CDN(nn.Module):
     def compare(self, parts: Encoded, batch: Batch) -> CDNOutput:
         return CDNOutput(parts["logits"], self.grid.spans, parts["attention"])
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         pairs = Layout.of(paragraphs["mask"])
         query, last = (pairs.flat(paragraphs[name]) for name in ("sentences", "last"))
         logits = self._logits(query, last, videos["clips"], pairs.owner)
-        return Proposals(self.grid.spans, logits.sigmoid())
+        return Evidence(pairs, self.grid.spans, self.grid.num_clips, logits.sigmoid())
 
     @staticmethod
     def losses(

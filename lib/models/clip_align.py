@@ -1,9 +1,9 @@
-"""The simple thing: clips and sentences in one space, and a span read off their similarity.
+"""Clips and sentences in one space, and moments from their similarity.
 
-No map, no reconstruction, no pseudo-labels. It is the baseline that every weakly supervised model
-of this project has to beat: a sentence attends to the clips of a video; the right video among those
-of the batch must be found, by sentences and by paragraphs; and a clip must find its sentence among
-those of its own paragraph.
+No map, no reconstruction, no pseudo-labels: a sentence attends to the clips of a video; the right
+video among those of the batch must be found, by sentences and by paragraphs; and a clip must find
+its sentence among those of its own paragraph. How moments come from the similarities is the
+decoding's (``DECODE``).
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.similarity import info_nce, sentence_nce, within_paragraph_nce
-from lib.models.interface import DataDims, Encoded, Losses, Proposals
-from lib.models.layers.alignment import Alignment, ClipAlignment, separation
-from lib.models.layers.ordering import decode_in_order
+from lib.models.interface import Encoded, Model
+from lib.models.layers.alignment import Alignment, ClipAlignment
 from lib.models.layers.proposal_map import ProposalGrid
 from lib.models.layers.text import SentenceEncoder
 from lib.models.layers.video import ClipEncoder
 
 
-class ClipAlign(nn.Module):
+class ClipAlign(Model):
     """Clip-sentence alignment.
 
     Args:
@@ -33,15 +34,11 @@ class ClipAlign(nn.Module):
         words: add the mean of a sentence's words to its feature.
         density: which spans are proposals.
         attention: inverse temperature of the attention over clips.
-        decoder: ``evidence`` takes the span that best separates inside from outside; ``order`` adds
-            the position prior and decodes the sentences of a paragraph jointly.
-        balance: of ``separation``, how much a span's length counts; 1/2: correlation.
-        prior: weight of the position prior against the evidence.
-        order: what it costs a sentence to lie before its predecessor, per length of the video.
+        position_bias: how strongly that attention looks where the sentence's position suggests.
         initial_scale: λ of the contrastive terms at the start; learned.
     """
 
-    supervision = "weak"
+    grounds_from = frozenset({"clips"})
 
     def __init__(
         self,
@@ -52,18 +49,17 @@ class ClipAlign(nn.Module):
         words: bool = True,
         density: Literal["sparse", "dense"] = "sparse",
         attention: float = 10.0,
-        decoder: Literal["evidence", "order"] = "evidence",
-        balance: float = 0.5,
-        prior: float = 0.3,
-        order: float = 2.0,
+        position_bias: float = 0.0,
         initial_scale: float = 1 / 0.07,
     ) -> None:
         super().__init__()
-        self.decoder, self.balance, self.prior, self.order = decoder, balance, prior, order
         self.text = SentenceEncoder(dims.word_dim, hidden_size, num_layers=lstm_layers, words=words)
         self.clips = ClipEncoder(dims.video_dim, hidden_size, dims.num_frames, dims.num_clips)
         self.alignment = ClipAlignment(
-            hidden_size, attention=attention, in_order=0.0, initial_scale=initial_scale
+            hidden_size,
+            attention=attention,
+            position_bias=position_bias,
+            initial_scale=initial_scale,
         )
         self.grid = ProposalGrid(dims.num_clips, density)
 
@@ -81,9 +77,6 @@ class ClipAlign(nn.Module):
             paragraphs["sentences"], paragraphs["mask"], videos["clips"]
         )
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> Alignment:
-        return self.compare(self.encode(batch, terms), batch)
-
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         _, sentences = self.text(batch.flat(batch.words), batch.word_counts)
         return {"sentences": sentences, "clips": self.clips(batch.video)}
@@ -91,14 +84,14 @@ class ClipAlign(nn.Module):
     def compare(self, parts: Encoded, batch: Batch) -> Alignment:
         return self.alignment(parts["sentences"], parts["clips"], batch)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
+        """``alignment``: the cosine of each sentence with each clip."""
         pairs = Layout.of(paragraphs["mask"])
         sentences = pairs.flat(paragraphs["sentences"])
-        evidence = self.alignment.evidence(sentences, videos["clips"], pairs)
-        scores = separation(evidence, self.grid.spans, balance=self.balance)
-        if self.decoder == "order":
-            scores = decode_in_order(scores, pairs, self.grid, prior=self.prior, order=self.order)
-        return Proposals(self.grid.spans, scores)
+        cosines = self.alignment.evidence(sentences, videos["clips"], pairs)
+        return Evidence(pairs, self.grid.spans, self.grid.num_clips, clips={"alignment": cosines})
 
     @staticmethod
     def losses() -> Losses:

@@ -28,20 +28,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
-from lib.models.interface import (
-    DataDims,
-    Encoded,
-    Losses,
-    Plan,
-    Proposals,
-    Stage,
-    relieved,
-    there,
-)
+from lib.models.interface import Encoded, Model, Plan, Stage, require, switch_terms_at
 from lib.models.layers.dual_decoder import ReadWords
 from lib.models.layers.grounding_branch import Grounded, GroundingBranch
 from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
@@ -80,7 +73,7 @@ class DCIMLOutput:
     guided_grounding: GuidedGrounding | None = None
 
 
-class DCIML(nn.Module):
+class DCIML(Model):
     """Both branches.
 
     Args:
@@ -93,12 +86,10 @@ class DCIML(nn.Module):
         large_start: begin with weights up to 1, not 1/√C, where the grounding branch reads frames
             and words. These are rows of length one, no larger than the bias otherwise (the
             release), and a small branch then learns to tell the words without the frames.
-        tied_words: words are told by their vectors, not by rows of their own (ours).
+        tied_embeddings: words are told by their vectors, not by rows of their own (ours).
         max_words: with a position of their own in the retrieval branch.
         clip_share: of the clip score in the similarity; the rest is the frame score's.
     """
-
-    supervision = "weak"
 
     def __init__(
         self,
@@ -111,12 +102,12 @@ class DCIML(nn.Module):
         proposals: int = 10,
         sampled_frames: int = 32,
         large_start: bool = False,
-        tied_words: bool = False,
+        tied_embeddings: bool = False,
         max_words: int = 30,
         clip_share: float = 0.7,
     ) -> None:
         super().__init__()
-        self.clip_share = clip_share
+        self.clip_share, self.num_clips = clip_share, dims.num_clips
         self.retrieval = RetrievalBranch(dims, retrieval_size, grounding_size, heads, max_words)
         self.grounding = GroundingBranch(
             dims,
@@ -127,7 +118,7 @@ class DCIML(nn.Module):
             proposals,
             sampled_frames,
             large_start,
-            tied_words,
+            tied_embeddings,
         )
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
@@ -152,10 +143,6 @@ class DCIML(nn.Module):
     def _queries(self, batch: Batch) -> Float[Tensor, "M D"]:
         return self.retrieval.query(batch.flat(batch.words), batch.flat(batch.word_mask))
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DCIMLOutput:
-        """Only what ``terms`` ask for; what one branch tells the other carries no gradient."""
-        return self.compare(self.encode(batch, terms), batch)
-
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         if terms is None:
             terms = MATCHING | TO_RETRIEVAL | RECONSTRUCTION | TO_GROUNDING
@@ -175,7 +162,7 @@ class DCIML(nn.Module):
         parts |= {"sentences": q, "clips": clips, "frame": frame}
         v, f = clips.index_select(0, batch.owner), frame.index_select(0, batch.owner)
         if terms & {"retrieval_margin", "retrieval_pull"}:
-            told = self.retrieval.from_grounding(there(grounded.encoded).detach()).mean(dim=1)
+            told = self.retrieval.from_grounding(require(grounded.encoded).detach()).mean(dim=1)
             guided_v = self.retrieval.guide_clips(v, told)
             guided_f = self.retrieval.guide_frame(f, told)
             parts |= {
@@ -188,7 +175,7 @@ class DCIML(nn.Module):
             best = clips[batch.owner, cosine.argmax(dim=1)].detach()
             guided = self.grounding.guide(frames, self.grounding.from_retrieval(best))
             again = self.grounding(self.grounding.read(batch), guided)
-            distance = pull(there(grounded.states), there(again.states))
+            distance = pull(require(grounded.states), require(again.states))
             parts |= {"guided_nll": again.nll, "grounding_distance": distance}
         return parts
 
@@ -208,12 +195,14 @@ class DCIML(nn.Module):
             guided_grounding = GuidedGrounding(parts["guided_nll"], parts["grounding_distance"])
         return DCIMLOutput(retrieved, grounded, guided_retrieval, guided_grounding)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         """The proposals; the one that tells the words best comes first."""
         pairs = Layout.of(paragraphs["mask"])
         text = ReadWords.of(paragraphs, pairs)
         grounded = self.grounding(text, videos["frames"].index_select(0, pairs.owner))
-        return Proposals(grounded.spans, -grounded.nll)
+        return Evidence(pairs, grounded.spans, self.num_clips, -grounded.nll)
 
     @staticmethod
     def losses(
@@ -239,11 +228,11 @@ class DCIML(nn.Module):
         """
 
         def nce(out: DCIMLOutput, batch: Batch, name: str) -> Tensor:
-            found = getattr(there(out.retrieved), name)
+            found = getattr(require(out.retrieved), name)
             return multi_positive_nce(found, batch.owner, batch.same_video)
 
         def triplets(out: DCIMLOutput, batch: Batch, pool: int | None) -> Tensor:
-            found = there(out.retrieved)
+            found = require(out.retrieved)
             clip, frame = (
                 sentence_triplet(
                     x, batch.owner, batch.same_video, margin=margin, sentence_pool=pool
@@ -253,37 +242,37 @@ class DCIML(nn.Module):
             return clip + frame
 
         def span(out: DCIMLOutput, batch: Batch) -> Tensor:
-            told, own = there(out.grounded), there(out.retrieved).own_clips
+            told, own = require(out.grounded), require(out.retrieved).own_clips
             best = told.spans.gather(1, told.best[..., None].expand(-1, -1, 2))[:, 0]
             inside = clips_of_span(best.detach(), own.shape[1]).float()
             return nn.functional.binary_cross_entropy_with_logits(own.float(), inside)
 
         def retrieval_margin(out: DCIMLOutput, batch: Batch) -> Tensor:
-            guided = there(out.guided_retrieval)
+            guided = require(out.guided_retrieval)
             hinge = improvement(guided.scores, guided.alone, margin=guided_margin)
             return hinge.mean(dim=0).sum()
 
         def reconstruction(out: DCIMLOutput, batch: Batch) -> Tensor:
-            found = there(out.grounded)
-            return (found.nll.amin(dim=1).mean() + there(found.other_nll)[:, 0].mean()) / 2
+            found = require(out.grounded)
+            return (found.nll.amin(dim=1).mean() + require(found.other_nll)[:, 0].mean()) / 2
 
         def rank(out: DCIMLOutput, batch: Batch) -> Tensor:
-            found = there(out.grounded)
-            lead = found.nll.amin(dim=1, keepdim=True) - there(found.other_nll)
+            found = require(out.grounded)
+            lead = found.nll.amin(dim=1, keepdim=True) - require(found.other_nll)
             whole, outside = lead[:, 0] + reference_margin, lead[:, 1:] + outside_margin
             return whole.clamp(min=0).mean() + outside.clamp(min=0).mean(dim=0).sum()
 
         def diversity(out: DCIMLOutput, batch: Batch) -> Tensor:
-            windows = there(out.grounded).windows
+            windows = require(out.grounded).windows
             return gram_distance(windows / windows.sum(dim=-1, keepdim=True), spread)
 
         def inside(out: DCIMLOutput, batch: Batch) -> Tensor:
-            own = there(out.retrieved).own_clips
+            own = require(out.retrieved).own_clips
             place = (own.argmax(dim=1) + 0.5) / own.shape[1]
-            return containment(there(out.grounded).spans, place)
+            return containment(require(out.grounded).spans, place)
 
         def grounding_margin(out: DCIMLOutput, batch: Batch) -> Tensor:
-            guided, alone = there(out.guided_grounding).nll, there(out.grounded).nll
+            guided, alone = require(out.guided_grounding).nll, require(out.grounded).nll
             return improvement(-guided.mean(), -alone.mean(), margin=guided_nll_margin)
 
         return {
@@ -293,13 +282,13 @@ class DCIML(nn.Module):
             "hard_triplet": lambda out, batch: triplets(out, batch, pool=1),
             "span": span,
             "retrieval_margin": retrieval_margin,
-            "retrieval_pull": lambda out, batch: there(out.guided_retrieval).distance.mean(),
+            "retrieval_pull": lambda out, batch: require(out.guided_retrieval).distance.mean(),
             "reconstruction": reconstruction,
             "rank": rank,
             "diversity": diversity,
             "containment": inside,
             "grounding_margin": grounding_margin,
-            "grounding_pull": lambda out, batch: there(out.guided_grounding).distance.mean(),
+            "grounding_pull": lambda out, batch: require(out.guided_grounding).distance.mean(),
         }
 
     @staticmethod
@@ -315,12 +304,12 @@ class DCIML(nn.Module):
         def stages(epoch: int) -> tuple[Stage, ...]:
             learn_retrieval = {
                 **dict.fromkeys(RECONSTRUCTION | TO_GROUNDING, 0.0),
-                **relieved(epoch, mutual_after, after=TO_RETRIEVAL),
-                **relieved(epoch, hard_after, before={"triplet"}, after={"hard_triplet"}),
+                **switch_terms_at(epoch, mutual_after, after=TO_RETRIEVAL),
+                **switch_terms_at(epoch, hard_after, before={"triplet"}, after={"hard_triplet"}),
             }
             learn_grounding = {
                 **dict.fromkeys(MATCHING | TO_RETRIEVAL, 0.0),
-                **relieved(epoch, mutual_after, after=TO_GROUNDING),
+                **switch_terms_at(epoch, mutual_after, after=TO_GROUNDING),
             }
             return (
                 Stage(learn_retrieval, frozen=("grounding.",)),

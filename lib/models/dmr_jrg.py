@@ -1,74 +1,78 @@
 """DMR-JRG: dual-task mutual reinforcing embedded joint video paragraph retrieval and grounding.
 
-Wang, Li, Zhang, Li, Xie and Tao. Weakly supervised: it is told which paragraph belongs to which
-video, and no timestamp. Names and equation numbers are the paper's; ``docs/deviations.md`` lists
-where we differ from the paper and from the authors' release.
+Wang, Li, Zhang, Li, Xie and Tao. Weakly supervised: training knows which paragraph belongs to which
+video, and no timestamp. This file is the paper and nothing else, its parts in the order of its
+sections, with its symbols and equation numbers. Where the paper leaves something open or cannot be
+meant, ``docs/deviations.md`` states what is done and why; what was added to make it ground is in
+``dmr_jrg_evidence.py``.
 
     text encoder ─┬─ retrieval branch (VPCMR) ──────────────── S^r ──┐
                   │                                                  ├─ distillation (GRRM)
     clips ─ map ──┴─ TAN ─ P ─┬─ candidates ─ global branch ── S^g ──┘
-                              ├─ candidates ─ reconstructor
-                              └─ temporal heads P^f, P^r
-
-The keywords' defaults are the paper's reading. Those from ``words`` on are ours, off by default;
-``experiments/*/…_plus.yaml`` turns them on, and ``docs/results.md`` says what each is worth.
+                              ├─ candidates ─ reconstructor (VTC-LD)
+                              └─ temporal heads P^f, P^r (BTSE-TD)
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.core.moments import greedy_suppression
-from lib.datasets.batch import Batch, Layout
-from lib.losses.overlap import remaining_mass
-from lib.losses.reconstruction import candidate_nll
-from lib.models.dmr_jrg_losses import (
-    ALIGNMENT_TERMS,
-    GLOBAL_TERMS,
-    MAP_TERMS,
-    RECONSTRUCTION_TERMS,
-    TEMPORAL_TERMS,
-    DMRJRGOutput,
-    losses,
-)
-from lib.models.interface import DataDims, Encoded, Plan, Proposals
-from lib.models.layers.alignment import (
-    ClipAlignment,
-    against_siblings,
-    among_siblings,
-    separation,
-)
-from lib.models.layers.ordering import PlaceCells, decode_in_order
-from lib.models.layers.precision import in_full
+from lib.base.batch import Batch, DataDims, Layout
+from lib.base.moments import greedy_suppression, iou
+from lib.decoding import Evidence
+from lib.losses import Losses
+from lib.losses.overlap import remaining_mass, scaled_iou_bce
+from lib.losses.reconstruction import candidate_nll, rank_by_reconstruction
+from lib.losses.similarity import distill, info_nce, triplet
+from lib.models.interface import Encoded, Model, Plan, require
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import (
-    AskedWords,
+    MaskedWords,
     SentenceEncoder,
     SentenceFeatures,
-    ask_all_words,
+    all_words,
     draw_masked_words,
 )
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.models.layers.video import ClipEncoder
 
-DIRECTIONS: dict[str, tuple[bool, ...]] = {
+GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
+RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
+TEMPORAL_TERMS = frozenset({"temporal", "temporal_rank"})
+MAP_TERMS = GLOBAL_TERMS | RECONSTRUCTION_TERMS | TEMPORAL_TERMS
+DIRECTIONS: dict[str, tuple[bool, ...]] = {  # whether each temporal head reads in reverse
     "both": (False, True),
     "forward": (False,),
     "reverse": (True,),
     "none": (),
 }
-CLIPS_AT_ONCE = 4  # that tell the words of all sentences: bounds the memory of their logits
 TEMPORAL_PARTS = ("temporal_forward", "temporal_reverse")
 
 
-class DMRJRG(nn.Module):
+@dataclass(frozen=True)
+class DMRJRGOutput:
+    """What the losses read. A field is None when no active term asks for it."""
+
+    similarity: Float[Tensor, "B B"]  # S^r, paragraphs x videos
+    scale: Float[Tensor, ""]  # λ of S^r
+    spans: Float[Tensor, "P 2"]
+    logits: Float[Tensor, "M P"] | None = None  # of P
+    candidates: Int[Tensor, "M Q"] | None = None
+    nll: Float[Tensor, "M Q"] | None = None  # of the masked words, by candidate
+    global_similarity: Float[Tensor, "B B"] | None = None  # S^g
+    global_scale: Float[Tensor, ""] | None = None  # λ of S^g
+    temporal_logits: tuple[Float[Tensor, "M P"], ...] = ()  # of P^f and P^r, as far as built
+
+
+class DMRJRG(Model):
     """The method whole; every part can be left out by a keyword.
 
     Args:
@@ -84,8 +88,8 @@ class DMRJRG(nn.Module):
         learn_candidate_weights: start from them and train them (Table V).
         candidate_iou: two candidates of a sentence overlap at most this much; 1: the plain top Q.
         candidate_frames: rows of the video that the reconstructor sees of a candidate.
-        retrieval: ``class_token`` (VPCMR), ``mean`` of clips and sentences (the ablation's base),
-            or ``alignment``: a paragraph's sentences against the clips they attend to.
+        retrieval: ``class_token`` (VPCMR), or ``mean`` of clips and sentences (the ablation's
+            base).
         grounded_retrieval: build the global branch, VTFA-GD.
         temporal: which of the heads of BTSE-TD to build: both, forward, reverse or none.
         encoder_layers, heads, feedforward, dropout: of the encoders E1 and E2.
@@ -93,36 +97,11 @@ class DMRJRG(nn.Module):
         reconstruct: ``masked`` words only, or ``all`` words of the sentence.
         label_smoothing: of the reconstruction.
         initial_scale, learn_scale: λ of Eq. 3 and 4; bounded above by 100.
-        words: add the mean of a sentence's words to its feature.
-        tied_words: the reconstructor tells hidden words by their vectors, not by rows of its own.
-        hidden_share: part of a sentence's words that are hidden and told; 1: each is told from the
-            frames and its place alone.
-        told: weight, in ordered decoding, of how well each clip tells the sentence's words (nats a
-            word) beside the alignment's cosines.
-        told_teaches: training reads it too, as it reads the alignment: the map, the candidates, and
-            by its ordered decoding the temporal heads.
-        alignment: align clips and sentences directly; the map reads the evidence, candidates are
-            drawn by it, and its ordered decoding teaches the temporal heads.
-        attention: inverse temperature of the alignment's attention over clips.
-        in_order: how strongly that attention looks where the sentence's place suggests.
-        isolate: the grounding branch reads the encoders' features and does not teach them.
-        siblings: how a sentence's evidence counts against that of its paragraph's other sentences:
-            ``ignore`` them, subtract their ``mean``, or ``compete`` for every clip by a soft-max.
-        competition: inverse temperature of that soft-max.
-        own: weight of the evidence as it is beside that against the siblings.
-        balance: how much the length of a span counts when it separates evidence; 1/2: correlation.
-        place_features: tell the map where in the paragraph a sentence stands.
-        decoder: ``map`` grounds by P alone (the paper); ``order`` by P, the alignment and a
-            position prior, all sentences of a paragraph jointly.
-        map_weight: weight of P beside the alignment's separation, for candidates and ``order``.
-        prior: weight of the position prior in ordered decoding.
-        order: what it costs a sentence to lie before its predecessor, per length of the video.
     """
 
-    supervision = "weak"
     frame_rows: Int[Tensor, "P F"]
-    clip_cells: Int[Tensor, " N"]
-    trust: Float[Tensor, ""]
+    map_terms, temporal_terms = MAP_TERMS, TEMPORAL_TERMS
+    mask_ratio = 1 / 3  # of a sentence's words, in the reconstruction
 
     def __init__(
         self,
@@ -140,7 +119,7 @@ class DMRJRG(nn.Module):
         learn_candidate_weights: bool = False,
         candidate_iou: float = 1.0,
         candidate_frames: int = 16,
-        retrieval: Literal["class_token", "mean", "alignment"] = "class_token",
+        retrieval: Literal["class_token", "mean"] = "class_token",
         grounded_retrieval: bool = True,
         temporal: Literal["both", "forward", "reverse", "none"] = "both",
         encoder_layers: int = 6,
@@ -152,64 +131,29 @@ class DMRJRG(nn.Module):
         label_smoothing: float = 0.1,
         initial_scale: float = 1 / 0.07,
         learn_scale: bool = True,
-        words: bool = False,
-        tied_words: bool = False,
-        hidden_share: float = 1 / 3,
-        told: float = 0.0,
-        told_teaches: bool = False,
-        alignment: bool = False,
-        attention: float = 10.0,
-        in_order: float = 0.0,
-        isolate: bool = False,
-        siblings: Literal["ignore", "mean", "compete"] = "mean",
-        competition: float = 5.0,
-        own: float = 0.0,
-        balance: float = 0.5,
-        place_features: bool = False,
-        decoder: Literal["map", "order"] = "map",
-        map_weight: float = 0.5,
-        prior: float = 0.3,
-        order: float = 2.0,
     ) -> None:
         super().__init__()
         if len(candidate_weights) != num_candidates:
             raise ValueError(f"{num_candidates} candidates, {len(candidate_weights)} weights")
         if grounded_retrieval and retrieval == "mean":
             raise ValueError("grounded_retrieval needs an encoder to share: retrieval is 'mean'")
-        if words and text_encoder != "lstm":
-            raise ValueError("words adds to the LSTM's sentences: text_encoder is not 'lstm'")
-        if retrieval == "alignment" and not alignment:
-            raise ValueError("retrieval 'alignment' needs alignment: true")
-        if told and hidden_share < 1:
-            raise ValueError("told needs hidden_share: 1, or words tell words")
-        read = told_teaches or decoder == "order"
-        if (told and not read) or (told_teaches and not told):
-            raise ValueError("told is read by decoder: order or told_teaches, which needs it")
-        self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
-        self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
-        self.hidden_share, self.told, self.told_teaches = hidden_share, told, told_teaches
-        self.isolate = isolate
-        self.siblings, self.competition = siblings, competition
-        self.own, self.balance = own, balance
-        self.decoder, self.map_weight = decoder, map_weight
-        self.prior, self.order = prior, order
         D, N = hidden_size, dims.num_clips
 
+        # III-C, features.
         own_text = text_encoder == "lstm"
-        self.text = SentenceEncoder(
-            dims.word_dim, D, num_layers=lstm_layers, words=words, readout=own_text
-        )
+        self.text = SentenceEncoder(dims.word_dim, D, num_layers=lstm_layers, readout=own_text)
         self.sentence = None if own_text else SentenceFeatures(dims, text_encoder, hidden_size=D)
         if self.sentence is not None:
             self.from_pretrained = nn.Linear(self.sentence.width, D)
-        self.hidden_word = nn.Parameter(torch.randn(dims.word_dim) * 0.02)
+        self.mask_word = nn.Parameter(torch.randn(dims.word_dim) * 0.02)
         self.clips = ClipEncoder(dims.video_dim, D, dims.num_frames, N)
 
+        # III-E, the map and its reconstructor (VTC-LD).
+        self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
+        self.reconstruct, self.label_smoothing = reconstruct, label_smoothing
         self.grid = ProposalGrid(N, density)
         rows = self.grid.frames(dims.num_frames, candidate_frames)
         self.register_buffer("frame_rows", rows, persistent=False)
-        single = (self.grid.spans.diff(dim=1)[:, 0] * N).round() == 1
-        self.register_buffer("clip_cells", single.nonzero()[:, 0], persistent=False)
         self.query = nn.Linear(D, D)  # W_s
         self.cell = nn.Linear(D, D)  # W_v
         self.context = MaskedConvStack(
@@ -224,36 +168,24 @@ class DMRJRG(nn.Module):
             feedforward=feedforward,
             dropout=dropout,
             num_frames=candidate_frames,
-            tied_words=tied_words,
         )
+
+        # III-G, the temporal heads (BTSE-TD).
         self.directions = DIRECTIONS[temporal]
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r
-        self.alignment = None
-        if alignment:
-            self.alignment = ClipAlignment(
-                D,
-                attention=attention,
-                in_order=in_order,
-                initial_scale=initial_scale,
-                learn_scale=learn_scale,
-            )
-        self.evident = alignment or told_teaches
-        if self.evident:
-            self.evidence_cell = nn.Linear(1, D)
-        self.place_cell = PlaceCells(D) if place_features else None
-        # How far the evidence is to be believed in ordered decoding; see ``calibrate``.
-        self.register_buffer("trust", torch.ones(()))
 
+        # III-D, retrieval by class tokens (VPCMR).
         self.retrieval, self.grounded_retrieval = retrieval, grounded_retrieval
         log_scale = torch.tensor(float(initial_scale)).log()
-        if retrieval != "alignment":
-            self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
+        self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
         if retrieval == "class_token" or grounded_retrieval:
             sizes = {"num_layers": encoder_layers, "heads": heads, "feedforward": feedforward}
             self.video_encoder = transformer_encoder(D, dropout=dropout, **sizes)  # E1 = E3
             self.text_encoder = transformer_encoder(D, dropout=dropout, **sizes)  # E2
             self.video_token = ClassToken(N, D)
             self.text_token = ClassToken(dims.max_sentences, D)
+
+        # III-F, the global branch (VTFA-GD).
         if grounded_retrieval:
             self.candidate_weights = nn.Parameter(
                 torch.tensor(list(candidate_weights)), requires_grad=learn_candidate_weights
@@ -263,64 +195,106 @@ class DMRJRG(nn.Module):
             self.global_log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
 
     @property
-    def unserved(self) -> frozenset[str]:
-        """Loss terms of parts that this instance does not have."""
+    def unavailable_terms(self) -> frozenset[str]:
         terms: frozenset[str] = frozenset()
         if not self.grounded_retrieval:
             terms |= GLOBAL_TERMS
         if not self.directions:
             terms |= TEMPORAL_TERMS
-        if self.alignment is None:
-            terms |= ALIGNMENT_TERMS
-        if not self.evident:
-            terms |= {"temporal_teacher"}
         return terms
 
-    # Retrieval branch (III-D). Neither side reads the other.
+    # Training: what the terms read of each row, and what is compared across the batch.
 
-    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``clips`` (B, N, D), ``aligned`` for the alignment, ``token``: unit features (B, D);
-        ``frames`` (B, T, D) for the reconstructor."""
-        found = {"clips": self.clips(video)}
-        if self.alignment is not None:
-            found["aligned"] = self.alignment.clip(found["clips"])
-        if self.told:
-            found["frames"] = self.reconstructor.frames(video)
-        if self.retrieval != "alignment":
-            state = self._video_state(found["clips"])
-            found["token"] = nn.functional.normalize(state, dim=-1)
-        return found
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        wanted = self.map_terms if terms is None else terms & self.map_terms
+        sentences, clips = self.sentence_features(batch), self.clips(batch.video)
+        parts = {"text": self.text_feature(batch, sentences)}
+        video_state = self.video_state(clips)
+        parts["video"] = nn.functional.normalize(video_state.float(), dim=-1)
+        if wanted:
+            parts |= self.encode_map(batch, sentences, clips, video_state, wanted)
+        return parts
 
-    def encode_paragraphs(self, batch: Batch) -> Encoded:
-        """``sentences`` (B, S, D), ``mask``: which exist, ``token``: unit features (B, D); to be
-        told, ``word_ids`` (B, S, W) and ``word_counts`` (B, S)."""
-        sentences = self._sentences(batch)
-        found = {"sentences": batch.padded(sentences), "mask": batch.sentence_mask}
-        if self.retrieval != "alignment":
-            found["token"] = self._text_feature(batch, sentences)
-        if self.told:
-            found |= {"word_ids": batch.word_ids, "word_counts": batch.word_mask.sum(dim=2)}
-        return found
+    def encode_map(
+        self,
+        batch: Batch,
+        sentences: Float[Tensor, "M D"],
+        clips: Float[Tensor, "B N D"],
+        video_state: Float[Tensor, "B D"] | None,
+        wanted: frozenset[str],
+        added: Sequence[Float[Tensor, "M P D"]] = (),
+        belief: Callable[[Float[Tensor, "M P"]], Float[Tensor, "M P"]] = torch.sigmoid,
+    ) -> Encoded:
+        """The parts that hang on P: candidates, reconstruction, global branch, temporal heads.
 
-    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
-        if self.retrieval == "alignment":
-            assert self.alignment is not None
-            return self.alignment.paragraph_similarity(
-                paragraphs["sentences"], paragraphs["mask"], videos["aligned"]
-            )
-        return paragraphs["token"] @ videos["token"].T
+        Args:
+            added: to the fused map.
+            belief: from the logits of P to the scores by which candidates are chosen.
+        """
+        features = self.map_features(clips, sentences, batch, added)
+        logits, *temporal = self.map_scores(features, temporal=bool(wanted & self.temporal_terms))
+        candidates = self.candidates(belief(logits.detach()))
+        parts: Encoded = {"logits": logits, "candidates": candidates}
+        if wanted & RECONSTRUCTION_TERMS:
+            parts["nll"] = self.reconstruction(batch, candidates)
+        if wanted & GLOBAL_TERMS and self.grounded_retrieval:
+            parts["merged"] = self.merged(batch, require(video_state), features, candidates)
+        if wanted & self.temporal_terms:
+            parts |= self.temporal(batch, temporal)
+        return parts
 
-    def _sentences(self, batch: Batch) -> Float[Tensor, "M D"]:
+    def compare(self, parts: Encoded, batch: Batch) -> DMRJRGOutput:
+        return DMRJRGOutput(
+            similarity=parts["text"] @ parts["video"].T,
+            scale=self.log_scale.exp().clamp(max=100),
+            **self.compare_map(parts),
+        )
+
+    def compare_map(self, parts: Encoded) -> dict[str, Any]:
+        """The fields of the output that hang on P."""
+        fields: dict[str, Any] = {"spans": self.grid.spans}
+        fields |= {name: parts.get(name) for name in ("logits", "candidates", "nll")}
+        fields["temporal_logits"] = tuple(parts[name] for name in TEMPORAL_PARTS if name in parts)
+        if "merged" in parts:
+            fields["global_similarity"] = parts["text"] @ parts["merged"].T
+            fields["global_scale"] = self.global_log_scale.exp().clamp(max=100)
+        return fields
+
+    # III-C. Features of sentences; those of clips are ``self.clips``.
+
+    def sentence_features(self, batch: Batch) -> Float[Tensor, "M D"]:
         if self.sentence is None:
             return self.text(batch.flat(batch.words), batch.word_counts)[1]
         return self.from_pretrained(self.sentence(batch))
 
-    def _video_state(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+    # III-D, VPCMR. Neither side reads the other.
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """``clips`` (B, N, D) and ``token``: unit features (B, D)."""
+        clips = self.clips(video)
+        return {
+            "clips": clips,
+            "token": nn.functional.normalize(self.video_state(clips), dim=-1),
+        }
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """``sentences`` (B, S, D), ``mask``: which exist, ``token``: unit features (B, D)."""
+        sentences = self.sentence_features(batch)
+        return {
+            "sentences": batch.padded(sentences),
+            "mask": batch.sentence_mask,
+            "token": self.text_feature(batch, sentences),
+        }
+
+    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
+        return paragraphs["token"] @ videos["token"].T
+
+    def video_state(self, clips: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
         if self.retrieval == "mean":
             return clips.mean(dim=1)
         return self.video_token(self.video_encoder, clips)
 
-    def _text_feature(self, batch: Batch, sentences: Float[Tensor, "M D"]) -> Float[Tensor, "B D"]:
+    def text_feature(self, batch: Batch, sentences: Float[Tensor, "M D"]) -> Float[Tensor, "B D"]:
         items = batch.padded(sentences)
         if self.retrieval == "mean":
             state = items.sum(dim=1)  # the length does not matter to a direction
@@ -328,65 +302,34 @@ class DMRJRG(nn.Module):
             state = self.text_token(self.text_encoder, items, batch.sentence_mask)
         return nn.functional.normalize(state.float(), dim=-1)
 
-    # Grounding branch.
+    # III-E, VTC-LD: the map P, its candidates, and how well each reconstructs the masked words.
 
-    def _separation(self, evidence: Float[Tensor, "M N"], batch: Layout) -> Float[Tensor, "M P"]:
-        """What the alignment says of each span; no gradient, it is read by arg-max and as input."""
-        evidence = found = evidence.detach()
-        if self.siblings == "mean":
-            found = against_siblings(evidence, batch)
-        elif self.siblings == "compete":
-            found = among_siblings(evidence, batch, scale=self.competition)
-        found = separation(found, self.grid.spans, balance=self.balance)
-        if self.own:
-            alone = separation(evidence, self.grid.spans, balance=self.balance)
-            found = found + self.own * alone
-        return found
-
-    def _found(
-        self, batch: Layout, *evidence: Float[Tensor, "M N"] | None
-    ) -> Float[Tensor, "M P"] | None:
-        """``_separation`` of the evidence that there is, all of it together."""
-        found = [each for each in evidence if each is not None]
-        return self._separation(sum(found[1:], found[0]), batch) if found else None
-
-    def _found_in_training(
-        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
-    ) -> Float[Tensor, "M P"] | None:
-        """``_found`` of the sentences in their own video, as far as training reads it."""
-        if not self.evident:
-            return None
-        aligned = told = None
-        with torch.no_grad(), in_full(clips):
-            if self.alignment is not None:
-                clips = self.alignment.clip(clips.float())
-                aligned = self.alignment.evidence(sentences.float(), clips, batch)
-            if self.told_teaches:
-                frames, ids = self.reconstructor.frames(batch.video), batch.flat(batch.word_ids)
-                told = self.told * self._told_by_clips(frames, ids, batch.word_counts, batch)
-            return self._found(batch, aligned, told)
-
-    def _map(
+    def map_features(
         self,
         clips: Float[Tensor, "B N D"],
         sentences: Float[Tensor, "M D"],
-        batch: Layout,
-        found: Float[Tensor, "M P"] | None,
+        layout: Layout,
+        added: Sequence[Float[Tensor, "M P D"]] = (),
     ) -> Float[Tensor, "M P D"]:
         """F̄: the fused map after the TAN (Eq. 8), valid cells only."""
-        cells = self.cell(self.grid.max_pool(clips)).index_select(0, batch.owner)
+        cells = self.cell(self.grid.max_pool(clips)).index_select(0, layout.owner)
         fused = self.query(sentences)[:, None] * cells
         # A unit vector's entries shrink with D; the TAN is initialised for entries of variance 1.
         norm = fused.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         fused = fused * (fused.shape[-1] ** 0.5 / norm)
-        if found is not None:
-            found = found[..., None].to(self.evidence_cell.weight.dtype)
-            fused = fused + self.evidence_cell(found)
-        if self.place_cell is not None:
-            fused = fused + self.place_cell(self.grid, batch)
-        return self.context(fused)
+        return self.context(sum(added, fused))
 
-    def _candidates(self, scores: Float[Tensor, "M P"]) -> Int[Tensor, "M Q"]:
+    def map_scores(
+        self, features: Float[Tensor, "M P D"], *, temporal: bool
+    ) -> tuple[Float[Tensor, "M P"], ...]:
+        """Logits of P, and what the temporal heads make of the features, without their bias; one
+        product, since features are large and heads small."""
+        heads = [self.score, *self.temporal_scores] if temporal else [self.score]
+        weights = torch.cat([cast(nn.Linear, head).weight for head in heads])
+        logits, *raw = (features @ weights.T).float().unbind(dim=-1)
+        return logits + self.score.bias, *raw
+
+    def candidates(self, scores: Float[Tensor, "M P"]) -> Int[Tensor, "M Q"]:
         if self.candidate_iou >= 1:
             return scores.topk(self.num_candidates, dim=1).indices
         chosen, _ = greedy_suppression(
@@ -394,25 +337,26 @@ class DMRJRG(nn.Module):
         )
         return chosen
 
-    def _reconstruction(
+    def reconstruction(
         self,
         batch: Batch,
         candidates: Int[Tensor, "M Q"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "M Q"]:
+        """Eq. 9-11: NLL of the masked words by candidate."""
         words, counts = batch.flat(batch.words), batch.word_counts
-        asked = draw_masked_words(
-            batch.flat(batch.word_weights), counts, share=self.hidden_share, generator=generator
+        masked = draw_masked_words(
+            batch.flat(batch.word_weights), counts, ratio=self.mask_ratio, generator=generator
         )
-        hidden = asked.marked(words.shape[1])[..., None]
-        states, _ = self.text(torch.where(hidden, self.hidden_word.to(words.dtype), words), counts)
+        mask = masked.mask(words.shape[1])[..., None]
+        states, _ = self.text(torch.where(mask, self.mask_word.to(words.dtype), words), counts)
         if self.reconstruct == "all":
-            asked = ask_all_words(counts, words.device)
+            masked = all_words(counts, words.device)
         frames = self.reconstructor.frames(batch.video)
         ids = batch.flat(batch.word_ids)
-        return self._nll(frames, batch.owner, candidates, states, ids, counts, asked)
+        return self.nll(frames, batch.owner, candidates, states, ids, counts, masked)
 
-    def _nll(
+    def nll(
         self,
         frames: Float[Tensor, "B T D"],
         owner: Int[Tensor, " M"],
@@ -420,34 +364,18 @@ class DMRJRG(nn.Module):
         states: Float[Tensor, "M W D"],
         ids: Int[Tensor, "M W"],
         counts: Int[Tensor, " M"],
-        asked: AskedWords,
+        masked: MaskedWords,
     ) -> Float[Tensor, "M Q"]:
         rows = self.frame_rows[candidates]
-        logits = self.reconstructor(frames, owner, rows, states, counts, asked)
-        target = ids.flatten().index_select(0, asked.place(ids.shape[1]))
+        logits = self.reconstructor(frames, owner, rows, states, counts, masked)
+        target = ids.flatten().index_select(0, masked.position(ids.shape[1]))
         return candidate_nll(
-            logits, target, asked.sentence, len(ids), label_smoothing=self.label_smoothing
+            logits, target, masked.sentence, len(ids), label_smoothing=self.label_smoothing
         )
 
-    def _told_by_clips(
-        self,
-        frames: Float[Tensor, "B T D"],
-        ids: Int[Tensor, "M W"],
-        counts: Int[Tensor, " M"],
-        batch: Layout,
-    ) -> Float[Tensor, "M N"]:
-        """By how many nats a word each clip tells a sentence better than the clips of its video do
-        on average, all words hidden."""
-        states, _ = self.text(self.hidden_word.expand(*ids.shape, -1), counts)
-        asked = ask_all_words(counts, ids.device)
-        nll = [
-            self._nll(frames, batch.owner, cells.expand(len(ids), -1), states, ids, counts, asked)
-            for cells in self.clip_cells.split(CLIPS_AT_ONCE)
-        ]
-        found = torch.cat(nll, dim=1)
-        return found.mean(dim=1, keepdim=True) - found
+    # III-F, VTFA-GD.
 
-    def _merged(
+    def merged(
         self,
         batch: Batch,
         video_state: Float[Tensor, "B D"],
@@ -462,17 +390,9 @@ class DMRJRG(nn.Module):
         merged = self.merge(torch.cat([video_state, grounded], dim=-1))
         return nn.functional.normalize(merged.float(), dim=-1)
 
-    def _scores(
-        self, features: Float[Tensor, "M P D"], *, temporal: bool
-    ) -> tuple[Float[Tensor, "M P"], ...]:
-        """Logits of P, and what the temporal heads make of the features, without their bias; one
-        product, since features are large and heads small."""
-        heads = [self.score, *self.temporal_scores] if temporal else [self.score]
-        weights = torch.cat([cast(nn.Linear, head).weight for head in heads])
-        logits, *raw = (features @ weights.T).float().unbind(dim=-1)
-        return logits + self.score.bias, *raw
+    # III-G, BTSE-TD.
 
-    def _temporal(self, batch: Batch, scores: Sequence[Float[Tensor, "M P"]]) -> Encoded:
+    def temporal(self, batch: Batch, scores: Sequence[Float[Tensor, "M P"]]) -> Encoded:
         """Logits of P^f and P^r (Eq. 18 and 19), (M, P) each."""
         maps = {}
         for raw, head, reverse in zip(scores, self.temporal_scores, self.directions, strict=True):
@@ -481,111 +401,24 @@ class DMRJRG(nn.Module):
             maps[TEMPORAL_PARTS[reverse]] = batch.flat(logits)
         return maps
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DMRJRGOutput:
-        """Everything the named loss terms read; None stands for all of them."""
-        return self.compare(self.encode(batch, terms), batch)
+    # III-H, training and inference: the global and the temporal heads take no part in the latter.
 
-    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
-        wanted = MAP_TERMS if terms is None else terms & MAP_TERMS
-        globally = self.grounded_retrieval and bool(wanted & GLOBAL_TERMS)
-        sentences, clips = self._sentences(batch), self.clips(batch.video)
-        parts: Encoded = {}
-        if self.alignment is not None:
-            parts |= {"sentences": sentences, "clips": clips}
-        if self.retrieval != "alignment" or globally:
-            parts["text"], video_state = (
-                self._text_feature(batch, sentences),
-                self._video_state(clips),
-            )
-        if self.retrieval != "alignment":
-            parts["video"] = nn.functional.normalize(video_state.float(), dim=-1)
-        if not wanted:
-            return parts
-
-        found = self._found_in_training(sentences, clips, batch)
-        if self.isolate:
-            clips, sentences = clips.detach(), sentences.detach()
-        features = self._map(clips, sentences, batch, found)
-        logits, *temporal = self._scores(features, temporal=bool(wanted & TEMPORAL_TERMS))
-        candidates = self._candidates(self._belief(logits.detach(), found))
-        parts |= {"logits": logits, "candidates": candidates}
-        if wanted & RECONSTRUCTION_TERMS:
-            parts["nll"] = self._reconstruction(batch, candidates)
-        if globally:
-            parts["merged"] = self._merged(batch, video_state, features, candidates)
-        if wanted & TEMPORAL_TERMS:
-            parts |= self._temporal(batch, temporal)
-        if found is not None and "temporal_teacher" in wanted:
-            parts["teacher"] = self._decode(found, batch).argmax(dim=1)
-        return parts
-
-    def compare(self, parts: Encoded, batch: Batch) -> DMRJRGOutput:
-        aligned = global_similarity = global_scale = None
-        if self.alignment is not None:
-            aligned = self.alignment(parts["sentences"], parts["clips"], batch)
-        if self.retrieval == "alignment":
-            assert aligned is not None
-            similarity, scale = aligned.similarity, aligned.scale
-        else:
-            similarity = parts["text"] @ parts["video"].T
-            scale = self.log_scale.exp().clamp(max=100)
-        if "merged" in parts:
-            global_similarity = parts["text"] @ parts["merged"].T
-            global_scale = self.global_log_scale.exp().clamp(max=100)
-        return DMRJRGOutput(
-            similarity=similarity,
-            scale=scale,
-            spans=self.grid.spans,
-            alignment=aligned,
-            logits=parts.get("logits"),
-            candidates=parts.get("candidates"),
-            nll=parts.get("nll"),
-            global_similarity=global_similarity,
-            global_scale=global_scale,
-            temporal_logits=tuple(parts[name] for name in TEMPORAL_PARTS if name in parts),
-            teacher=parts.get("teacher"),
-        )
-
-    # Inference (III-H): the global and the temporal heads take no part.
-
-    def _belief(
-        self, logits: Float[Tensor, "M P"], found: Float[Tensor, "M P"] | None
-    ) -> Float[Tensor, "M P"]:
-        """A span's score from the sentence alone: P, or the alignment with P beside it."""
-        if found is None:
-            return logits.sigmoid()
-        return found + self.map_weight * logits.sigmoid()
-
-    def _decode(self, scores: Float[Tensor, "M P"], batch: Layout) -> Float[Tensor, "M P"]:
-        return decode_in_order(scores, batch, self.grid, prior=self.prior, order=self.order)
-
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
-        """Every valid cell's score, by P or by decoding the paragraph in order."""
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
+        """Every valid cell's score in P."""
         pairs = Layout.of(paragraphs["mask"])
-        sentences = pairs.flat(paragraphs["sentences"])
-        aligned = told = None
-        if self.alignment is not None:
-            aligned = self.alignment.evidence(sentences, videos["aligned"], pairs)
-        if self.told:
-            ids, counts = (pairs.flat(paragraphs[name]) for name in ("word_ids", "word_counts"))
-            told = self.told * self._told_by_clips(videos["frames"], ids, counts.cpu(), pairs)
-        found = belief = self._found(pairs, aligned, told)
-        if self.decoder == "map" or self.map_weight or belief is None:  # else P has no vote
-            if told is not None and not self.told_teaches:
-                found = self._found(pairs, aligned)  # what the map has learnt to read
-            logits = self.score(self._map(videos["clips"], sentences, pairs, found)).squeeze(-1)
-            if self.decoder == "map":
-                return Proposals(self.grid.spans, logits.sigmoid())
-            belief = self._belief(logits, belief)
-        return Proposals(self.grid.spans, self._decode(self.trust * belief, pairs))
+        features = self.map_features(videos["clips"], pairs.flat(paragraphs["sentences"]), pairs)
+        scores = self.score(features).squeeze(-1).sigmoid()
+        return Evidence(pairs, self.grid.spans, self.grid.num_clips, scores)
 
     def inspect(self, batch: Batch) -> dict[str, Tensor]:
-        """``reconstruction_gap``: by how many nats a hidden word is likelier with the frames of the
+        """``reconstruction_gap``: by how many nats a masked word is likelier with the frames of the
         sentence's own candidates than with those of the next video of the batch. At 0 the
         reconstructor reads the words around it and not the video."""
         out = self(batch, terms=frozenset({"rank"}))
         own, other = (
-            self._reconstruction(
+            self.reconstruction(
                 dataclasses.replace(batch, video=batch.video.roll(shift, dims=0)),
                 out.candidates,
                 torch.Generator(batch.video.device).manual_seed(0),
@@ -594,14 +427,69 @@ class DMRJRG(nn.Module):
         )
         return {"reconstruction_gap": other - own}
 
-    def calibrate(self, skill: float) -> None:
-        """Believe the evidence as far as it tells videos apart.
+    @staticmethod
+    def losses(*, margin: float = 0.2, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:
+        """The terms of Eq. 23, one weight each, and one of ours.
+
+        L_cmr is ``retrieval_triplet`` + β1 · ``retrieval_nce``; L_local is ``reconstruction`` +
+        ``rank``; L_global is ``global_triplet`` + β2 · ``global_nce``; L_mse is ``distillation``;
+        L_time is ``temporal``. The paper leaves PL^f and PL^r without any gradient (an arg-max is a
+        label, not a function); ``temporal_rank`` gives them the candidates' rank loss.
 
         Args:
-            skill: 0 (pairs on validation are found no better than by chance) to 1 (always found);
-                no timestamp is needed to know it. At 0 ordered decoding is left with the prior.
+            margin: Δ of Eq. 6 and 7.
+            min_iou, max_iou: overlap with a pseudo-label at which its soft label is 0 and 1.
         """
-        self.trust.fill_(skill)
+
+        def retrieval_nce(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            return info_nce(out.similarity, out.scale, batch.same_video)
+
+        def retrieval_triplet(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            return triplet(out.similarity, batch.same_video, margin=margin)
+
+        def reconstruction(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            return require(out.nll).mean()
+
+        def rank(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            scores = require(out.logits).float().sigmoid().gather(1, require(out.candidates))
+            return rank_by_reconstruction(scores, require(out.nll))
+
+        def global_nce(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            similarity, scale = require(out.global_similarity), require(out.global_scale)
+            return info_nce(similarity, scale, batch.same_video)
+
+        def global_triplet(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            return triplet(require(out.global_similarity), batch.same_video, margin=margin)
+
+        def distillation(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            return distill(out.similarity, require(out.global_similarity))
+
+        def temporal(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            logits = require(out.logits)
+            total = logits.new_zeros((), dtype=torch.float32)
+            for head in out.temporal_logits:
+                overlap = iou(out.spans[head.detach().argmax(dim=1)][:, None], out.spans)
+                total = total + scaled_iou_bce(logits, overlap, min_iou=min_iou, max_iou=max_iou)
+            return total
+
+        def temporal_rank(out: DMRJRGOutput, batch: Batch) -> Tensor:
+            total = require(out.logits).new_zeros((), dtype=torch.float32)
+            for head in out.temporal_logits:
+                scores = head.float().sigmoid().gather(1, require(out.candidates))
+                total = total + rank_by_reconstruction(scores, require(out.nll))
+            return total
+
+        return {
+            "retrieval_triplet": retrieval_triplet,
+            "retrieval_nce": retrieval_nce,
+            "reconstruction": reconstruction,
+            "rank": rank,
+            "global_triplet": global_triplet,
+            "global_nce": global_nce,
+            "distillation": distillation,
+            "temporal": temporal,
+            "temporal_rank": temporal_rank,
+        }
 
     @staticmethod
     def plan(*, pretrained_rate: float = 0.1) -> Plan:
@@ -612,5 +500,3 @@ class DMRJRG(nn.Module):
                 the paper does not say).
         """
         return Plan(rates={"sentence.pretrained.": pretrained_rate})
-
-    losses = staticmethod(losses)

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
 from lib.datasets.vocabulary import UNKNOWN
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
 from lib.losses.similarity import info_nce
-from lib.models.interface import DataDims, Encoded, Losses, Proposals
+from lib.models.interface import Encoded, Model
 from lib.models.layers.proposal_map import BoundaryMap, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
 from lib.models.layers.transformer import encode_positioned, transformer_encoder
@@ -34,7 +36,7 @@ class DMRReleaseOutput:
     spans: Float[Tensor, "P 2"]
 
 
-class DMRRelease(nn.Module):
+class DMRRelease(Model):
     """The released assembly.
 
     Args:
@@ -130,15 +132,12 @@ class DMRRelease(nn.Module):
     ) -> Float[Tensor, "M P"]:
         cells = self.cell(self.proposals(clips)).index_select(0, batch.owner)
         fused = nn.functional.normalize(sentences[:, None] * cells, dim=-1)
-        place = _sinusoid(batch.place + 1, self.position_size)[:, None].expand(
+        place = _sinusoid(batch.sentence_position + 1, self.position_size)[:, None].expand(
             -1, len(self.grid), -1
         )
         ends = self.positions.expand(len(fused), -1, -1)
         context = self.context(torch.cat([place, ends, fused], dim=-1)).relu()
         return self.score(context).squeeze(-1)
-
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> DMRReleaseOutput:
-        return self.compare(self.encode(batch, terms), batch)
 
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         sentences, clips = self._sentences(batch), self.clips(batch.video)
@@ -155,10 +154,12 @@ class DMRRelease(nn.Module):
         similarity = parts["text"] @ parts["video"].T
         return DMRReleaseOutput(similarity, parts["logits"], self.grid.spans)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         pairs = Layout.of(paragraphs["mask"])
         logits = self._logits(videos["clips"], pairs.flat(paragraphs["sentences"]), pairs)
-        return Proposals(self.grid.spans, logits.sigmoid())
+        return Evidence(pairs, self.grid.spans, self.grid.num_clips, logits.sigmoid())
 
     @staticmethod
     def losses(*, scale: float = 1 / 0.07, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:

@@ -1,129 +1,25 @@
-"""What a model is told about the data, and what it can be asked."""
+"""What training, scoring and the tests read of a model: the whole contract, in one class.
+
+A model derives from ``Model`` and names itself in ``MODELS``, or is named in the YAML from outside
+the repository. ``missing_parts`` checks it at start-up.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
+from lib.base.batch import Batch
+from lib.decoding import Decoding, Evidence, Proposals, decode
+from lib.losses import Losses
 
 Encoded = dict[str, Tensor]  # named tensors with the item axis first
 T = TypeVar("T")
-Term = Callable[[Any, Batch], Tensor]  # (a model's output, batch) -> scalar loss in float32
-
-
-@dataclass(frozen=True)
-class DataDims:
-    """What the data decides: sizes, and the vectors of the words that have an id."""
-
-    video_dim: int  # C
-    word_dim: int  # E
-    vocab_size: int  # V: word ids are 0 (padding), 1 (unknown), 2 … V-1
-    num_frames: int  # T
-    num_clips: int  # N
-    max_sentences: int  # most sentences of any paragraph, for learned sentence positions
-    # None where words have no vector of their own but one wherever they stand
-    word_vectors: Float[Tensor, "V E"] | None = field(default=None, compare=False, repr=False)
-
-    def sizes(self) -> dict[str, int]:
-        """All but the vectors, by name."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in found.items() if name != "word_vectors"}
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Scored spans of every real sentence, before any suppression.
-
-    ``spans`` are [start, end) as fractions of the video, one list shared by all sentences (P, 2) or
-    one list each (M, P, 2). A higher score is a better span.
-    """
-
-    spans: Float[Tensor, "*M P 2"]
-    scores: Float[Tensor, "M P"]
-
-
-class Encoder(Protocol):
-    """A model that reads every video once and every paragraph once, and answers from what it kept.
-
-    ``encode_videos`` reads no text and ``encode_paragraphs`` reads no video, so that a score cannot
-    leak the pairing. A test replaces the one and finds the other unchanged.
-
-    What ``encode_paragraphs`` gives has a ``mask`` (B, S): which sentences exist. Rows of either
-    side can be picked, repeated and put into another order.
-    """
-
-    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded: ...
-
-    def encode_paragraphs(self, batch: Batch) -> Encoded: ...
-
-
-@runtime_checkable
-class Grounder(Encoder, Protocol):
-    """A model that finds the sentences of a paragraph in a video: row b of the one in row b of the
-    other. M are the sentences of all rows, in order."""
-
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals: ...
-
-
-@runtime_checkable
-class Retriever(Encoder, Protocol):
-    """A model that ranks videos for paragraphs."""
-
-    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]: ...
-
-
-def ground(model: Grounder, batch: Batch) -> Proposals:
-    """Every sentence in the video of its own paragraph."""
-    return model.ground_pairs(model.encode_paragraphs(batch), model.encode_videos(batch.video))
-
-
-class Learner(Protocol):
-    """What training asks of every model: its ``forward(batch, terms)`` is ``encode`` and then
-    ``compare``, so that a batch can be encoded in parts, by one process after the other or by
-    several at once, and still be compared as a whole.
-
-    In ``encode`` every row stands alone: a paragraph's part of it is the same whatever else is in
-    the batch (batch norm apart, which sees the rows of one call). Its tensors are joined along
-    their first axis, paragraph after paragraph, so none has a padded axis of sentences or words:
-    rows are paragraphs, sentences (M, …) or words, not (B, S, …).
-
-    ``compare`` does what looks across the batch, reads nothing of it but its layout, moments,
-    durations and ``video_index``, and is given what ``encode`` gave in float32.
-
-    ``terms`` are the loss terms wanted; None stands for all of them.
-    """
-
-    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded: ...
-
-    def compare(self, parts: Encoded, batch: Batch) -> Any: ...
-
-
-@runtime_checkable
-class Inspected(Protocol):
-    """A model with something to tell about its own parts, logged once an epoch."""
-
-    def inspect(self, batch: Batch) -> dict[str, Tensor]: ...
-
-
-@runtime_checkable
-class Calibrated(Protocol):
-    """A model that is told after each epoch how well its retrieval does on validation."""
-
-    def calibrate(self, skill: float) -> None: ...
-
-
-Losses = Mapping[str, Term]
-
-
-def there(part: T | None) -> T:
-    """A part of a model's output that an active term may count on."""
-    assert part is not None
-    return part
 
 
 @dataclass(frozen=True)
@@ -140,9 +36,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model wants to be optimised; what a static ``plan(**constants)`` of it returns.
-
-    A model without one takes one step per batch, all terms, all parameters at one learning rate.
+    """How a model wants to be optimised.
 
     ``stages`` gives the steps that a batch makes in an epoch (from 0), in order; their learning
     parameters should not overlap, since the optimiser keeps one state for each parameter.
@@ -155,7 +49,137 @@ class Plan:
     settings: Callable[[int], Mapping[str, float]] = lambda epoch: {}
 
 
-def relieved(
+class Model(nn.Module):
+    """The contract. A model is constructed as ``Kind(dims, **MODEL.PARAMS)``.
+
+    **Training** calls ``forward(batch, terms)``, which is ``encode`` and then ``compare``, so that
+    a batch can be encoded in parts, by one process after the other or by several at once, and still
+    be compared as a whole; and ``losses`` of what ``compare`` returned.
+
+    **Scoring** reads every video and every paragraph once, by ``encode_videos`` and
+    ``encode_paragraphs``, and answers from what they returned: a model that defines ``similarity``
+    retrieves, one that defines ``ground_pairs`` grounds, and each model defines at least one.
+    ``encode_videos`` reads no text and ``encode_paragraphs`` reads no video, so that a score cannot
+    leak the pairing; a test replaces the one and finds the other unchanged.
+
+    Attributes:
+        supervision: ``weak`` for a model that reads no moment in training.
+        grounds_from: what ``ground_pairs`` can return, of ``scores`` (of spans) and ``clips``
+            (evidence over clips); the decoding chooses between them.
+        unavailable_terms: loss terms of parts that an instance was built without.
+    """
+
+    supervision: ClassVar[Literal["weak", "full"]] = "weak"
+    grounds_from: ClassVar[frozenset[str]] = frozenset({"scores"})
+
+    @property
+    def unavailable_terms(self) -> frozenset[str]:
+        return frozenset()
+
+    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> Any:
+        """Everything the named loss terms read; None stands for all of them."""
+        return self.compare(self.encode(batch, terms), batch)
+
+    def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
+        """What the loss terms need of each paragraph and its video.
+
+        Every row stands alone: a paragraph's part is the same whatever else is in the batch (batch
+        norm apart, which sees the rows of one call). Tensors are joined along their first axis,
+        paragraph after paragraph, so none has a padded axis of sentences or words: rows are
+        paragraphs, sentences (M, …) or words, not (B, S, …).
+        """
+        raise NotImplementedError
+
+    def compare(self, parts: Encoded, batch: Batch) -> Any:
+        """What the loss terms read, from what ``encode`` gave in float32: here alone a model looks
+        across the batch, of which it reads nothing but layout, moments, durations and
+        ``video_index``."""
+        raise NotImplementedError
+
+    def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
+        """What scoring keeps of each video."""
+        raise NotImplementedError
+
+    def encode_paragraphs(self, batch: Batch) -> Encoded:
+        """What scoring keeps of each paragraph, with a ``mask`` (B, S): which sentences exist. Rows
+        can be picked, repeated and put into another order."""
+        raise NotImplementedError
+
+    def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
+        """How well each video fits each paragraph; higher is better."""
+        raise NotImplementedError
+
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
+        """What is known of the sentences of paragraph b in video b, for all rows b.
+
+        Args:
+            read: which of ``grounds_from`` the decoding reads; None: all. The rest may be left out.
+        """
+        raise NotImplementedError
+
+    def inspect(self, batch: Batch) -> dict[str, Tensor]:
+        """Numbers about the model's own parts, logged once an epoch."""
+        return {}
+
+    @staticmethod
+    def losses() -> Losses:
+        """The loss terms by name. Keyword arguments, if any, are ``LOSS.PARAMS``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def plan() -> Plan:
+        """How to optimise. Keyword arguments, if any, are ``TRAIN.PARAMS``. The default takes one
+        step per batch, all terms, all parameters at one learning rate."""
+        return Plan()
+
+    @classmethod
+    def retrieves(cls) -> bool:
+        """Whether the model ranks videos."""
+        return cls.similarity is not Model.similarity
+
+    @classmethod
+    def grounds(cls) -> bool:
+        """Whether the model finds moments."""
+        return cls.ground_pairs is not Model.ground_pairs
+
+
+def missing_parts(kind: Any) -> list[str]:
+    """What a class lacks to be a model, as parts of one sentence; none if it is complete."""
+    if not (inspect.isclass(kind) and issubclass(kind, Model)):
+        return ["it does not derive from lib.models.interface.Model"]
+    needed = ("encode", "compare", "encode_videos", "encode_paragraphs", "losses")
+    faults = [
+        f"it defines no {name}" for name in needed if getattr(kind, name) is getattr(Model, name)
+    ]
+    if not (kind.retrieves() or kind.grounds()):
+        faults.append("it defines neither similarity nor ground_pairs")
+    if kind.supervision not in ("weak", "full"):
+        faults.append(f"its supervision is {kind.supervision!r}, expected 'weak' or 'full'")
+    if not kind.grounds_from <= {"scores", "clips"}:
+        faults.append(f"its grounds_from is {set(kind.grounds_from)}, expected scores or clips")
+    for name in ("losses", "plan"):
+        if not isinstance(inspect.getattr_static(kind, name), staticmethod):
+            faults.append(f"its {name} is not a static method")
+    return faults
+
+
+def ground(model: Model, batch: Batch, decoding: Decoding | None = None) -> Proposals:
+    """Every sentence in the video of its own paragraph."""
+    videos = model.encode_videos(batch.video)
+    return decode(
+        model.ground_pairs(model.encode_paragraphs(batch), videos), decoding or Decoding()
+    )
+
+
+def require(part: T | None) -> T:
+    """A part of a model's output that an active term may count on."""
+    assert part is not None
+    return part
+
+
+def switch_terms_at(
     epoch: int, at: int, *, before: Collection[str] = (), after: Collection[str] = ()
 ) -> dict[str, float]:
     """Factors of a stage by which the terms ``after`` take the place of ``before`` in epoch ``at``:

@@ -16,23 +16,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.sentences import joint_nce, multi_positive_nce, sentence_triplet
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage, relieved, there
-from lib.models.layers.alignment import among_siblings, separation
+from lib.models.interface import Encoded, Model, Plan, Stage, require, switch_terms_at
 from lib.models.layers.gaussian import outside_windows, proposal_windows
 from lib.models.layers.precision import in_full
 from lib.models.layers.retrieval_branch import Positions, Projection, SentenceVector, unit
 from lib.models.layers.transformer import AttentionBlock, small_normal
 
 GALLERY_BLOCK = 32  # videos scored at once against all queries; bounds memory only
-COMPETITION = 10.0  # of sentences for a row, in their soft-max
 PARTS = ("glance", "gaze", "attention")
 BESIDE = frozenset({"sides", "whole"})
 ATTENTION = frozenset({"attention_nce", "attention_triplet", "attention_hard_triplet"})
@@ -61,7 +61,7 @@ class JSGOutput:
     whole: Float[Tensor, "M 1"] | None = None  # and with the video as a whole
 
 
-class JSG(nn.Module):
+class JSG(Model):
     """Glance and gaze.
 
     Args:
@@ -75,10 +75,6 @@ class JSG(nn.Module):
         narrowest, widest: of these widths, as fractions of the video.
         gaze_widths: around a focus in training, in the same range.
         glance_share: of the glance in the similarity; the rest is the gaze's.
-        decoder: how a sentence's moment is chosen. ``cosine``: the proposal most like it, as
-            published; the best of many is then one of the narrowest, which vary most.
-            ``separation`` (ours): the one whose span has the most of the evidence of the single
-            rows, against the rest of the video and against the paragraph's other sentences.
         video_level: the release's second model, for ranking videos only: a key clip guides
             attention over the frames, and the gaze does not teach the sentences. Its weights are
             those of ``video_nce``, the triplets and ``attention_…``.
@@ -87,7 +83,7 @@ class JSG(nn.Module):
         ValueError: too few frames for one clip of the glance.
     """
 
-    supervision = "weak"
+    grounds_from = frozenset({"scores", "clips"})
     spans: Float[Tensor, "P 2"]
     glance_windows: Float[Tensor, "P N"]
     gaze_windows: Float[Tensor, "P T"]
@@ -109,7 +105,6 @@ class JSG(nn.Module):
         widest: float = 1.0,
         gaze_widths: int = 8,
         glance_share: float = 0.4,
-        decoder: Literal["cosine", "separation"] = "cosine",
         video_level: bool = False,
     ) -> None:
         super().__init__()
@@ -120,7 +115,7 @@ class JSG(nn.Module):
                 f"stride {stride} and kernel {kernel} need {stride * kernel} frames, found {T}"
             )
         self.stride, self.num_widths = stride, num_widths
-        self.glance_share, self.decoder, self.video_level = glance_share, decoder, video_level
+        self.glance_share, self.video_level = glance_share, video_level
         self.query = SentenceVector(dims.word_dim, D, heads, drop, max_words)
         # Without a bias: what it adds to a whole row, the projection's layer norm takes away.
         self.slide = nn.Conv2d(1, 1, (kernel, 1), bias=False)
@@ -153,8 +148,7 @@ class JSG(nn.Module):
         self.register_buffer("spans", spans, persistent=False)
 
     @property
-    def unserved(self) -> frozenset[str]:
-        """Terms that this model cannot have."""
+    def unavailable_terms(self) -> frozenset[str]:
         return frozenset() if self.video_level else ATTENTION
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
@@ -190,22 +184,27 @@ class JSG(nn.Module):
             found.append(self._fused(glance.amax(dim=-1), gaze.amax(dim=-1)))
         return queries.mean(torch.cat(found, dim=1))
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
-        """The gaze's cosines with all proposals, where the focus plays no part; or what separates
-        the rows like a sentence from the others."""
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
+        """``scores``: the gaze's cosines with all proposals, where the focus plays no part, as
+        published. ``row_cosine`` (ours): the fused cosines with the single rows. The best of many
+        proposals is one of the narrowest, which vary most; what separates the rows is not."""
         pairs = Layout.of(paragraphs["mask"])
         sentences, clips, frames = paragraphs["sentences"], videos["clips"], videos["frames"]
+        read = self.grounds_from if read is None else read
+        scores, rows = None, {}
         with in_full(frames):
-            if self.decoder == "cosine":
+            if "scores" in read:
                 product = sentences @ frames.mT @ self.gaze_windows.T
-                return Proposals(self.spans, pairs.flat(product / videos["frame_lengths"][:, None]))
-            glance, gaze = sentences @ unit(clips).mT, sentences @ unit(frames).mT
-        glance = nn.functional.interpolate(
-            glance, gaze.shape[-1], mode="linear", align_corners=True
-        )
-        evidence = pairs.flat(self._fused(glance, gaze))
-        evidence = among_siblings(evidence, pairs, scale=COMPETITION)
-        return Proposals(self.spans, separation(evidence, self.spans))
+                scores = pairs.flat(product / videos["frame_lengths"][:, None])
+            if "clips" in read:
+                glance, gaze = sentences @ unit(clips).mT, sentences @ unit(frames).mT
+                glance = nn.functional.interpolate(
+                    glance, gaze.shape[-1], mode="linear", align_corners=True
+                )
+                rows["row_cosine"] = pairs.flat(self._fused(glance, gaze))
+        return Evidence(pairs, self.spans, frames.shape[1], scores, rows)
 
     def _fused(self, glance: Tensor, gaze: Tensor) -> Tensor:
         return self.glance_share * glance + (1 - self.glance_share) * gaze
@@ -223,12 +222,9 @@ class JSG(nn.Module):
     def _frames(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
         return self.video_encoder(self.frame_positions(self.frame(unit(video))))
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> JSGOutput:
-        return self.compare(self.encode(batch, terms), batch)
-
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         if terms is None:
-            terms = GAZE | BESIDE | (ATTENTION - self.unserved)
+            terms = GAZE | BESIDE | (ATTENTION - self.unavailable_terms)
         q, clips = self._queries(batch), self._clips(batch.video)
         parts: Encoded = {"sentences": q, "clips": clips}
         if not terms & (GAZE | BESIDE | ATTENTION):
@@ -287,10 +283,10 @@ class JSG(nn.Module):
         """
 
         def nce(out: JSGOutput, batch: Batch, part: str) -> Tensor:
-            return joint_nce(there(getattr(out, part)).product, *_columns(batch, part))
+            return joint_nce(require(getattr(out, part)).product, *_columns(batch, part))
 
         def triplet(out: JSGOutput, batch: Batch, part: str, **pools: Any) -> Tensor:
-            cosine = there(getattr(out, part)).cosine
+            cosine = require(getattr(out, part)).cosine
             return sentence_triplet(cosine, *_columns(batch, part), margin=margin, **pools)
 
         def hard_triplet(out: JSGOutput, batch: Batch, part: str) -> Tensor:
@@ -298,8 +294,8 @@ class JSG(nn.Module):
             return triplet(out, batch, part, video_pool=pool, sentence_pool=sentences)
 
         def lead(out: JSGOutput, batch: Batch, part: str, margin: float) -> Tensor:
-            own = there(out.gaze).cosine.diagonal()[:, None]
-            return (margin + there(getattr(out, part)) - own).clamp(min=0).mean(dim=0).sum()
+            own = require(out.gaze).cosine.diagonal()[:, None]
+            return (margin + require(getattr(out, part)) - own).clamp(min=0).mean(dim=0).sum()
 
         def video_nce(out: JSGOutput, batch: Batch) -> Tensor:
             return multi_positive_nce(out.glance.product, batch.owner, batch.same_video)
@@ -323,7 +319,9 @@ class JSG(nn.Module):
         """
         before = {f"{part}_triplet" for part in PARTS}
         after = {f"{part}_hard_triplet" for part in PARTS}
-        return Plan(lambda epoch: (Stage(relieved(epoch, hard_after, before=before, after=after)),))
+        return Plan(
+            lambda epoch: (Stage(switch_terms_at(epoch, hard_after, before=before, after=after)),)
+        )
 
 
 def _products(

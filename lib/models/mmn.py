@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.core.moments import iou
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.base.moments import iou
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.matching import best_proposals, proposal_to_sentence, sentence_to_proposal
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage
+from lib.models.interface import Encoded, Model, Plan, Stage
 from lib.models.layers.precision import in_full
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, MaxPoolMap, ProposalGrid
 from lib.models.layers.text import SentenceFeatures
@@ -38,7 +40,7 @@ class MMNOutput:
     spans: Float[Tensor, "P 2"]
 
 
-class MMN(nn.Module):
+class MMN(Model):
     """Mutual matching network.
 
     Args:
@@ -141,9 +143,6 @@ class MMN(nn.Module):
     def _map(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B P D"]:
         return self.context(self.proposals(self.clips(video)))
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> MMNOutput:
-        return self.compare(self.encode(batch, terms), batch)
-
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         cells = self._map(batch.video)
         features = self.norm(self.sentence(batch))
@@ -160,7 +159,9 @@ class MMN(nn.Module):
     def compare(self, parts: Encoded, batch: Batch) -> MMNOutput:
         return MMNOutput(**parts, spans=self.grid.spans)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         """((matching + 1) / 2)^γ times the overlap's probability."""
         pairs = Layout.of(paragraphs["mask"])
         matching, overlap = (
@@ -169,7 +170,12 @@ class MMN(nn.Module):
         )
         # Rounding may leave a cosine below -1, and a power of a negative number is none.
         likeness = (matching * 0.5 + 0.5).clamp(min=0) ** self.score_power
-        return Proposals(self.grid.spans, likeness * (OVERLAP_SCALE * overlap).sigmoid())
+        return Evidence(
+            pairs,
+            self.grid.spans,
+            self.grid.num_clips,
+            likeness * (OVERLAP_SCALE * overlap).sigmoid(),
+        )
 
     @staticmethod
     def losses(

@@ -10,7 +10,7 @@ Where the release differs from the paper, and we from both, ``docs/deviations.md
     frames inside ─ frame decoder ─┐            ▼
     words, a third hidden ─────────┴─ word decoder ─ how well each tells the words: its reward
 
-The keywords' defaults are the published reading; those from ``hidden_share`` on are ours.
+The keywords' defaults are the published reading; those from ``mask_ratio`` on are ours.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.core.moments import greedy_suppression
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.base.moments import greedy_suppression
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.reconstruction import rank_by_reconstruction
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals
+from lib.models.interface import Encoded, Model, Plan
 from lib.models.layers.dual_decoder import DualDecoder, ReadWords
 from lib.models.layers.proposal_map import frames_inside
 from lib.models.layers.text import word_logits
@@ -40,7 +42,7 @@ class SCNOutput:
     nll: Float[Tensor, "M Q"]  # of the sentence's words
 
 
-class SCN(nn.Module):
+class SCN(Model):
     """Both modules: proposal generation and semantic completion.
 
     Args:
@@ -51,14 +53,13 @@ class SCN(nn.Module):
         num_candidates: K, how many proposals of a sentence compete.
         candidate_iou: two of them overlap at most this much.
         candidate_frames: rows of the video that the reconstruction sees of a proposal.
-        hidden_share: part of the words that the reconstruction does not see; 1: each word is told
+        mask_ratio: part of the words that the reconstruction does not see; 1: each word is told
             from the frames and its place alone.
         reranked: ground by the likelihood of the words from each of so many spans, the best ones
             that lie apart, and not by score; 0: by score.
-        tied_words: words are told by their vectors, not by rows of their own.
+        tied_embeddings: words are told by their vectors, not by rows of their own.
     """
 
-    supervision = "weak"
     cells: Int[Tensor, " P"]
     spans: Float[Tensor, "P 2"]
     frame_rows: Int[Tensor, "P F"]
@@ -75,17 +76,18 @@ class SCN(nn.Module):
         num_candidates: int = 3,
         candidate_iou: float = 0.65,
         candidate_frames: int = 16,
-        hidden_share: float = 1 / 3,
+        mask_ratio: float = 1 / 3,
         reranked: int = 0,
-        tied_words: bool = False,
+        tied_embeddings: bool = False,
     ) -> None:
         super().__init__()
         D, T = hidden_size, dims.num_frames
+        self.num_frames = T
         self.num_candidates, self.candidate_iou = num_candidates, candidate_iou
-        self.hidden_share, self.reranked = hidden_share, reranked
+        self.mask_ratio, self.reranked = mask_ratio, reranked
         self.decoders = DualDecoder(dims, D, heads=heads, layers=layers)
         self.score = nn.Linear(D, len(widths))
-        self.vocabulary = word_logits(dims, D, tied=tied_words)
+        self.vocabulary = word_logits(dims, D, tied=tied_embeddings)
         cells, spans = spans_by_end(T, widths)
         self.register_buffer("cells", cells, persistent=False)
         self.register_buffer("spans", spans, persistent=False)
@@ -104,7 +106,7 @@ class SCN(nn.Module):
 
     def _read(self, batch: Batch, *, hide: bool) -> ReadWords:
         words = batch.flat(batch.words)
-        return self.decoders.read(words, batch, hide=hide, share=self.hidden_share)
+        return self.decoders.read(words, batch, hide=hide, ratio=self.mask_ratio)
 
     def _scores(
         self,
@@ -139,9 +141,6 @@ class SCN(nn.Module):
         inside = inside.unflatten(0, (-1, self.frame_rows.shape[1]))  # (MQ, F, D)
         return self.decoders.nll(text, inside, self.vocabulary)[0]
 
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> SCNOutput:
-        return self.compare(self.encode(batch, terms), batch)
-
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         text, frames = self._read(batch, hide=self.training), self.decoders.frames(batch.video)
         scores = self._scores(text, frames, batch.owner)
@@ -154,15 +153,18 @@ class SCN(nn.Module):
     def compare(self, parts: Encoded, batch: Batch) -> SCNOutput:
         return SCNOutput(**parts)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         """Every span's score, or what is reranked."""
         pairs = Layout.of(paragraphs["mask"])
         text, frames = ReadWords.of(paragraphs, pairs), videos["frames"]
         scores = self._scores(text, frames, pairs.owner)
         if not self.reranked:
-            return Proposals(self.spans, scores)
+            return Evidence(pairs, self.spans, self.num_frames, scores)
         chosen = self._select(scores, self.reranked)
-        return Proposals(self.spans[chosen], -self._nll(text, frames, pairs.owner, chosen))
+        likelihood = -self._nll(text, frames, pairs.owner, chosen)
+        return Evidence(pairs, self.spans[chosen], self.num_frames, likelihood)
 
     def inspect(self, batch: Batch) -> dict[str, Tensor]:
         """``reconstruction_gap``: by how many nats a word is likelier with the frames of the

@@ -12,10 +12,12 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
+from lib.decoding import Evidence
+from lib.losses import Losses
 from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import DataDims, Encoded, Losses, Proposals
-from lib.models.layers.ordering import PlaceCells
+from lib.models.interface import Encoded, Model
+from lib.models.layers.position import PositionCells
 from lib.models.layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
 from lib.models.layers.text import SentenceEncoder
 from lib.models.layers.video import ClipEncoder
@@ -29,7 +31,7 @@ class TAN2DOutput:
     spans: Float[Tensor, "P 2"]
 
 
-class TAN2D(nn.Module):
+class TAN2D(Model):
     """Both published variants: the max-pooled map, and the map made by convolutions.
 
     Args:
@@ -42,8 +44,8 @@ class TAN2D(nn.Module):
         mask_fused: nothing enters the map stack from cells that are no proposals (the original).
             Off for weights of the ChenJoya port, which were trained with the unit vectors that the
             bias of the fusion leaves there.
-        place_features: tell the map where in the paragraph a sentence stands (ours): 2D-TAN grounds
-            each sentence alone, and what its order says of its time is left to others.
+        sentence_position: give the map each sentence's position in the paragraph (ours): 2D-TAN
+            grounds each sentence alone, without what its order says of its time.
     """
 
     supervision = "full"
@@ -63,7 +65,7 @@ class TAN2D(nn.Module):
         padding: Literal["first", "same"] = "first",
         conv_norm: Literal["count", "relative"] = "count",
         mask_fused: bool = True,
-        place_features: bool = False,
+        sentence_position: bool = False,
     ) -> None:
         super().__init__()
         self.clips = ClipEncoder(dims.video_dim, hidden_size, dims.num_frames, dims.num_clips)
@@ -78,7 +80,7 @@ class TAN2D(nn.Module):
         self.proposals = PROPOSAL_MAPS[proposal_map](hidden_size, self.grid)
         self.cell = nn.Linear(hidden_size, hidden_size)
         self.mask_fused = mask_fused
-        self.place_cell = PlaceCells(hidden_size) if place_features else None
+        self.position_cell = PositionCells(hidden_size) if sentence_position else None
         self.context = MaskedConvStack(
             hidden_size,
             self.grid,
@@ -88,9 +90,6 @@ class TAN2D(nn.Module):
             norm=conv_norm,
         )
         self.score = nn.Linear(hidden_size, 1)
-
-    def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> TAN2DOutput:
-        return self.compare(self.encode(batch, terms), batch)
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``clips``: (B, N, D). A map's cells are many times more, and cheap to make again."""
@@ -114,18 +113,25 @@ class TAN2D(nn.Module):
         if not self.mask_fused:
             outside = nn.functional.normalize(query * self.cell.bias, dim=-1)
         fused = nn.functional.normalize(fused, dim=-1)
-        if self.place_cell is not None:
-            fused = fused + self.place_cell(self.grid, batch)
+        if self.position_cell is not None:
+            fused = fused + self.position_cell(self.grid, batch)
         context = self.context(fused, outside)
         return self.score(context).squeeze(-1)
 
     def compare(self, parts: Encoded, batch: Batch) -> TAN2DOutput:
         return TAN2DOutput(parts["logits"], self.grid.spans)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         pairs = Layout.of(paragraphs["mask"])
         query = pairs.flat(paragraphs["sentences"])
-        return Proposals(self.grid.spans, self._logits(query, videos["clips"], pairs).sigmoid())
+        return Evidence(
+            pairs,
+            self.grid.spans,
+            self.grid.num_clips,
+            self._logits(query, videos["clips"], pairs).sigmoid(),
+        )
 
     @staticmethod
     def losses(*, min_iou: float = 0.5, max_iou: float = 1.0) -> Losses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.files.arrays import load_arrays, save_arrays
 from lib.evaluation.files.predictions import read_predictions, write_predictions
 from lib.evaluation.files.truth import read_truth, write_truth

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth
 
 # Kinds and axes: P paragraphs, V videos, M sentences; other letters agree within a part.

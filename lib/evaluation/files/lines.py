@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 
 _FAULTS_TOLD = 10
 

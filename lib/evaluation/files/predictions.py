@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.files.lines import for_each_line, number, rows, short, span
 from lib.evaluation.joint import finished_pairs
 from lib.evaluation.protocols import PROTOCOLS

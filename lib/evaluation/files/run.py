@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation import summarise
-from lib.evaluation.chosen import ScoreMaps, load_maps, save_maps
+from lib.evaluation.examples import ScoreMaps, load_maps, save_maps
 from lib.evaluation.files import load_arrays, read_any, read_truth, save_arrays, write_predictions
 from lib.evaluation.files.truth import write_truth
 from lib.evaluation.records import Predictions, Truth

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.files.lines import for_each_line, number, short, span
 from lib.evaluation.records import Truth
 

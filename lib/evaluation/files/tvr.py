@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation.files.lines import Faults, number, rows, short, span
 from lib.evaluation.files.predictions import exact, pairs, ranking, table
 from lib.evaluation.joint import finished_pairs

@@ -7,8 +7,8 @@ from html import escape
 
 import numpy as np
 
-from lib.core.errors import InputError
-from lib.evaluation.chosen import choose_paragraphs, error_breakdown, paragraph_quality
+from lib.base.errors import InputError
+from lib.evaluation.examples import choose_paragraphs, error_breakdown, paragraph_quality
 from lib.evaluation.files.run import RunFiles
 from lib.evaluation.report.cases import case
 from lib.evaluation.report.charts import bar

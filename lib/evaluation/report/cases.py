@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from lib.evaluation.chosen import sentences_of
+from lib.evaluation.examples import sentences_of
 from lib.evaluation.files.run import RunFiles
 from lib.evaluation.records import Ranking
 from lib.evaluation.report.charts import score_map, timeline

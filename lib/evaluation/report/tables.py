@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.core.errors import InputError
+from lib.base.errors import InputError
 from lib.evaluation import compare_predictions
 from lib.evaluation.files.run import RunFiles
 from lib.evaluation.protocols import PROTOCOLS

@@ -1,15 +1,14 @@
-"""Which clips belong to a sentence: similarity, pooling over clips, and spans from evidence."""
+"""Which clips belong to a sentence: cosines, and pooling over clips."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.core.moments import iou
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, Layout
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,9 @@ class ClipAlignment(nn.Module):
     Args:
         hidden_size: D.
         attention: inverse temperature of the attention over clips.
-        in_order: how strongly a sentence looks for its clips where its place in the paragraph
+        position_bias: how strongly a sentence attends to where its position in the paragraph
             suggests: the attention's logits lose this much at 1.5 equal parts from the middle of
-            the sentence's own, growing with the square of the distance. 0 looks everywhere.
+            the sentence's own, growing with the square of the distance. 0 attends everywhere.
         initial_scale, learn_scale: λ of the contrastive terms; bounded above by 100.
     """
 
@@ -40,12 +39,12 @@ class ClipAlignment(nn.Module):
         hidden_size: int,
         *,
         attention: float,
-        in_order: float,
+        position_bias: float,
         initial_scale: float,
         learn_scale: bool = True,
     ) -> None:
         super().__init__()
-        self.attention, self.in_order = attention, in_order
+        self.attention, self.position_bias = attention, position_bias
         self.clip = nn.Linear(hidden_size, hidden_size)
         log_scale = torch.tensor(float(initial_scale)).log()
         self.log_scale = nn.Parameter(log_scale, requires_grad=learn_scale)
@@ -64,16 +63,16 @@ class ClipAlignment(nn.Module):
         """Of every sentence with the clips (as ``self.clip`` gives them) of its own row's video."""
         sentences = nn.functional.normalize(sentences, dim=-1)
         clips = nn.functional.normalize(clips, dim=-1)
-        found = torch.einsum("bsd,bnd->bsn", batch.padded(sentences), clips)
-        return batch.flat(found)
+        cosines = torch.einsum("bsd,bnd->bsn", batch.padded(sentences), clips)
+        return batch.flat(cosines)
 
-    def expectation(
-        self, place: Int[Tensor, " M"], count: Int[Tensor, " M"], num_clips: int
-    ) -> Float[Tensor, "M N"]:
-        """What ``in_order`` adds to the attention's logits for sentence ``place`` of ``count``."""
-        middle = (torch.arange(num_clips, device=place.device) + 0.5) / num_clips
-        off = middle * count[:, None] - (place[:, None] + 0.5)  # in equal parts
-        return -self.in_order * (off / 1.5).square()
+    def position_logits(self, layout: Layout, num_clips: int) -> Float[Tensor, "M N"]:
+        """What ``position_bias`` adds to the attention's logits."""
+        position = layout.sentence_position
+        count = layout.sentence_counts[layout.owner]
+        middle = (torch.arange(num_clips, device=position.device) + 0.5) / num_clips
+        off = middle * count[:, None] - (position[:, None] + 0.5)  # in equal parts
+        return -self.position_bias * (off / 1.5).square()
 
     def attend(
         self, cosines: Float[Tensor, "M B N"], expected: Float[Tensor, "M N"]
@@ -86,8 +85,7 @@ class ClipAlignment(nn.Module):
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
     ) -> Alignment:
         cosines = self.cosines(sentences, self.clip(clips))
-        count = batch.sentence_counts[batch.owner]
-        expected = self.expectation(batch.place, count, clips.shape[1])
+        expected = self.position_logits(batch, clips.shape[1])
         pooled = self.attend(cosines, expected)
         rows = torch.arange(len(cosines), device=cosines.device)
         evidence = cosines[rows, batch.owner]
@@ -109,68 +107,5 @@ class ClipAlignment(nn.Module):
     ) -> Float[Tensor, "Q G"]:
         """Mean over its sentences of a paragraph's attended cosine with each video."""
         batch = Layout.of(mask)
-        count = batch.sentence_counts[batch.owner]
-        expected = self.expectation(batch.place, count, clips.shape[1])
+        expected = self.position_logits(batch, clips.shape[1])
         return batch.mean(self.attend(self.cosines(batch.flat(sentences), clips), expected))
-
-
-def against_siblings(evidence: Float[Tensor, "M N"], batch: Layout) -> Float[Tensor, "M N"]:
-    """A sentence's evidence minus the mean of the other sentences of its paragraph.
-
-    What all sentences of a paragraph share (the video's topic, its background) says which video it
-    is and nothing about when. A sentence without siblings keeps its evidence.
-    """
-    total = batch.padded(evidence).sum(dim=1).index_select(0, batch.owner)
-    others = (batch.sentence_counts[batch.owner, None] - 1).to(evidence.dtype)
-    return evidence - (total - evidence) / others.clamp(min=1)
-
-
-def among_siblings(
-    evidence: Float[Tensor, "M N"], batch: Layout, *, scale: float
-) -> Float[Tensor, "M N"]:
-    """The probability that a clip is this sentence's, among the sentences of its paragraph.
-
-    The soft-max over the paragraph of ``scale`` times the evidence: as ``against_siblings``, but a
-    clip is lost to the sibling that wants it most, not to the average one. A sentence without
-    siblings keeps its evidence.
-    """
-    logits = batch.padded(evidence.float() * scale)
-    shares = logits.masked_fill(~batch.sentence_mask[..., None], -torch.inf).softmax(dim=1)
-    alone = (batch.sentence_counts == 1)[batch.owner, None]
-    return torch.where(alone, evidence.float(), batch.flat(shares))
-
-
-def separation(
-    evidence: Float[Tensor, "M N"], spans: Float[Tensor, "P 2"], *, balance: float = 0.5
-) -> Float[Tensor, "M P"]:
-    """How well each span separates its clips from the rest.
-
-    For a span of L of N clips, (mean inside - mean outside) over the standard deviation, times
-    (L (N - L) / N²) to the power of ``balance``. At 1/2 this is the correlation of the evidence
-    with the span's indicator, in [-1, 1]; below, short and long spans are held back less. The whole
-    video, which separates nothing, has 0, and so has a span of less than half a clip.
-    """
-    N = evidence.shape[1]
-    start = (spans[:, 0] * N).round().long()
-    end = (spans[:, 1] * N).round().long()
-    length = (end - start).to(evidence.dtype)
-    sums = nn.functional.pad(evidence.cumsum(dim=-1), (1, 0))
-    inside = sums[..., end] - sums[..., start]
-    contrast = inside / length.clamp(min=1) - (sums[..., -1:] - inside) / (N - length).clamp(min=1)
-    spread = evidence.std(dim=-1, unbiased=False, keepdim=True).clamp(min=1e-6)
-    return contrast * (length * (N - length) / N**2) ** balance / spread
-
-
-def position_prior(
-    spans: Float[Tensor, "P 2"], place: Int[Tensor, " M"], count: Int[Tensor, " M"], *, width: float
-) -> Float[Tensor, "M P"]:
-    """Overlap of every span with where sentence ``place`` of ``count`` would be without evidence.
-
-    Authors write in order: the video is cut into equal parts, and the sentence's part widened
-    ``width`` times. A stated constant; no timestamp is read.
-    """
-    part = 1 / count.to(spans.dtype)
-    centre = (place + 0.5) * part
-    half = width * part / 2
-    expected = torch.stack([(centre - half).clamp(min=0), (centre + half).clamp(max=1)], dim=1)
-    return iou(expected[:, None], spans)

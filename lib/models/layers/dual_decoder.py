@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.base.batch import Batch, DataDims, Layout
 from lib.losses.reconstruction import candidate_nll
-from lib.models.interface import DataDims, Encoded
-from lib.models.layers.text import ask_all_words, draw_masked_words
+from lib.models.interface import Encoded
+from lib.models.layers.text import all_words, draw_masked_words
 from lib.models.layers.transformer import WeighedDecoder, sinusoids, small_normal
 
 
@@ -93,19 +93,19 @@ class DualDecoder(nn.Module):
             for part in (self.frame, self.word):
                 nn.init.uniform_(part.weight, -1, 1)
         self.first_word = nn.Parameter(torch.zeros(dims.word_dim))
-        self.hidden_word = nn.Parameter(torch.zeros(D))
+        self.mask_word = nn.Parameter(torch.zeros(D))
         self.register_buffer("positions", sinusoids(256, D), persistent=False)
 
     def frames(self, video: Float[Tensor, "B L C"]) -> Float[Tensor, "B L D"]:
         return self.frame(self.dropout(video))
 
     def read(
-        self, words: Float[Tensor, "M W E"], batch: Batch, *, hide: bool, share: float = 1 / 3
+        self, words: Float[Tensor, "M W E"], batch: Batch, *, hide: bool, ratio: float = 1 / 3
     ) -> ReadWords:
         """The sentences alone, from the vectors of their words; padding may hold anything.
 
         Args:
-            hide: hide a ``share`` of each sentence's words from ``inputs``.
+            hide: hide this ``ratio`` of each sentence's words from ``inputs``.
         """
         mask = batch.flat(batch.word_mask)
         words = torch.where(mask[..., None], words, 0.0)
@@ -118,10 +118,10 @@ class DualDecoder(nn.Module):
         memory = self.word_decoder(w + positions, mask)
         if hide:
             drawn = draw_masked_words(
-                batch.flat(batch.word_weights), batch.word_counts, share=share
+                batch.flat(batch.word_weights), batch.word_counts, ratio=ratio
             )
-            hidden = torch.cat([torch.zeros_like(mask[:, :1]), drawn.marked(words.shape[1])], dim=1)
-            w = torch.where(hidden[..., None], self.hidden_word, w)
+            hidden = torch.cat([torch.zeros_like(mask[:, :1]), drawn.mask(words.shape[1])], dim=1)
+            w = torch.where(hidden[..., None], self.mask_word, w)
         ids = batch.flat(batch.word_ids)
         return ReadWords(memory, mask, (w + positions)[:, :-1], ids, batch.word_counts)
 
@@ -149,9 +149,9 @@ class DualDecoder(nn.Module):
             memory=encoded,
             memory_weights=weights,
         )
-        asked = ask_all_words(text.counts, frames.device)
-        place = asked.place(text.ids.shape[1])
+        masked = all_words(text.counts, frames.device)
+        place = masked.position(text.ids.shape[1])
         told = decoded.unflatten(0, (M, Q)).transpose(0, 1).flatten(1, 2).index_select(1, place)
         target = text.ids.flatten().index_select(0, place)
-        nll = candidate_nll(vocabulary(told), target, asked.sentence, M, label_smoothing=0.1)
+        nll = candidate_nll(vocabulary(told), target, masked.sentence, M, label_smoothing=0.1)
         return nll, encoded.unflatten(0, (M, Q))

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.models.layers.proposal_map import ProposalGrid, neighbour_weights
-from lib.models.layers.recompute import recomputed
+from lib.models.layers.recompute import Recomputable, recomputed
 
 
 class DynamicConv(nn.Module):
@@ -58,7 +58,7 @@ class DynamicConv(nn.Module):
         return out.unflatten(1, (M, D))[0]
 
 
-class DynamicConvStack(nn.Module):
+class DynamicConvStack(Recomputable):
     """Residual convolutions over the map, the first of them dynamic, with batch norm before each.
 
     Every layer divides by the number of valid cells under its kernel, and a cell that saw one is
@@ -72,12 +72,7 @@ class DynamicConvStack(nn.Module):
 
     Source: CDN. Its release does not say which layers are dynamic; four of the eight fits what it
     leaves unused (COND_NUM: 4).
-
-    Attributes:
-        recompute: do not keep what the layers need for the backward pass, see ``recomputed``.
     """
-
-    recompute = False
 
     def __init__(
         self,

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
-from lib.models.interface import DataDims
+from lib.base.batch import Batch, DataDims
 from lib.models.layers.dual_decoder import DualDecoder, ReadWords
 from lib.models.layers.gaussian import outside_windows, proposal_windows
 from lib.models.layers.text import word_logits
@@ -44,7 +43,7 @@ class GroundingBranch(nn.Module):
         proposals: int,
         sampled_frames: int,
         large_start: bool,
-        tied_words: bool,
+        tied_embeddings: bool,
     ) -> None:
         super().__init__()
         D, T = hidden_size, dims.num_frames
@@ -54,7 +53,7 @@ class GroundingBranch(nn.Module):
         )
         self.last_frame = nn.Parameter(torch.zeros(dims.video_dim))  # reads all, makes proposals
         self.window = nn.Linear(D, 2 * proposals)
-        self.vocabulary = word_logits(dims, D, tied=tied_words)
+        self.vocabulary = word_logits(dims, D, tied=tied_embeddings)
         self.from_retrieval = nn.Linear(retrieval_size, D)
         self.guide = FiLM(D, D)
         rows = torch.linspace(0, T - 1, sampled_frames).floor().long()

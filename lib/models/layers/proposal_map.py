@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.core.moments import cell_spans
-from lib.models.layers.recompute import recomputed
+from lib.base.moments import cell_spans
+from lib.models.layers.recompute import Recomputable, recomputed
 
 DENSITIES = ("sparse", "dense")
 
@@ -242,7 +242,7 @@ def neighbour_weights(
     return weights
 
 
-class MaskedConvStack(nn.Module):
+class MaskedConvStack(Recomputable):
     """Convolutions over the map that see valid cells only (2D-TAN's temporal adjacent network).
 
     Each layer is convolution, ReLU, and a division by how many valid cells lay under the kernel.
@@ -259,12 +259,7 @@ class MaskedConvStack(nn.Module):
             81 cells shrink the signal until the map is flat to 1e-9 and its arg-max arbitrary.
         batch_norm: between convolution and ReLU (MMN). Its statistics are those of the whole
             square, cells that are empty by construction included.
-
-    Attributes:
-        recompute: do not keep what the layers need for the backward pass, see ``recomputed``.
     """
-
-    recompute = False
 
     def __init__(
         self,

@@ -13,6 +13,23 @@ from torch.utils.checkpoint import checkpoint
 SENTENCES = 16  # whose maps are in memory at once
 
 
+class Recomputable(nn.Module):
+    """A stack of layers that can compute its insides again in the backward pass.
+
+    Attributes:
+        recompute: do so, and keep nothing but the input; see ``recomputed``.
+    """
+
+    recompute = False
+
+
+def recompute_stacks(model: nn.Module) -> None:
+    """Have every such stack of a model do so."""
+    for module in model.modules():
+        if isinstance(module, Recomputable):
+            module.recompute = True
+
+
 def recomputed(stack: nn.Module, function: Callable[..., Tensor], *rows: Tensor | None) -> Tensor:
     """``function(*rows)`` whose inner results are not kept, but computed again in the backward
     pass, for a few rows at a time.

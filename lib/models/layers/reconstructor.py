@@ -1,4 +1,4 @@
-"""Guess the hidden words of a sentence from the frames of a candidate moment."""
+"""Predict the masked words of a sentence from the frames of a candidate moment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.models.interface import DataDims
-from lib.models.layers.text import AskedWords, word_logits, word_places
+from lib.base.batch import DataDims
+from lib.models.layers.text import MaskedWords, word_logits, word_places
 
 
 class Reconstructor(nn.Module):
@@ -19,7 +19,6 @@ class Reconstructor(nn.Module):
         num_layers: of the encoder and of the decoder.
         heads, feedforward, dropout: of both.
         num_frames: frames of a candidate, for learned positions.
-        tied_words: tell words by their vectors (``TiedWords``) and not each by a row of its own.
 
     Source: DMR-JRG Eq. 9-10, after SCN. Every part is registered here, and so trained and saved.
     """
@@ -34,7 +33,6 @@ class Reconstructor(nn.Module):
         feedforward: int,
         dropout: float,
         num_frames: int,
-        tied_words: bool = False,
     ) -> None:
         super().__init__()
         self.frames = nn.Linear(dims.video_dim, hidden_size)
@@ -48,7 +46,7 @@ class Reconstructor(nn.Module):
         self.decoder = nn.TransformerDecoder(
             nn.TransformerDecoderLayer(*sizes, batch_first=True), num_layers
         )
-        self.words = word_logits(dims, hidden_size, tied=tied_words)
+        self.words = word_logits(dims, hidden_size, tied=False)
 
     def forward(
         self,
@@ -57,9 +55,9 @@ class Reconstructor(nn.Module):
         rows: Int[Tensor, "M Q F"],
         states: Float[Tensor, "M W D"],
         counts: Int[Tensor, " M"],
-        asked: AskedWords,
+        masked: MaskedWords,
     ) -> Float[Tensor, "Q R V"]:
-        """Logits of the R words asked for, for each candidate.
+        """Logits of the R masked words, for each candidate.
 
         Args:
             frames: of the videos, through ``self.frames``.
@@ -71,7 +69,7 @@ class Reconstructor(nn.Module):
         places = (owner[:, None, None] * frames.shape[1] + rows).flatten()
         moments = frames.flatten(0, 1).index_select(0, places).view(M * Q, F, -1)
         memory = self.encoder(moments + self.positions)
-        return self.words(self._decode(memory, Q, states, counts, asked))
+        return self.words(self._decode(memory, Q, states, counts, masked))
 
     def _decode(
         self,
@@ -79,12 +77,12 @@ class Reconstructor(nn.Module):
         Q: int,
         states: Float[Tensor, "M W D"],
         counts: Int[Tensor, " M"],
-        asked: AskedWords,
+        masked: MaskedWords,
     ) -> Float[Tensor, "Q R D"]:
         """The decoder of torch, without the work that nobody reads.
 
         A sentence is the same for all its candidates until it first looks at one, padding needs no
-        feed-forward, and in the last layer only the words asked for need an answer.
+        feed-forward, and in the last layer only the masked words need an answer.
         """
         M, W, _ = states.shape
         sentence, column = (i.to(states.device, non_blocking=True) for i in word_places(counts))
@@ -94,7 +92,7 @@ class Reconstructor(nn.Module):
         x, last = states, len(self.decoder.layers) - 1
         for depth, layer in enumerate(self.decoder.layers):
             assert isinstance(layer, nn.TransformerDecoderLayer)
-            read = x if depth < last else _columns(x, asked.column)
+            read = x if depth < last else _columns(x, masked.column)
             found = layer.self_attn(read, x, x, key_padding_mask=padding, need_weights=False)[0]
             read = layer.norm1(read + layer.dropout1(found))
             if depth == 0:
@@ -103,7 +101,7 @@ class Reconstructor(nn.Module):
             found = layer.multihead_attn(read, memory, memory, need_weights=False)[0]
             read = layer.norm2(read + layer.dropout2(found))
             L = read.shape[1]
-            kept = (sentence, column) if depth < last else (asked.sentence, asked.slot)
+            kept = (sentence, column) if depth < last else (masked.sentence, masked.slot)
             places = ((kept[0] * Q + candidate) * L + kept[1]).flatten()
             words = read.flatten(0, 1).index_select(0, places)
             words = layer.norm3(words + layer._ff_block(words))

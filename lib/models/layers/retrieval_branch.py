@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.models.interface import DataDims
+from lib.base.batch import DataDims
 from lib.models.layers.precision import in_full
 from lib.models.layers.transformer import AttentionBlock, AttentivePool, FiLM, small_normal
 

@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lib.core.errors import InputError
-from lib.datasets.batch import Batch
-from lib.models.interface import DataDims
+from lib.base.batch import Batch, DataDims
+from lib.base.errors import InputError
 
 
 class SentenceEncoder(nn.Module):
@@ -198,7 +197,7 @@ def word_places(counts: Int[Tensor, " M"]) -> tuple[Int[Tensor, " R"], Int[Tenso
     return sentence, torch.arange(len(sentence)) - first
 
 
-class TiedWords(nn.Module):
+class TiedEmbeddings(nn.Module):
     """Logits of the vocabulary's words by their vectors: D → E, the inner product with each word's
     vector (centred, of length 1) and a bias a word.
 
@@ -235,12 +234,12 @@ def word_logits(dims: DataDims, hidden_size: int, *, tied: bool) -> nn.Module:
     if not tied:
         return nn.Linear(hidden_size, dims.vocab_size)
     if dims.word_vectors is None:
-        raise ValueError("tied_words needs a vector for each word of the vocabulary")
-    return TiedWords(hidden_size, dims.word_vectors)
+        raise ValueError("tied_embeddings needs a vector for each word of the vocabulary")
+    return TiedEmbeddings(hidden_size, dims.word_vectors)
 
 
 @dataclass(frozen=True)
-class AskedWords:
+class MaskedWords:
     """Words that a reconstruction has to tell. R is their number over all sentences.
 
     A sentence's words stand in a row of up to K slots; ``column`` repeats a word in empty ones.
@@ -250,30 +249,30 @@ class AskedWords:
     sentence: Int[Tensor, " R"]
     slot: Int[Tensor, " R"]
 
-    def place(self, width: int) -> Int[Tensor, " R"]:
+    def position(self, width: int) -> Int[Tensor, " R"]:
         """Of each word in the flattened (M·W) axis, W being ``width``."""
         return self.sentence * width + self.column[self.sentence, self.slot]
 
-    def marked(self, width: int) -> Bool[Tensor, "M W"]:
+    def mask(self, width: int) -> Bool[Tensor, "M W"]:
         """Which words are asked for."""
         marks = self.column.new_zeros(len(self.column) * width, dtype=torch.bool)
-        return marks.index_fill(0, self.place(width), True).view(-1, width)
+        return marks.index_fill(0, self.position(width), True).view(-1, width)
 
 
-def ask_all_words(counts: Int[Tensor, " M"], device: torch.device) -> AskedWords:
+def all_words(counts: Int[Tensor, " M"], device: torch.device) -> MaskedWords:
     """Every real word of every sentence of ``counts`` (on the CPU) words."""
     sentence, slot = (index.to(device, non_blocking=True) for index in word_places(counts))
     column = torch.arange(int(counts.max()), device=device).expand(len(counts), -1)
-    return AskedWords(column, sentence, slot)
+    return MaskedWords(column, sentence, slot)
 
 
 def draw_masked_words(
     weights: Float[Tensor, "M W"],
     counts: Int[Tensor, " M"],
     *,
-    share: float = 1 / 3,
+    ratio: float = 1 / 3,
     generator: torch.Generator | None = None,
-) -> AskedWords:
+) -> MaskedWords:
     """Draw a share of every sentence's words to be hidden, at least one, without replacement.
 
     The chance of a word grows with its weight (content words 2, others 1). Exponential keys divided
@@ -284,7 +283,7 @@ def draw_masked_words(
     """
     noise = torch.empty_like(weights).exponential_(generator=generator)
     keys = torch.where(weights > 0, noise / weights.clamp(min=1e-6), torch.inf)
-    quota = (counts * share).floor().long().clamp(min=1)
+    quota = (counts * ratio).floor().long().clamp(min=1)
     column = keys.argsort(dim=1)[:, : int(quota.max())]
     sentence, slot = (index.to(weights.device, non_blocking=True) for index in word_places(quota))
-    return AskedWords(column, sentence, slot)
+    return MaskedWords(column, sentence, slot)

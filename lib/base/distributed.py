@@ -1,0 +1,216 @@
+"""Several processes of one run, as torchrun starts them: who this one is, and what they exchange.
+
+In a run of one process every function here does the obvious thing, without a process group.
+
+Gradients are averaged by one all-reduce after the backward pass, not by DistributedDataParallel:
+that wants the parameters of its one forward pass to stay the same, while a plan freezes other ones
+in each of a batch's stages, and a batch in several parts is encoded outside of any loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lib.base.errors import InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+# Nobody waits that long for a process that died (its connections break, and torchrun ends the
+# others); a process may wait that long for another one that packs a corpus.
+PATIENCE = timedelta(hours=12)
+
+
+class Left(InputError):
+    """Another process of the run has ended; it has said why, if it could."""
+
+
+def launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def start(backend: str) -> None:
+    """Meet the other processes. ``backend`` names a library of collectives for each device."""
+    if launched() and not dist.is_initialized():
+        group = dist.PrefixStore("group", _store())
+        number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group(
+            backend, store=group, rank=number, world_size=count, timeout=PATIENCE
+        )
+
+
+def end() -> None:
+    """Part from the others, all being well."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """Its number among those of this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints, saves and logs."""
+    return int(os.environ.get("RANK", "0")) == 0 if launched() else True
+
+
+def first_to_tell() -> bool:
+    """True for one process alone, whichever asks first: the one that tells why the run ends."""
+    if not launched():
+        return True
+    try:
+        return _store().add("told", 1) == 1
+    except RuntimeError:  # the process that kept the store is gone: rather twice than not at all
+        return True
+
+
+@functools.cache
+def _store() -> dist.Store:
+    store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=60))))
+    store.set_timeout(PATIENCE)
+    return store
+
+
+def _together(function: Callable[P, T]) -> Callable[P, T]:
+    """What all processes have to call; one that is gone is an ``InputError``, not a traceback."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> T:
+        try:
+            return function(*args, **keywords)
+        except RuntimeError as fault:
+            if world_size() == 1:
+                raise
+            reason = str(fault).splitlines()[0][:200]
+            raise Left(
+                f"a process of this run ended without a word ({reason}); "
+                "--resume goes on from last.pt"
+            ) from None
+
+    return call
+
+
+@_together
+def gather_objects(value: T) -> list[T]:
+    """What every process gives, in the order of their numbers; pickled, on the CPU."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+@_together
+def gather_numbers(numbers: Sequence[int]) -> list[list[int]]:
+    """Whole numbers, as many from every process; sooner than by ``gather_objects``."""
+    own = torch.tensor(numbers)
+    if world_size() == 1:
+        return [own.tolist()]
+    found = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(found, own)
+    return [each.tolist() for each in found]
+
+
+@_together
+def wait() -> None:
+    """Until all processes are here."""
+    if world_size() > 1:
+        dist.all_reduce(torch.zeros(1))
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """One process of each machine goes through this first, and then the others: what it writes,
+    they read."""
+    if local_rank() > 0:
+        wait()
+    yield
+    if local_rank() == 0:
+        wait()
+
+
+@_together
+def gather_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
+    """The rows of all processes, in the order of their numbers.
+
+    Its gradient assumes that every process computes the same loss from the result, and that the
+    gradients of the parameters are then averaged: of the whole gradient, a process takes the part
+    of its own rows, times the number of processes.
+
+    Args:
+        own: the rows of this process.
+        counts: how many rows each process has.
+    """
+    if world_size() == 1:
+        return own
+    gathered: Tensor = _GatherRows.apply(own, tuple(counts))  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, counts: tuple[int, ...]) -> Tensor:
+        ctx.counts = counts
+        padded = own.new_zeros(max(counts), *own.shape[1:])
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(found, padded)
+        return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        first = sum(ctx.counts[: rank()])
+        return gradient[first : first + ctx.counts[rank()]] * world_size(), None
+
+
+@_together
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Put the mean over processes in the place of each gradient; all at once.
+
+    Every process computes with the same layers, and so has gradients for the same parameters.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world_size() == 1 or not gradients:
+        return
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    means = (together / world_size()).split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+@_together
+def same_buffers(model: nn.Module) -> None:
+    """Give all processes what the first one has in the model's buffers (statistics of a batch
+    norm, which sees the rows of its own process)."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def own_share(count: int) -> range:
+    """The items of ``count`` that are this process's: neighbours, at most one more than another's.
+    Put together in the order of processes, all shares are all items in order."""
+    size, longer = divmod(count, world_size())
+    first = rank() * size + min(rank(), longer)
+    return range(first, first + size + (rank() < longer))

@@ -1,0 +1,1 @@
+"""From the YAML files of an experiment to one checked tree of options."""

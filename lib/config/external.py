@@ -1,0 +1,41 @@
+"""The models and loss terms that an experiment names, from here or from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lib.base.errors import InputError
+from lib.base.external import is_external, load_object
+from lib.losses import Term
+from lib.models import MODELS
+from lib.models.interface import Model, missing_parts
+
+
+def find_model(name: str, models: Mapping[str, type[Model]] = MODELS) -> type[Model]:
+    """The class called ``name``.
+
+    Raises:
+        InputError: there is none, or it is no whole model.
+    """
+    if not is_external(name):
+        if name not in models:
+            known = ", ".join(models)
+            raise InputError(f"MODEL.NAME is {name[:60]!r}, expected one of {known}")
+        return models[name]
+    kind = load_object(name)
+    if faults := missing_parts(kind):
+        raise InputError(f"MODEL.NAME: {name} is no model: {', and '.join(faults)}")
+    return kind
+
+
+def find_term(name: str) -> Term:
+    """The loss term that a reference names.
+
+    Raises:
+        InputError: there is none, or it cannot be called.
+    """
+    term: Callable[..., Any] = load_object(name)
+    if not callable(term):
+        raise InputError(f"{name} is no function of (output, batch)")
+    return term

@@ -1,0 +1,433 @@
+"""Everything that an experiment can set, in one place, and what a type hint means for a value.
+
+The keywords of models, losses and the synthetic world are not repeated here: their signatures are
+their schema (``keywords``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
+from typing import Any, Literal
+
+from lib.decoding import Decoding
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a value must satisfy beyond its type; for a list, each of its elements."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that can be set. Without a default (MISSING) it is required."""
+
+    hint: Any
+    default: Any
+    help: str
+    limit: Limit | None = None
+
+
+def within(low: int | float, high: int | float = math.inf) -> Limit:
+    """A range of numbers, both ends allowed."""
+    text = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    return Limit(text, lambda x: low <= x <= high)
+
+
+def _matches(pattern: str, text: str) -> Limit:
+    return Limit(text, lambda value: re.fullmatch(pattern, value) is not None)
+
+
+COUNT = within(1)
+NOT_NEGATIVE = within(0)
+POSITIVE = Limit("above 0", lambda x: x > 0)
+DECAY = Limit("above 0 and at most 1", lambda x: 0 < x <= 1)
+PART = Limit("above 0 and below 1", lambda x: 0 < x < 1)
+UNIT = within(0, 1)
+SEED = within(0, 2**32 - 1)
+DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
+LABEL = _matches(r"[\w.+=,-]*", "of letters, digits and _ . + = , -")
+METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
+
+Section = dict[str, Option]
+
+
+def dataclass_options(kind: Any, *, capitals: bool = False) -> Section:
+    """The fields of a dataclass as options, from their types, defaults and metadata: ``help``, and
+    ``low`` and ``high`` of a number."""
+    hints = typing.get_type_hints(kind)
+    section = {}
+    for field in dataclasses.fields(kind):
+        default = field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        number = hints[field.name] in (int, float)
+        limit = within(field.metadata["low"], field.metadata["high"]) if number else None
+        name = field.name.upper() if capitals else field.name
+        section[name] = Option(hints[field.name], default, field.metadata["help"], limit)
+    return section
+
+
+SCHEMA: dict[str, Option | Section] = {
+    "WORKERS": Option(int, 2, "Processes that load data; 0 loads in the main one.", NOT_NEGATIVE),
+    "DATA_DIR": Option(str, "data", "Folder of the corpora; relative to the repository."),
+    "MODEL_DIR": Option(str, "save", "Folder of the runs; relative to the repository."),
+    "LOG_DIR": Option(str, "", "Folder of the TensorBoard scalars; empty = the run's own."),
+    "GPUS": Option(
+        str,
+        "",
+        "Device: empty = the first GPU if there is one, cpu or -1 = CPU, 0 = GPU 0.",
+        DEVICE,
+    ),
+    "TAG": Option(str, "", "Added to the run folder's name, to keep runs apart.", LABEL),
+    "DATASET": {
+        "NAME": Option(
+            str,
+            MISSING,
+            "The corpus: activitynet, charades, tacos, synthetic, or module:NAME of a CorpusFacts.",
+        ),
+        "DIR": Option(str, "", "Its folder below DATA_DIR; empty = the corpus's usual one."),
+        "FEATURES": Option(str, "", "HDF5 file in DIR; empty = the corpus's usual one."),
+        "FEATURE_DIM": Option(
+            int, 0, "Width of a feature row that the file must have; 0 = any.", NOT_NEGATIVE
+        ),
+        "NUM_FRAMES": Option(int, 256, "T: rows to which every video is resampled.", COUNT),
+        "NUM_CLIPS": Option(int, 32, "N: clips along a map axis; divides NUM_FRAMES.", COUNT),
+        "NORMALIZE": Option(bool, True, "Scale every feature row to length 1 before resampling."),
+        "WORD_VECTORS": Option(
+            str,
+            "glove.pkl",
+            "Word vectors: a file in DIR, or a path; pickle, GloVe or word2vec text.",
+        ),
+        "WORD_FEATURES": Option(
+            str,
+            "",
+            "HDF5 file in DIR with features of each sentence's tokens, which models read instead of"
+            " the word vectors; empty = none.",
+        ),
+        "VOCAB_SIZE": Option(
+            int, 8000, "Most frequent training words that reconstruction can name.", COUNT
+        ),
+        "TAGGER": Option(
+            Literal["function_words", "nltk"],
+            "function_words",
+            "What tells content words, which are masked twice as often, from the rest.",
+        ),
+        "TOKENS": Option(
+            Literal["words", "spaces"],
+            "words",
+            "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
+            " weights of 2D-TAN's release expect.",
+        ),
+        "ORDER": Option(
+            Literal["auto", "file", "time"],
+            "auto",
+            "Order of a paragraph's sentences; auto = by time for charades, as in the file else.",
+        ),
+        "MAX_SENTENCES": Option(
+            int, 0, "Longest training paragraph, the rest is cut; 0 = uncut.", NOT_NEGATIVE
+        ),
+        "VAL_FRACTION": Option(
+            float,
+            0.1,
+            "Training videos held out where the corpus has no validation split, as a fraction.",
+            PART,
+        ),
+        "SEED": Option(
+            int,
+            0,
+            "Of the held-out videos and of the limits; TRAIN.SEED leaves both alone.",
+            NOT_NEGATIVE,
+        ),
+        "LIMIT_TRAIN": Option(
+            int, 0, "Train on that many paragraphs, drawn by the seed; 0 = all.", NOT_NEGATIVE
+        ),
+        "LIMIT_VAL": Option(int, 0, "The same for validation.", NOT_NEGATIVE),
+        "LIMIT_TEST": Option(int, 0, "The same for the test.", NOT_NEGATIVE),
+        "BAD_MOMENTS": Option(
+            Literal["drop", "refuse"], "drop", "A moment that ends before it starts."
+        ),
+        "EMPTY_SENTENCES": Option(
+            Literal["refuse", "drop"], "refuse", "A sentence without a word."
+        ),
+        "CACHE": Option(
+            Literal["auto", "disk", "memory", "direct"],
+            "auto",
+            "Where resampled features are kept: in a file made once, in memory, or nowhere;"
+            " auto = memory for a corpus under 256 MiB, disk for others. Same numbers.",
+        ),
+        "CACHE_DIR": Option(
+            str,
+            "",
+            "Folder of that file; empty = cache beside FEATURES, or .cache in MODEL_DIR where that"
+            " cannot be written.",
+        ),
+        "CACHE_DTYPE": Option(
+            Literal["float32", "float16"],
+            "float32",
+            "float16 halves it, and rounds every number by up to 1/2048 of itself.",
+        ),
+        "SYNTHETIC": Option(dict, {}, "Knobs of the synthetic world; with NAME synthetic only."),
+    },
+    "MODEL": {
+        "NAME": Option(
+            str, MISSING, "The model; one from outside as package.module:Class or file.py:Class."
+        ),
+        "PARAMS": Option(dict, {}, "Keyword arguments of its constructor."),
+    },
+    "LOSS": {
+        "WEIGHTS": Option(
+            dict,
+            {},
+            "Weight of each loss term; a term without one, or with 0, is not computed. A term from"
+            " outside is package.module:function or file.py:function.",
+        ),
+        "PARAMS": Option(dict, {}, "Keyword arguments of the model's losses."),
+    },
+    "TRAIN": {
+        "SUPERVISION": Option(
+            Literal["weak", "full"], "weak", "weak = no timestamp reaches training."
+        ),
+        "EPOCHS": Option(int, 100, "Passes over the training paragraphs.", COUNT),
+        "BATCH_SIZE": Option(int, 16, "Paragraphs per step.", COUNT),
+        "OPTIMIZER": Option(
+            Literal["adam", "adamw", "bert_adam"],
+            "adam",
+            "bert_adam has a schedule of its own (WARMUP), and clips tensor by tensor.",
+        ),
+        "LR": Option(float, 1e-4, "Learning rate.", POSITIVE),
+        "BETA2": Option(float, 0.999, "Decay of the mean of squared gradients.", PART),
+        "WEIGHT_DECAY": Option(float, 0.0, "Weight decay.", NOT_NEGATIVE),
+        "LR_DECAY": Option(float, 0.8, "Factor on the learning rate …", DECAY),
+        "LR_DECAY_EVERY": Option(int, 20, "… every so many epochs …", COUNT),
+        "LR_MILESTONES": Option(
+            list[int], [], "… or after each of these numbers of epochs instead.", COUNT
+        ),
+        "WARMUP": Option(
+            float, 0.01, "Share of all steps in which bert_adam warms up; then down to 0.", UNIT
+        ),
+        "PARAMS": Option(dict, {}, "Keyword arguments of the model's plan, if it has one."),
+        "MAX_GRAD_NORM": Option(
+            float, 10.0, "Gradients are scaled down to this norm; 0 = never.", NOT_NEGATIVE
+        ),
+        "SEED": Option(int, 0, "Seed of everything drawn.", SEED),
+        "SELECT_BY": Option(
+            str,
+            "vr/R@10",
+            "Protocol and metric, on validation, that choose the checkpoint.",
+            METRIC,
+        ),
+        "VALIDATE_EVERY": Option(int, 1, "Epochs between validations.", COUNT),
+        "LOG_EVERY": Option(int, 50, "Steps between log lines.", COUNT),
+        "CHECKPOINT_EVERY": Option(
+            int, 0, "Steps between saves inside an epoch; 0 = only at its end.", NOT_NEGATIVE
+        ),
+        "KEEP_BEST": Option(
+            int, 0, "So many best epochs also stay as best-EPOCH.pt.", NOT_NEGATIVE
+        ),
+        "DETERMINISTIC": Option(
+            bool, False, "Refuse GPU operations that can differ from run to run; slower."
+        ),
+        "ACCUMULATE": Option(
+            int,
+            1,
+            "Parts in which a batch is encoded, with the gradient of the whole batch: for batches"
+            " that do not fit the memory; costs the forward pass once more.",
+            COUNT,
+        ),
+        "PRECISION": Option(
+            Literal["float32", "bfloat16"],
+            "float32",
+            "In which matrices are multiplied while training; bfloat16 pays on GPUs, and on"
+            " processors that have it (AMX).",
+        ),
+        "COMPILE": Option(
+            bool,
+            False,
+            "Translate the model by torch.compile, which takes minutes at the start: for long runs"
+            " on a GPU.",
+        ),
+        "RECOMPUTE_MAP": Option(
+            bool,
+            False,
+            "Compute the map's layers again in the backward pass instead of keeping what they need:"
+            " for large maps; costs their forward pass.",
+        ),
+        "FUSED": Option(
+            bool, True, "Adam in one pass over the weights, where bert_adam is not the optimiser."
+        ),
+    },
+    "DECODE": dataclass_options(Decoding, capitals=True),
+    "TEST": {
+        "BATCH_SIZE": Option(int, 32, "Paragraphs per step.", COUNT),
+        "PAIRS": Option(
+            int,
+            128,
+            "Sentences grounded at once, each in one video, of those of a step; bounds memory.",
+            COUNT,
+        ),
+        "NMS_IOU": Option(float, 0.5, "Overlap above which a lesser moment is dropped.", UNIT),
+        "MOMENTS": Option(int, 10, "Moments kept per sentence.", COUNT),
+        "IOU": Option(list[float], [0.3, 0.5, 0.7], "Overlaps at which a moment counts.", UNIT),
+        "GROUNDING_N": Option(list[int], [1, 5], "n of grounding's R@n.", COUNT),
+        "RETRIEVAL_K": Option(list[int], [1, 5, 10, 100], "k of retrieval's R@k.", COUNT),
+        "CANDIDATES": Option(
+            int,
+            10,
+            "Best videos of each paragraph that its sentences are grounded in, for the joint"
+            " protocols of the test; 0 = none.",
+            NOT_NEGATIVE,
+        ),
+        "RESAMPLES": Option(
+            int, 1000, "Bootstrap draws of paragraphs for the intervals; 0 = none.", NOT_NEGATIVE
+        ),
+    },
+}
+
+# The original command line's flags, and the option each one sets.
+FLAGS = {
+    "gpus": "GPUS",
+    "workers": "WORKERS",
+    "dataDir": "DATA_DIR",
+    "modelDir": "MODEL_DIR",
+    "logDir": "LOG_DIR",
+    "tag": "TAG",
+}
+
+
+class Refused(Exception):
+    """Why a file or a value cannot be used, as the rest of a sentence that begins with its name."""
+
+
+def keywords(function: Callable[..., Any], doc: str | None = None) -> Section:
+    """The keyword-only parameters of a function or class as options; the signature is the schema.
+
+    Each explanation is the parameter's entry under ``Args:`` of ``doc`` (default: the function's
+    docstring and, for a class, its constructor's).
+    """
+    if inspect.isclass(function):
+        target = function.__init__
+        if any(
+            p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values()
+        ):  # passed on to the class that it derives from
+            own = _own_keywords(target, doc or _docs(function, target))
+            return own | keywords(function.__mro__[1])
+    else:
+        target = function
+    return _own_keywords(target, doc or _docs(function, target))
+
+
+def _docs(*functions: Any) -> str:
+    return "\n".join(inspect.cleandoc(f.__doc__) for f in dict.fromkeys(functions) if f.__doc__)
+
+
+def _own_keywords(target: Any, doc: str) -> Section:
+    hints = typing.get_type_hints(target)
+    return {
+        name: Option(
+            hints.get(name, Any),
+            MISSING if parameter.default is parameter.empty else parameter.default,
+            _explained(name, doc),
+        )
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def fit_option(value: Any, option: Option) -> Any:
+    try:
+        fitted = fit(value, option.hint)
+        values = fitted if isinstance(fitted, list) else [fitted]
+        if option.limit is None or (
+            (values or fitted == option.default) and all(map(option.limit.holds, values))
+        ):
+            return fitted
+    except Refused:
+        pass
+    limit = f" {option.limit.text}" if option.limit else ""
+    raise Refused(f"is {shown(value)}, expected {kind_of(option.hint)}{limit}")
+
+
+def fit(value: Any, hint: Any) -> Any:
+    """The value as the hint has it (an int becomes a float, a list a tuple) or ``Refused``."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for choice in inner:
+            try:
+                return fit(value, choice)
+            except Refused:
+                continue
+    elif origin is Literal:
+        for choice in inner:
+            if type(choice) is type(value) and choice == value:
+                return value
+    elif hint is float and number and abs(value) < 1e300:  # also refuses nan and inf
+        return float(value)
+    elif hint is int and number and isinstance(value, int) and abs(value) < 2**63:
+        return value
+    elif hint is str and number and isinstance(value, int) and abs(value) < 2**63:
+        return str(value)  # GPUS: 0, TAG: 7
+    elif hint in (str, bool, type(None)) and isinstance(value, hint):
+        if not isinstance(value, str) or value.isprintable():
+            return value
+    elif origin is tuple and isinstance(value, list):
+        kinds = inner[:1] * len(value) if inner[-1:] == (...,) else inner
+        if len(kinds) == len(value):
+            return tuple(fit(v, kind) for v, kind in zip(value, kinds, strict=True))
+    elif inspect.isclass(origin) and issubclass(list, origin) and isinstance(value, list):
+        return [fit(v, inner[0]) for v in value]
+    elif inspect.isclass(origin) and issubclass(dict, origin) and isinstance(value, dict):
+        return {k: fit(v, inner[1]) for k, v in value.items()}
+    raise Refused(f"is {shown(value)}, expected {kind_of(hint)}")
+
+
+def kind_of(hint: Any) -> str:
+    """A type hint in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(kind_of(choice) for choice in inner)
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in inner)
+    if origin is tuple and inner[-1:] != (...,):
+        return f"list of {len(inner)} values"
+    if inspect.isclass(origin) and issubclass(dict, origin):
+        return f"mapping to {kind_of(inner[1])}"
+    if origin is not None and inner:
+        return f"list of {kind_of(inner[0])}"
+    names = {str: "text", bool: "true or false", type(None): "nothing", dict: "mapping"}
+    return names.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def shown(value: Any) -> str:
+    """A found value in words."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"a whole number above 10^{len(str(abs(value))) - 1} (int)"
+    if isinstance(value, int | float):
+        digits = str(value) if abs(value) < 10**20 or not math.isfinite(value) else f"{value:.3e}"
+        return f"{digits} ({type(value).__name__})"
+    if isinstance(value, str):
+        return f"{value[:40] + '…' * (len(value) > 40)!r} (text)"
+    text = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else "a mapping"
+    return text if len(text) <= 60 else f"a list of {len(value)}"
+
+
+def _explained(name: str, doc: str) -> str:
+    """A parameter's entry under ``Args:`` of a Google-style docstring, on one line."""
+    entry = re.search(rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*(?:\n {{6,}}\S.*)*)", doc, re.MULTILINE)
+    return " ".join(entry[1].split()) if entry else ""

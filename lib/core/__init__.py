@@ -1,1 +1,0 @@
-"""Configuration, runtime, run folder, checkpoints, the two loops, and spans of time."""

@@ -1,0 +1,13 @@
+"""From what a model knows of a sentence in a video to scored moments.
+
+A model answers with ``Evidence``: scores of spans, numbers for clips, or both. ``decode`` turns
+them into ``Proposals`` by the options of ``Decoding``, the ``DECODE`` section of an experiment.
+Nothing here has weights, so the same checkpoint can be decoded in many ways.
+"""
+
+from lib.decoding.calibration import calibrate
+from lib.decoding.decode import decode
+from lib.decoding.options import Decoding
+from lib.decoding.records import Evidence, Proposals
+
+__all__ = ["Decoding", "Evidence", "Proposals", "calibrate", "decode"]

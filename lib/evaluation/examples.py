@@ -1,0 +1,133 @@
+"""Which paragraphs a reader should look at, what went wrong in all of them, their score maps."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.base.errors import InputError
+from lib.evaluation.records import Predictions, Truth, clips_of
+from lib.evaluation.retrieval import rank_videos
+from lib.evaluation.spans import overlap, passes
+
+
+def paragraph_quality(truth: Truth, predictions: Predictions) -> NDArray[np.float64]:
+    """(P,) how well a paragraph went: its reciprocal rank times its sentences' mean overlap.
+
+    A model that does only one of the two is judged by that one.
+    """
+    quality = np.ones(len(truth.paragraph_ids))
+    if predictions.similarity is not None:
+        quality *= rank_videos(predictions.similarity, truth.paragraph_video).reciprocal()
+    if predictions.spans is not None:
+        best = overlap(predictions.spans[:, :1], truth.fractions[:, None]).max(axis=1, initial=0)
+        size = np.bincount(truth.sentence_paragraph, minlength=len(quality))
+        total = np.bincount(truth.sentence_paragraph, best, minlength=len(quality))
+        quality *= total / np.maximum(size, 1)
+    return quality
+
+
+def choose_paragraphs(
+    quality: NDArray[np.float64], *, count: int = 3, seed: int = 0
+) -> dict[str, list[int]]:
+    """Paragraphs to show: "best", "worst" and "random" (from a seed), none of them twice."""
+    order = np.argsort(-quality, kind="stable").tolist()
+    best = order[:count]
+    worst = [p for p in reversed(order) if p not in best][:count]
+    rest = [p for p in order if p not in best and p not in worst]
+    drawn = np.random.default_rng(seed).permutation(rest)[:count].tolist()
+    return {"best": best, "worst": worst, "random": drawn}
+
+
+def sentences_of(truth: Truth, paragraphs: Sequence[int]) -> NDArray[np.int64]:
+    """Indices of the sentences of some paragraphs."""
+    return np.flatnonzero(np.isin(truth.sentence_paragraph, list(paragraphs)))
+
+
+def error_breakdown(
+    truth: Truth, predictions: Predictions, *, iou: float = 0.5
+) -> dict[str, float]:
+    """Where sentences fail, in per cent that add up to 100; empty unless the model does both.
+
+    The first video and the best moment count; an overlap must exceed ``iou``. Ties for the first
+    place count by their chance. The moment is the one found in the right video.
+    """
+    if predictions.similarity is None or predictions.spans is None:
+        return {}
+    ranks = rank_videos(predictions.similarity, truth.paragraph_video)
+    first = ranks.within(1)[truth.sentence_paragraph]
+    own = overlap(predictions.spans[:, :1], truth.fractions[:, None]).max(axis=1, initial=0)
+    right = passes(own, iou, strict=True)
+    shares = {
+        "right video, right moment": first * right,
+        "right video, wrong moment": first * ~right,
+        "wrong video, moment right in the right one": (1 - first) * right,
+        "wrong video, moment wrong as well": (1 - first) * ~right,
+    }
+    return {name: 100.0 * float(share.mean()) for name, share in shares.items()}
+
+
+@dataclass(frozen=True)
+class ScoreMaps:
+    """Scores of every cell for some sentences. Cell (i, j) covers the clips i..j, both included."""
+
+    sentences: NDArray[np.int64]  # (m,) which sentences of the truth
+    maps: NDArray[np.float32]  # (m, N, N) start x end; NaN where there is no proposal
+
+    def of(self, sentence: int) -> NDArray[np.float32] | None:
+        """The map of one sentence."""
+        found = np.flatnonzero(self.sentences == sentence)
+        return self.maps[found[0]] if len(found) else None
+
+
+def maps_of_cells(cells: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scores (m, C) of a model's cells (C, 2), fractions of a video, as maps (m, N, N); of spans
+    that fall into one cell, the best score."""
+    N = clips_of(cells)
+    maps = np.full((N * N, len(scores)), np.nan, np.float32)
+    start, end = np.round(cells * N).astype(int).T
+    start = start.clip(max=N - 1)
+    np.fmax.at(maps, start * N + np.maximum(end - 1, start), scores.T.astype(np.float32))
+    return maps.T.reshape(-1, N, N)
+
+
+def save_maps(path: str | Path, maps: ScoreMaps) -> None:
+    """Write an ``.npz`` with ``sentences`` and ``maps`` as in ``ScoreMaps``."""
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, sentences=maps.sentences, maps=maps.maps)
+
+
+def load_maps(path: str | Path, truth: Truth) -> ScoreMaps:
+    """Read a file of ``save_maps``.
+
+    Raises:
+        InputError: not such a file, or sentences that the truth does not have.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = ScoreMaps(file["sentences"], file["maps"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read as score maps ({error})") from None
+    M = len(truth.sentences)
+    if found.maps.shape[:1] != found.sentences.shape or (found.sentences >= M).any():
+        raise InputError(f"{path}: maps of sentences that the truth, of {M} sentences, has not")
+    return found
+
+
+def best_cell(scores: NDArray[np.floating]) -> tuple[int, int]:
+    """(start, end) clip of the highest score of a map."""
+    start, end = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
+    return int(start), int(end)
+
+
+def true_cell(scores: NDArray[np.floating], moment: NDArray[np.float64]) -> tuple[int, int]:
+    """(start, end) clip of the proposal that overlaps a moment, in fractions, most."""
+    N = len(scores)
+    start, end = np.nonzero(~np.isnan(scores))
+    own = overlap(np.stack([start, end + 1], axis=-1) / N, moment)
+    return int(start[own.argmax()]), int(end[own.argmax()])

@@ -1,0 +1,294 @@
+"""What is wrong, odd, or worth knowing in a corpus's files, each with its remedy.
+
+A check never stops at the first fault. Levels: ``problem`` - training would stop, or its numbers
+would be wrong; ``warning`` - it runs, but a reader of its numbers must know; ``note`` - nothing to
+do.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from terminaltables import AsciiTable
+
+from lib.base.errors import InputError
+from lib.datasets.annotations import Record, read_paragraphs, read_records
+from lib.datasets.catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
+from lib.datasets.vocabulary import TOKENISERS, coverage, read_word_vectors, tokenise
+from lib.tools.statistics import repeats, shared, timestamps
+
+LEVELS = ("problem", "warning", "note")
+_COVERED = 0.95  # of the words of a split: GloVe has 99.8 % of each corpus, if tokens are words
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: Literal["problem", "warning", "note"]
+    place: str  # a file, or a split
+    found: str
+    remedy: str = "nothing to do"
+
+
+def examine_annotations(
+    corpus: CorpusFacts,
+    folder: Path,
+    *,
+    bad_moments: str = "drop",
+    empty_sentences: str = "refuse",
+) -> tuple[list[Finding], dict[str, list[Record]]]:
+    """Check every split's file as it stands, and against the experiment's rules for it.
+
+    Returns:
+        The findings, and the records of each split that could be read.
+    """
+    findings: list[Finding] = []
+    records: dict[str, list[Record]] = {}
+    for split in SPLITS:
+        path = find_annotations(corpus, folder, split)
+        if path is None:
+            findings.append(_absent(corpus, folder, split))
+            continue
+        try:
+            records[split] = list(read_records(path))
+        except InputError as fault:
+            findings.append(Finding("problem", path.name, _without(fault, path), "mend the file"))
+            continue
+        try:
+            read_paragraphs(
+                path,
+                cut_descriptions=corpus.cut_descriptions,
+                min_sentences=corpus.min_sentences.get(split, 1),
+                bad_moments=bad_moments,
+                empty_sentences=empty_sentences,
+            )
+        except InputError as fault:
+            remedy = "mend the file, or choose another rule"
+            findings.append(Finding("problem", path.name, _without(fault, path), remedy))
+        findings += _of_timestamps(path.name, records[split], corpus.cut_descriptions)
+        findings += _of_texts(path.name, records[split])
+    findings += _between_splits(records)
+    return findings, records
+
+
+def examine_word_vectors(
+    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words"
+) -> list[Finding]:
+    """Read the file, and count how many of each split's words it has.
+
+    Args:
+        tokens: how sentences become words, one of ``TOKENISERS``.
+    """
+    try:
+        vectors = read_word_vectors(path)
+    except InputError as fault:
+        return [Finding("problem", path.name, _without(fault, path), "get the file again")]
+    size = f"{len(vectors.index):,} words of width {vectors.dim}"
+    findings = [Finding("note", path.name, size)]
+    for split, group in records.items():
+        sentences = (text for record in group for text in record.sentences)
+        words = Counter(word for text in sentences for word in TOKENISERS[tokens](text))
+        share, tail = coverage(words, vectors)
+        told = f"{100 * share:.2f} % of the {split} words have a vector{tail}"
+        if share < _COVERED:
+            remedy = "use the vectors made for this corpus: the others share one vector"
+            findings.append(Finding("warning", path.name, told, remedy))
+        else:
+            findings.append(Finding("note", path.name, told))
+    return findings
+
+
+def table(findings: Iterable[Finding], *, width: int = 120) -> str:
+    """The findings as a table of that many columns of characters, the gravest first."""
+    ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+    left = max([len(finding.place) for finding in ordered], default=4)
+    room = max(width - left - len("problem") - 13, 40)
+    rows = [
+        [
+            finding.level,
+            finding.place,
+            _wrap(finding.found, room * 3 // 5),
+            _wrap(finding.remedy, room * 2 // 5),
+        ]
+        for finding in ordered
+    ]
+    grid = AsciiTable([["level", "where", "found", "remedy"], *rows])
+    return str(grid.table)
+
+
+def worst(findings: Iterable[Finding]) -> str:
+    """The gravest level among them; "note" if there is none."""
+    return min((f.level for f in findings), key=LEVELS.index, default="note")
+
+
+def _absent(corpus: CorpusFacts, folder: Path, split: str) -> Finding:
+    names = " or ".join(corpus.annotations[split][:2])
+    if split == "val":
+        remedy = "VAL_FRACTION of the training videos is held out instead"
+        return Finding("note", "val", f"there is no {names}", remedy)
+    try:
+        require_annotations(corpus, folder, split)
+    except InputError as fault:
+        return Finding("problem", split, str(fault), "get the annotations, or set DATASET.DIR")
+    raise AssertionError("the file appeared while it was looked for")
+
+
+def _of_timestamps(name: str, records: Sequence[Record], cut: bool) -> list[Finding]:
+    """The lines about times, of those kinds that occur."""
+    counts = timestamps(records)
+    if counts.sentences == 0:
+        return [Finding("problem", name, "no sentence in it", "get the file again")]
+    share = f"of {counts.sentences:,} sentences"
+    lines: list[tuple[str, Literal["warning", "note"], str, str]] = [
+        (
+            "start_past_end",
+            "warning",
+            f"moments that do not end after their start, {share}",
+            "BAD_MOMENTS: drop leaves these sentences out, refuse stops",
+        ),
+        (
+            "end_past_duration",
+            "note",
+            f"moments that end after the video, {share}",
+            "clipped to the video when read",
+        ),
+        (
+            "end_past_duration_by_a_second",
+            "warning",
+            f"moments that end after the video by more than 1 s, {share}",
+            "clipped when read; the durations may be of other copies of the videos",
+        ),
+        (
+            "start_past_duration",
+            "warning",
+            f"moments that start after the video, {share}",
+            "BAD_MOMENTS: drop leaves these sentences out, refuse stops",
+        ),
+        (
+            "start_below_zero",
+            "note",
+            f"moments that start before the video, {share}",
+            "clipped to the video when read",
+        ),
+        (
+            "empty_after_clipping",
+            "warning",
+            f"moments that are empty once clipped to the video, {share}",
+            "BAD_MOMENTS: drop leaves these sentences out, refuse stops",
+        ),
+        (
+            "unsorted_paragraphs",
+            "note",
+            f"of {counts.paragraphs:,} paragraphs are not in the order of their starts",
+            "descriptions are cut apart where a start goes back"
+            if cut
+            else "ORDER: time sorts them, file leaves them",
+        ),
+        (
+            "paragraphs_with_equal_moments",
+            "note",
+            f"of {counts.paragraphs:,} paragraphs have two sentences of one moment",
+            "nothing to do",
+        ),
+    ]
+    findings = []
+    for what, level, text, remedy in lines:
+        count = getattr(counts, what)
+        if count:
+            examples = "; ".join(counts.examples[what])
+            findings.append(Finding(level, name, f"{count:,} {text} (e.g. {examples})", remedy))
+    if bad := counts.paragraphs_with_start_past_end:
+        whole = counts.paragraphs - bad
+        told = (
+            f"{bad:,} paragraphs hold such a moment: {whole:,} paragraphs "
+            f"and {counts.sentences - counts.sentences_of_those:,} sentences are left where they "
+            f"are dropped whole, {counts.sentences - counts.start_past_end:,} sentences here"
+        )
+        remedy = "say which, when numbers are compared: published loaders drop them whole"
+        findings.append(Finding("note", name, told, remedy))
+    return findings
+
+
+def _of_texts(name: str, records: Sequence[Record]) -> list[Finding]:
+    """Repeated texts, videos under two paragraphs, durations that contradict each other."""
+    counts = repeats(records)
+    findings = []
+    if counts.surplus:
+        text, times = counts.most_repeated
+        told = (
+            f"{counts.distinct:,} distinct sentences of {counts.sentences:,}: {counts.surplus:,} "
+            f"surplus copies, {counts.repeated:,} sentences occur more than once "
+            f'(e.g. "{text}" {times:,} times)'
+        )
+        often = counts.repeated > 0.1 * counts.sentences
+        remedy = "a repeated sentence cannot tell its video: recall of single ones is bounded"
+        findings.append(Finding("note", name, told, remedy if often else "nothing to do"))
+    if counts.paragraphs_with_repeat:
+        told = f"{counts.paragraphs_with_repeat:,} paragraphs repeat a sentence"
+        findings.append(Finding("note", name, told))
+    if counts.surplus_paragraphs:
+        told = f"{counts.surplus_paragraphs:,} paragraphs are copies of another one's"
+        remedy = "retrieval cannot tell their videos apart: equal scores are shared"
+        findings.append(Finding("warning", name, told, remedy))
+    wordless = [
+        record.video_id for record in records for text in record.sentences if not tokenise(text)
+    ]
+    if wordless:
+        told = f"{len(wordless):,} sentences hold no word (e.g. of {', '.join(wordless[:3])})"
+        findings.append(Finding("warning", name, told, "EMPTY_SENTENCES: drop leaves them out"))
+    twice = [key for key, n in Counter(r.paragraph_id for r in records).items() if n > 1]
+    if twice:
+        told = f"{len(twice):,} paragraphs stand in two places (e.g. {', '.join(twice[:3])})"
+        findings.append(Finding("warning", name, told, "each part is a paragraph of its own"))
+    return findings
+
+
+def _between_splits(records: Mapping[str, Sequence[Record]]) -> list[Finding]:
+    """Videos and texts that two splits share."""
+    findings = []
+    pairs = [(a, b) for i, a in enumerate(records) for b in list(records)[i + 1 :]]
+    for first, second in pairs:
+        common = shared(records[first], records[second])
+        place = f"{first}, {second}"
+        if common.videos:
+            told = f"{common.videos:,} of the {common.of_videos:,} {second} videos are in {first}"
+            if first == "train":
+                remedy = f"take them out of one: {second} scores what was trained on"
+                findings.append(Finding("problem", place, told, remedy))
+            else:
+                remedy = "a model chosen on val was chosen on test's videos; never train on val"
+                findings.append(Finding("warning", place, told, remedy))
+        if common.sentences:
+            share = 100 * common.sentences / common.of_sentences
+            told = f"{common.sentences:,} {second} sentences ({share:.2f} %) stand in {first}"
+            findings.append(Finding("note", place, told))
+    durations: dict[str, set[float]] = {}
+    for group in records.values():
+        for record in group:
+            durations.setdefault(record.video_id, set()).add(record.duration)
+    several = [video for video, found in durations.items() if len(found) > 1]
+    if several:
+        apart = max(max(durations[v]) - min(durations[v]) for v in several)
+        told = (
+            f"{len(several):,} videos have two durations, up to {apart:.3g} s apart "
+            f"(e.g. {', '.join(several[:3])})"
+        )
+        level: Literal["problem", "note"] = "problem" if apart > 1 else "note"
+        remedy = "find out which is right" if apart > 1 else "each split is read with its own"
+        findings.append(Finding(level, "durations", told, remedy))
+    return findings
+
+
+def _wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, max(width, 16)))
+
+
+def _without(fault: InputError, path: Path) -> str:
+    """Its sentence without the file's name, which has a column of its own."""
+    return str(fault).removeprefix(f"{path}:").strip()

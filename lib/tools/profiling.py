@@ -1,0 +1,219 @@
+"""Measuring: batches of realistic size, clocks that wait for the device, rates and memory."""
+
+from __future__ import annotations
+
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.base.batch import Batch, DataDims, Sample, collate
+from lib.base.runtime import Runtime
+from lib.training.batch_gradient import BatchGradient
+from lib.training.optimization import Optimization
+
+# Sentences of a paragraph and words of a sentence: quantiles of ActivityNet Captions' training
+# split (10,009 paragraphs, 3.74 sentences of 13.5 words on average), in the middle of equal parts.
+SENTENCES = (2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 6, 8)
+WORDS = (6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 13, 13, 14, 15, 16, 17, 18, 20, 22, 29)
+
+
+def typical_samples(dims: DataDims, count: int, *, seed: int = 0) -> list[Sample]:
+    """Paragraphs with the lengths of ActivityNet Captions and random content, each of a video."""
+    g = torch.Generator().manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    lengths = np.resize(draw.permutation(SENTENCES), count)
+    words = iter(np.resize(draw.permutation(WORDS), lengths.sum()).tolist())
+    return [
+        _sample(dims, index, [next(words) for _ in range(n)], g) for index, n in enumerate(lengths)
+    ]
+
+
+def typical_batch(dims: DataDims, count: int, *, seed: int = 0) -> Batch:
+    """See ``typical_samples``; 16 paragraphs have 58 sentences."""
+    return collate(typical_samples(dims, count, seed=seed))
+
+
+def _sample(dims: DataDims, index: int, counts: Sequence[int], g: torch.Generator) -> Sample:
+    ids = torch.randint(2, max(3, dims.vocab_size), (sum(counts),), generator=g)
+    ends = torch.rand(len(counts), 2, generator=g).sort(dim=1).values
+    rows = torch.randn(dims.num_frames, dims.video_dim, generator=g)
+    return Sample(
+        video=torch.nn.functional.normalize(rows, dim=1),
+        words=torch.randn(len(ids), dims.word_dim, generator=g),
+        word_ids=ids,
+        word_weights=1 + (ids % 2).float(),
+        word_counts=torch.tensor(counts),
+        moments=(ends + torch.tensor([0.0, 0.1])) * 100,
+        duration=110.0,
+        video_index=index,
+        video_id=f"v{index}",
+        paragraph_id=f"p{index}",
+        sentences=tuple("word " * n for n in counts),
+    )
+
+
+class Clock:
+    """Durations in seconds by name; every one ends when the device has done its work."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.found: dict[str, list[float]] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.runtime.synchronize()
+        began = time.perf_counter()
+        yield
+        self.runtime.synchronize()
+        self.found.setdefault(name, []).append(time.perf_counter() - began)
+
+    def medians(self) -> dict[str, float]:
+        return {name: statistics.median(values) for name, values in self.found.items()}
+
+
+def repeated(work: Callable[[], Any], *, seconds: float, most: int = 50) -> int:
+    """Call ``work`` for about so long, at least once; how often it was."""
+    began = time.perf_counter()
+    for count in range(1, most + 1):
+        work()
+        spent = time.perf_counter() - began
+        if spent * (count + 1) / count > seconds:
+            break
+    return count
+
+
+def count_flops(work: Callable[[], Any]) -> int:
+    """Floating-point operations of the matrix products, convolutions and attention of a call; a
+    multiplication and an addition are two."""
+    exact: Any = {torch.ops.aten.convolution_backward: _convolution_backward}
+    counter = FlopCounterMode(display=False, custom_mapping=exact)
+    with counter:
+        work()
+    return counter.get_total_flops()
+
+
+def _convolution_backward(
+    out: Sequence[int], x: Sequence[int], weight: Sequence[int], *options: Any, **_: Any
+) -> int:
+    """Torch's own count takes the gradient of grouped weights for that of a full matrix."""
+    wanted: Sequence[bool] = options[-1]  # gradients of input, weight and bias
+    return 2 * math.prod(out) * math.prod(weight[1:]) * sum(wanted[:2])
+
+
+def matrix_rate(runtime: Runtime, *, seconds: float = 0.5) -> float:
+    """Floating-point operations per second at which the device multiplies square matrices, in the
+    precision of the run: the fastest of several products."""
+    size = 2048 if runtime.device.type == "cpu" else 8192
+    dtype = torch.bfloat16 if runtime.reduced else torch.float32
+    a, b = (torch.randn(size, size, device=runtime.device, dtype=dtype) for _ in range(2))
+    clock = Clock(runtime)
+
+    def multiply() -> None:
+        with clock("product"):
+            torch.mm(a, b)
+
+    multiply()
+    repeated(multiply, seconds=seconds, most=1000)
+    return 2 * size**3 / min(clock.found["product"])
+
+
+class Memory:
+    """How much memory a piece of work takes at most, beyond what was in use before it.
+
+    On a CPU the resident memory of this process, whose peak is that of its whole life: measure in a
+    process of its own. On other devices what the allocator of Torch has handed out.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.before = runtime.allocated() if runtime.counts_memory else _resident()
+
+    def peak(self) -> int:
+        """In bytes, so far."""
+        if self.runtime.counts_memory:
+            return self.runtime.peak_allocated() - self.before
+        return max(0, peak_resident() - self.before)
+
+
+def peak_resident() -> int:
+    """The most memory, in bytes, that this process has had resident."""
+    found = _status("VmHWM")
+    if found is not None:
+        return found
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _resident() -> int:
+    found = _status("VmRSS")
+    return peak_resident() if found is None else found
+
+
+def _status(name: str) -> int | None:
+    """A line of what Linux says of this process, in bytes. Its ``ru_maxrss`` is not asked: a new
+    process begins with that of the one that started it."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as lines:
+            return next((1024 * int(x.split()[1]) for x in lines if x.startswith(f"{name}:")), None)
+    except OSError:
+        return None
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """b of the law a · size^b, fitted to logarithms by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def timed_step(
+    optimization: Optimization,
+    whole: BatchGradient,
+    batch: Batch,
+    clock: Clock,
+    *,
+    max_grad_norm: float,
+) -> None:
+    """A step of training as the engine takes it, with the time of its parts: ``transfer``,
+    ``forward``, ``backward`` and ``optimizer``, and ``step`` for all of it.
+
+    With a batch in several parts the forward passes are counted with the backward pass.
+    """
+    parts = Clock(clock.runtime)
+    with parts("step"):
+        with parts("transfer"):
+            work = whole.prepare(batch)
+        for step in optimization.steps:
+            with optimization.learning(step):
+                if len(work.pieces) == 1:
+                    with parts("forward"):
+                        total = whole.losses(step.criterion, work.pieces[0])["total"]
+                    with parts("backward"):
+                        total.backward()  # type: ignore[no-untyped-call]
+                else:
+                    with parts("backward"):
+                        whole.backward(step.criterion, work, 0, 0, 0)
+            with parts("optimizer"):
+                torch.nn.utils.clip_grad_norm_(step.parameters, max_grad_norm or math.inf)
+                optimization.optimizer.step()
+    for name, spent in parts.found.items():  # of all stages of a model's plan
+        clock.found.setdefault(name, []).append(sum(spent))
+
+
+def tensor_bytes(tree: Any) -> int:
+    """Of all tensors in nested containers."""
+    if isinstance(tree, Tensor):
+        return tree.numel() * tree.element_size()
+    if isinstance(tree, dict):
+        return sum(map(tensor_bytes, tree.values()))
+    if isinstance(tree, list | tuple):
+        return sum(map(tensor_bytes, tree))
+    return 0

@@ -1,0 +1,1 @@
+"""Training, scoring, and what a run leaves on the disk."""

@@ -1,0 +1,185 @@
+"""The loss of a batch and its gradient, whoever computes which part of it.
+
+A batch may be shared among processes, and a process may encode its share in several parts that do
+not fit its memory together. What looks across the batch sees all of it either way (``Learner``), so
+the loss and the gradient are those of the whole batch in one piece.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.base import distributed
+from lib.base.batch import Batch, join
+from lib.base.runtime import Runtime, seed_everything
+from lib.losses import Criterion
+from lib.models.interface import Encoded, Model
+from lib.models.layers.recompute import recompute_stacks, statistics_kept
+
+COMPARISON = 1 << 20  # place in a step's random numbers that no part of a batch has
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch on the device.
+
+    Attributes:
+        pieces: the parts that this process encodes, one after the other.
+        whole: of the batch of all processes, what ``compare`` and the losses read.
+    """
+
+    pieces: tuple[Batch, ...]
+    whole: Batch
+
+
+class BatchGradient:
+    """Computes gradients for a model.
+
+    Args:
+        accumulate: in how many parts to encode a batch. With more than one, every part is encoded
+            twice: without gradients, to have all that ``compare`` looks at; and again, when it is
+            known what the loss makes of each part (gradient caching; Gao et al. 2021). Memory is
+            that of one part, and the gradient that of the whole batch.
+        recompute_map: do not keep the insides of the map's layers for the backward pass.
+        compiler: the backend with which torch.compile translates ``encode`` for batches of any
+            size; "" leaves it as it is.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        runtime: Runtime,
+        *,
+        accumulate: int = 1,
+        recompute_map: bool = False,
+        compiler: str = "",
+    ) -> None:
+        self.model, self.runtime, self.accumulate = model, runtime, accumulate
+        if recompute_map:
+            recompute_stacks(model)
+        self.encode: Any = None
+        if compiler:
+            self.encode = torch.compile(model.encode, dynamic=True, backend=compiler)
+
+    def prepare(self, batch: Batch) -> Work:
+        """Bring this process's share of a batch to the device."""
+        device, pieces = self.runtime.device, [batch]
+        outlines = _of_all(batch.outline()) if self._shared else []
+        parts = min([self.accumulate, *map(len, outlines or pieces)])
+        if parts > 1:
+            pieces = batch.split(parts)
+        moved = tuple(piece.to(device) for piece in pieces)
+        if outlines:
+            return Work(moved, join(outlines).to(device))
+        return Work(moved, moved[0] if parts == 1 else batch.outline().to(device))
+
+    def losses(self, criterion: Criterion, batch: Batch) -> dict[str, Tensor]:
+        """The loss terms of a batch on the device, in this process alone and in one piece."""
+        if self.encode is None and not self.runtime.reduced:
+            return criterion(self.model(batch, terms=criterion.active), batch)
+        return self._compared(criterion, self._encoded(batch, criterion.active), batch)
+
+    def backward(
+        self, criterion: Criterion, work: Work, seed: int, *place: int
+    ) -> dict[str, Tensor]:
+        """The loss terms of the whole batch; its gradient is left in the parameters.
+
+        Args:
+            seed, place: decide what is drawn where a batch is in several parts: each part, and the
+                comparison of all, draw numbers of their own.
+        """
+        terms = criterion.active
+        if not self._shared and len(work.pieces) == 1:
+            values = self.losses(criterion, work.pieces[0])
+            values["total"].backward()  # type: ignore[no-untyped-call]
+            return values
+
+        seeds = [(*place, distributed.rank(), number) for number in range(len(work.pieces))]
+        if len(work.pieces) == 1:
+            seed_everything(seed, *seeds[0])
+            parts = self._encoded(work.pieces[0], terms)
+        else:
+            with torch.no_grad(), statistics_kept(self.model):
+                found = []
+                for piece, own in zip(work.pieces, seeds, strict=True):
+                    seed_everything(seed, *own)
+                    found.append(self._encoded(piece, terms))
+            parts = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+            for value in parts.values():
+                value.requires_grad_(value.is_floating_point())
+
+        gathered = self._gathered(parts)
+        seed_everything(seed, *place, COMPARISON)
+        values = self._compared(criterion, gathered, work.whole)
+        values["total"].backward()  # type: ignore[no-untyped-call]
+
+        if len(work.pieces) > 1:
+            first = dict.fromkeys(parts, 0)
+            for piece, own in zip(work.pieces, seeds, strict=True):
+                seed_everything(seed, *own)
+                self._pass_back(self._encoded(piece, terms), parts, first)
+        if self._shared:
+            distributed.average_gradients(self.model.parameters())
+        return values
+
+    @property
+    def _shared(self) -> bool:
+        return distributed.world_size() > 1
+
+    def _encoded(self, batch: Batch, terms: frozenset[str] | None) -> Encoded:
+        with self.runtime.autocast():
+            parts = (self.encode or self.model.encode)(batch, terms)
+        return {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in parts.items()
+        }
+
+    def _compared(self, criterion: Criterion, parts: Encoded, batch: Batch) -> dict[str, Tensor]:
+        return criterion(self.model.compare(parts, batch), batch)
+
+    def _gathered(self, parts: Encoded) -> Encoded:
+        if not self._shared:
+            return parts
+        counts = zip(*distributed.gather_numbers([len(x) for x in parts.values()]), strict=True)
+        return {
+            name: distributed.gather_rows(value, each)
+            for (name, value), each in zip(parts.items(), counts, strict=True)
+        }
+
+    @staticmethod
+    def _pass_back(again: Encoded, parts: Encoded, first: dict[str, int]) -> None:
+        """What the loss makes of a part's rows, which begin at ``first``, to the parameters."""
+        reached, gradients = [], []
+        for name, value in again.items():
+            start, first[name] = first[name], first[name] + len(value)
+            gradient = parts[name].grad
+            if value.requires_grad and gradient is not None:
+                reached.append(value)
+                gradients.append(gradient[start : first[name]])
+        if reached:
+            torch.autograd.backward(reached, gradients)  # type: ignore[no-untyped-call]
+
+
+def gather_batch(batch: Batch) -> Batch:
+    """The batch of all processes with its frames and words, on the CPU."""
+    batch = batch.to("cpu")
+    return join(_of_all(batch)) if distributed.world_size() > 1 else batch
+
+
+def _of_all(batch: Batch) -> list[Batch]:
+    """The batches of all processes. As arrays: with a tensor, its whole storage would travel."""
+    fields: dict[str, Any] = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    packed = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in fields.items()}
+    batches = []
+    for each in distributed.gather_objects(packed):
+        whole: dict[str, Any] = {
+            k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in each.items()
+        }
+        batches.append(Batch(**whole))
+    return batches

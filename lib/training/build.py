@@ -1,0 +1,229 @@
+"""Where a configuration becomes parts: shared by the scripts, read by nobody else."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from easydict import EasyDict
+
+from lib.base.errors import InputError
+from lib.base.external import is_external
+from lib.base.runtime import Runtime
+from lib.config.config import experiment_name
+from lib.config.external import find_model, find_term
+from lib.datasets import LoadedCorpus, load_corpus
+from lib.datasets.dense import DenseParagraphs
+from lib.datasets.fingerprint import fingerprint
+from lib.decoding import Decoding
+from lib.losses import Criterion
+from lib.models import build_model
+from lib.models.interface import Model
+from lib.training.batch_gradient import BatchGradient
+from lib.training.optimization import Optimization
+from lib.training.provenance import provenance
+from lib.training.scorer import Options, Scorer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def resolve(path: str) -> Path:
+    """A path of the configuration: relative ones start at the repository's root."""
+    return Path(path) if Path(path).is_absolute() else ROOT / path
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that training and testing share; names as in the original command lines."""
+    parser.add_argument("--cfg", required=True, metavar="YAML", help="the experiment")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one option of the experiment; may be repeated (options: docs/options.md)",
+    )
+    parser.add_argument("--decode", metavar="YAML", help="take the DECODE section of another file")
+    parser.add_argument(
+        "--gpus", metavar="N", help="GPU to use; cpu or -1 for none (default: the first, if any)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
+    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
+    parser.add_argument("--modelDir", metavar="DIR", help="folder of the runs (default: save)")
+    parser.add_argument(
+        "--logDir", metavar="DIR", help="folder of TensorBoard files (default: the run's folder)"
+    )
+    parser.add_argument("--tag", metavar="TEXT", help="suffix of the run's folder")
+    parser.add_argument("--verbose", action="store_true", help="progress bars and more lines")
+
+
+def provenance_of(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> dict[str, Any]:
+    """Where the numbers of this process come from."""
+    return provenance(
+        runtime,
+        seed=config.TRAIN.SEED,
+        annotations=corpus.annotations,
+        features=fingerprint(corpus.features),
+    )
+
+
+def run_folder(cfg_path: str, config: EasyDict) -> Path:
+    """``MODEL_DIR/<experiment>[-TAG]``."""
+    name = experiment_name(cfg_path)
+    return resolve(config.MODEL_DIR) / (f"{name}-{config.TAG}" if config.TAG else name)
+
+
+def open_runtime(config: EasyDict) -> Runtime:
+    """Where the experiment runs; several processes meet here."""
+    train = config.TRAIN
+    return Runtime.start(config.GPUS, deterministic=train.DETERMINISTIC, precision=train.PRECISION)
+
+
+@contextlib.contextmanager
+def _growing() -> Iterator[None]:
+    """Without looking for garbage: of a million new objects none is any, and to find that out takes
+    a third of a start. What is there at the end stays out of later searches too."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+@_growing()
+def open_corpus(
+    config: EasyDict, splits: Sequence[str], *, show_moments: bool = False
+) -> LoadedCorpus:
+    """The corpus of an experiment.
+
+    Training moments are hidden unless supervision is full, or ``show_moments``: to score the split.
+    """
+    data = config.DATASET
+    return load_corpus(
+        name=data.NAME,
+        data_dir=resolve(config.DATA_DIR),
+        splits=splits,
+        directory=data.DIR,
+        features=data.FEATURES,
+        feature_dim=data.FEATURE_DIM,
+        num_frames=data.NUM_FRAMES,
+        num_clips=data.NUM_CLIPS,
+        normalize=data.NORMALIZE,
+        word_vectors=data.WORD_VECTORS,
+        word_features=data.WORD_FEATURES,
+        vocab_size=data.VOCAB_SIZE,
+        tagger=data.TAGGER,
+        tokens=data.TOKENS,
+        order=data.ORDER,
+        max_sentences=data.MAX_SENTENCES,
+        val_fraction=data.VAL_FRACTION,
+        limits={"train": data.LIMIT_TRAIN, "val": data.LIMIT_VAL, "test": data.LIMIT_TEST},
+        bad_moments=data.BAD_MOMENTS,
+        empty_sentences=data.EMPTY_SENTENCES,
+        cache=data.CACHE,
+        cache_dir=resolve(data.CACHE_DIR) if data.CACHE_DIR else "",
+        cache_fallback=resolve(config.MODEL_DIR) / ".cache",
+        cache_dtype=data.CACHE_DTYPE,
+        hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
+        seed=data.SEED,
+        synthetic=data.get("SYNTHETIC"),
+    )
+
+
+def open_model(
+    config: EasyDict, corpus: LoadedCorpus, runtime: Runtime, decoding: Decoding | None = None
+) -> Model:
+    """The experiment's model with its initial weights, a function of the seed.
+
+    Args:
+        decoding: of the training, for a model that decodes there; None: the experiment's.
+
+    Raises:
+        InputError: its keywords do not go together.
+    """
+    torch.manual_seed(config.TRAIN.SEED)
+    params = dict(config.MODEL.PARAMS)
+    if params.get("text_encoder", "lstm") != "lstm":  # a folder
+        params["text_encoder"] = str(resolve(params["text_encoder"]))
+    try:
+        kind = find_model(config.MODEL.NAME)
+        model = build_model(kind, corpus.dims, decoding or open_decoding(config), **params)
+    except ValueError as error:  # keywords that do not go together
+        raise InputError(f"MODEL.PARAMS: {error}") from error
+    return runtime.shared(model.to(runtime.device))
+
+
+@_growing()
+def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> Optimization:
+    """The experiment's loss and optimiser, with what the model says about its optimisation.
+
+    Raises:
+        InputError: a weight for a loss term whose part the model is built without.
+    """
+    train = config.TRAIN
+    weights = config.LOSS.WEIGHTS
+    refused = sorted(term for term in model.unavailable_terms if weights.get(term))
+    if refused:
+        raise InputError(
+            f"LOSS.WEIGHTS: {', '.join(refused)} cannot be computed, because MODEL.PARAMS leave out"
+            " the part of the model that they train; expected weight 0"
+        )
+    terms = {**model.losses(**config.LOSS.PARAMS)}
+    external = {name: find_term(name) for name in weights if is_external(name)}
+    plan = model.plan(**train.PARAMS)
+    return Optimization(
+        model,
+        Criterion(terms, weights, external),
+        plan,
+        optimizer=train.OPTIMIZER,
+        lr=train.LR,
+        betas=(0.9, train.BETA2),
+        weight_decay=train.WEIGHT_DECAY,
+        decay=train.LR_DECAY,
+        decay_every=train.LR_DECAY_EVERY,
+        milestones=train.LR_MILESTONES,
+        fused=train.FUSED,
+        warmup=train.WARMUP,
+        total_steps=steps_per_epoch * train.EPOCHS,
+    )
+
+
+def open_batch_gradient(config: EasyDict, model: Model, runtime: Runtime) -> BatchGradient:
+    """What computes the gradient of a batch, in the way that the experiment asks for."""
+    train = config.TRAIN
+    return BatchGradient(
+        model,
+        runtime,
+        accumulate=train.ACCUMULATE,
+        recompute_map=train.RECOMPUTE_MAP,
+        compiler="inductor" if train.COMPILE else "",
+    )
+
+
+def open_decoding(config: EasyDict) -> Decoding:
+    """How the experiment makes moments of evidence."""
+    return Decoding(**{name.lower(): value for name, value in config.DECODE.items()})
+
+
+def open_scorer(
+    config: EasyDict, split: DenseParagraphs, runtime: Runtime, *, verbose: bool = False
+) -> Scorer:
+    """What scores a model on a split by the experiment's thresholds and counts."""
+    known = {field.name for field in dataclasses.fields(Options)}
+    options = {name.lower(): value for name, value in config.TEST.items()}
+    return Scorer(
+        split,
+        runtime,
+        Options(**{name: value for name, value in options.items() if name in known}),
+        open_decoding(config),
+        workers=config.WORKERS,
+        verbose=verbose,
+    )

@@ -1,0 +1,252 @@
+"""The state of a run in a file: written whole and checked, read without running anything in it.
+
+A checkpoint is a Torch archive of ``{"format", "version", "state"}``. The state is a dictionary of
+tensors, numbers, texts, lists and dictionaries; ``"model"`` (a state dict) and ``"experiment"``
+(``identity``) are read here, the rest is the training loop's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+from torch import Tensor, nn
+
+from lib.base.batch import DataDims
+from lib.base.errors import InputError
+from lib.config.external import find_model
+from lib.config.options import keywords
+from lib.training.run import replace_file
+from lib.training.upgrade import upgraded
+
+FORMAT = "dmr-jrg checkpoint"
+VERSION = 1
+
+
+def identity(config: Mapping[str, Any], dims: DataDims) -> dict[str, Any]:
+    """What must agree for weights to fit: the model with its keywords, the sizes of the data."""
+    model = config["MODEL"]
+    return {
+        "MODEL": {"NAME": model["NAME"], "PARAMS": json.loads(json.dumps(model["PARAMS"]))},
+        "dims": dims.sizes(),
+    }
+
+
+def save(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint in place of the one before, after reading it back and comparing it.
+
+    Raises:
+        InputError: the disk is full, or does not return what was written; the old file is as it
+            was.
+    """
+    path = Path(path)
+
+    def write(file: BinaryIO) -> None:
+        digest = _Digest(file)
+        try:
+            torch.save(
+                {"format": FORMAT, "version": VERSION, "state": dict(state)},
+                cast(IO[bytes], digest),
+            )
+        except Exception:
+            if digest.fault is not None:  # Torch reports a full disk in its own words
+                raise digest.fault from None
+            raise
+        file.flush()
+        if _digest_of(file.name) != digest.sha.digest():
+            raise InputError(f"{path} reads back differently than written; check the disk")
+        torch.load(file.name, weights_only=True, mmap=True)  # or load could refuse our own file
+
+    replace_file(path, write)
+
+
+def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """The state in a checkpoint.
+
+    Raises:
+        InputError: the file is missing, damaged, foreign, of a newer format, or holds code. The
+            sentence offers the newest sound checkpoint beside it, if there is one.
+    """
+    path = Path(path)
+    try:
+        return _read(path, map_location)
+    except _Unusable as fault:
+        raise InputError(f"{path} {fault}{_offer(path)}") from None
+
+
+def check_matches(state: Mapping[str, Any], config: Mapping[str, Any], dims: DataDims) -> None:
+    """Refuse a checkpoint of another experiment.
+
+    A keyword that the checkpoint does not know is newer than it, and must have its default: new
+    keywords of a model default to what it did before.
+
+    Raises:
+        InputError: names every key of the model section and the data sizes that differs.
+    """
+    there, here = _flat(state.get("experiment", {})), _flat(identity(config, dims))
+    name = config["MODEL"]["NAME"]
+    if there.get("MODEL.NAME") == name:
+        for word, option in keywords(find_model(name)).items():
+            there.setdefault(f"MODEL.PARAMS.{word}", json.loads(json.dumps(option.default)))
+        differing = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
+    else:
+        differing = ["MODEL.NAME"]
+    if differing:
+        listed = "; ".join(
+            f"{key} {there.get(key, 'unknown')} there, {here.get(key, 'unknown')} here"
+            for key in differing
+        )
+        raise InputError(f"the checkpoint is of another experiment: {listed}")
+
+
+def load_into(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a model the weights of a checkpoint, all of them or none.
+
+    Raises:
+        InputError: names the weights that are missing, superfluous or of another shape.
+    """
+    there, here = state.get("model"), model.state_dict()
+    if not isinstance(there, Mapping):
+        raise InputError('the checkpoint holds no weights (no "model" in it)')
+    other = [
+        f"{key} ({_shape(there[key])}, expected {_shape(value)})"
+        for key, value in here.items()
+        if key in there and _shape(there[key]) != _shape(value)
+    ]
+    faults = {
+        "missing": [key for key in here if key not in there],
+        "unexpected": [key for key in there if key not in here],
+        "of another shape": other,
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{what}: {_few(keys)}" for what, keys in faults.items() if keys)
+        raise InputError(f"the checkpoint's weights do not fit the model; {listed}")
+    model.load_state_dict(there)
+
+
+def export_safetensors(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write the weights alone, for programs that do not know this project.
+
+    Weights under two names (shared layers) are written twice, because the format knows no sharing.
+
+    Raises:
+        InputError: safetensors is not installed, or the disk is full.
+    """
+    try:
+        from safetensors.torch import save as to_bytes
+    except ImportError:
+        raise InputError("safetensors is not installed; pip install safetensors") from None
+    tensors = {key: value.detach().cpu().clone() for key, value in state["model"].items()}
+    about = {"format": "pt", "experiment": json.dumps(state.get("experiment", {}))}
+    data = to_bytes(tensors, metadata=about)
+    replace_file(Path(path), lambda file: file.write(data))
+
+
+class _Unusable(Exception):
+    """Why a file is no checkpoint."""
+
+
+def _read(path: Path, map_location: str | torch.device) -> dict[str, Any]:
+    if not path.is_file():
+        raise _Unusable("does not exist" if not path.exists() else "is not a file")
+    foreign = "is not a checkpoint of this project"
+    try:
+        if not zipfile.is_zipfile(path):
+            raise _Unusable(f"{foreign}, or is cut short (no archive of torch.save)")
+        with zipfile.ZipFile(path) as archive:
+            # Torch stores and never packs; unpacking a stranger's archive could take forever.
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise _Unusable(f"{foreign} (a packed archive)")
+            if damaged := archive.testzip():  # torch.load does not look at the check sums
+                raise _Unusable(f"is damaged (the check sum of {damaged} is wrong)")
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except _Unusable:
+        raise
+    except pickle.UnpicklingError:
+        raise _Unusable(
+            f"{foreign}: it holds Python objects, which may run code when read; expected tensors, "
+            "numbers and texts only"
+        ) from None
+    except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
+        why = (str(fault) or type(fault).__name__).split("\n")[0]
+        raise _Unusable(f"is damaged ({why[:120]})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise _Unusable(f'{foreign} (no "format": "{FORMAT}" in it)')
+    version = content.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise _Unusable(f"{foreign} (format version {version!r}, expected {VERSION})")
+    if version > VERSION:
+        raise _Unusable(
+            f"was written by a newer release (format version {version}, expected {VERSION} at most)"
+        )
+    if not isinstance(content.get("state"), dict):
+        raise _Unusable(f'{foreign} (no "state" in it)')
+    return upgraded(content["state"])
+
+
+def _offer(path: Path) -> str:
+    """The newest sound checkpoint beside a bad one, as the end of a sentence."""
+    try:
+        others = [p for p in path.parent.glob("*.pt") if p != path and p.is_file()]
+        others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
+    except OSError:
+        return ""
+    for other in others:
+        try:
+            state = _read(other, "cpu")
+        except _Unusable:
+            continue
+        epoch = f" (epoch {state['epoch']})" if isinstance(state.get("epoch"), int) else ""
+        return f"; {other}{epoch} is sound"
+    return ""
+
+
+class _Digest:
+    """A file that remembers the digest of what went into it, and the fault that stopped it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.sha = hashlib.sha256()
+        self.fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            count = self.file.write(data)
+        except OSError as fault:
+            self.fault = fault
+            raise
+        self.sha.update(data)
+        return count
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _digest_of(path: str) -> bytes:
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.digest()
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary by dotted keys."""
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    inner = [_flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in tree.items()]
+    return {key: value for part in inner for key, value in part.items()}
+
+
+def _shape(value: Any) -> str:
+    return "×".join(map(str, value.shape)) or "number" if isinstance(value, Tensor) else "no tensor"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,43 @@
+"""What an epoch's log says about the training itself, beside the scores."""
+
+from __future__ import annotations
+
+import torch
+
+from lib.base.batch import Batch
+from lib.base.runtime import Runtime, seed_everything
+from lib.models.interface import Model
+from lib.training.batch_gradient import BatchGradient
+from lib.training.optimization import Optimization
+
+
+def inspect_training(
+    model: Model, optimization: Optimization, batch: Batch, runtime: Runtime, *, seed: int
+) -> dict[str, float]:
+    """Gradient norm of every loss term, weighted as in training, and the model's own numbers.
+
+    A term whose gradient is far below the others' does not train anything, whatever its value; a
+    reconstruction that does not miss the right frames does not look at them. No step is taken.
+
+    Args:
+        batch: one that was not trained on; with hidden moments where training hides them.
+    """
+    batch = batch.to(runtime.device)
+    seed_everything(seed)
+    numbers: dict[str, float] = {}
+    model.train()
+    for step in optimization.steps:
+        values = BatchGradient(model, runtime).losses(step.criterion, batch)
+        for name, weight in step.criterion.weights.items():
+            if not values[name].requires_grad:  # nothing to rank, nobody to tell apart
+                numbers[f"gradient/{name}"] = 0.0
+                continue
+            found = torch.autograd.grad(
+                weight * values[name], step.parameters, retain_graph=True, allow_unused=True
+            )
+            norms = [gradient.norm() for gradient in found if gradient is not None]
+            numbers[f"gradient/{name}"] = torch.stack(norms).norm().item() if norms else 0.0
+    model.eval()
+    with torch.no_grad():
+        numbers |= {name: value.item() for name, value in model.inspect(batch).items()}
+    return numbers

@@ -1,0 +1,222 @@
+"""How a model is optimised: the steps of a batch, what learns in each, and at what rate.
+
+A model may say so itself (``Plan``, from its static ``plan``); the loop asks here and nowhere else.
+Whatever the number of stages there is one optimiser: it keeps its state parameter by parameter and
+passes over those without a gradient, so stages that train different parameters are independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lib.losses import Criterion
+from lib.models.interface import Model, Plan
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the epoch under way, with its loss and the parameters that learn."""
+
+    criterion: Criterion
+    parameters: tuple[nn.Parameter, ...]
+    frozen: tuple[nn.Parameter, ...]
+
+
+class Optimization:
+    """The optimiser of a run with its schedule.
+
+    Args:
+        model: its parameters that require a gradient are the ones that may learn.
+        criterion: the loss with the weights of the experiment; stages multiply them.
+        plan: what the model says; the default is one step with everything.
+        optimizer: ``adam``, ``adamw`` or ``bert_adam``.
+        lr: base learning rate.
+        betas, weight_decay: of the optimiser; ``bert_adam`` spares biases and normalisations.
+        decay, decay_every: the rate is multiplied by ``decay`` every so many epochs, or instead …
+        milestones: … after each of these numbers of epochs.
+        fused: ``adam`` and ``adamw`` in one pass over the weights: the same up to rounding, and
+            twenty times as fast on a processor.
+        warmup: share of the steps in which ``bert_adam`` warms up, before a linear decay to zero.
+        total_steps: of the whole run, for that schedule.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        criterion: Criterion,
+        plan: Plan | None = None,
+        *,
+        optimizer: str = "adam",
+        lr: float = 1e-4,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        decay: float = 1.0,
+        decay_every: int = 20,
+        milestones: Sequence[int] = (),
+        fused: bool = True,
+        warmup: float = 0.0,
+        total_steps: int = 1,
+    ) -> None:
+        self.criterion = criterion
+        self.model, self.plan = model, plan or Plan()
+        self.base_lr, self.decay, self.decay_every = lr, decay, decay_every
+        self.milestones = tuple(milestones)
+        self.learnable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        common: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay}
+        groups = self._groups(spare=optimizer == "bert_adam")
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "bert_adam":
+            self.optimizer = BertAdam(groups, warmup=warmup, total_steps=total_steps, **common)
+        else:
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+            self.optimizer = cast(Callable[..., torch.optim.Optimizer], kind)(
+                groups, fused=fused, **common
+            )
+        self.set_epoch(0)
+
+    def _groups(self, *, spare: bool) -> list[dict[str, Any]]:
+        """Parameters that share a rate and a decay, in the order of the model."""
+        groups: dict[tuple[float, bool], dict[str, Any]] = {}
+        for name, parameter in self.learnable.items():
+            rate = next((r for p, r in self.plan.rates.items() if name.startswith(p)), 1.0)
+            spared = spare and parameter.dim() <= 1
+            group = groups.setdefault((rate, spared), {"params": [], "rate": rate})
+            group["params"].append(parameter)
+            if spared:
+                group["weight_decay"] = 0.0
+        return list(groups.values())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Learning rates, stages and the model's settings of an epoch, counted from 0."""
+        times = epoch // self.decay_every
+        if self.milestones:
+            times = sum(epoch >= milestone for milestone in self.milestones)
+        self.lr = self.base_lr * self.decay**times
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * group["rate"]
+        for name, value in self.plan.settings(epoch).items():
+            self.model.get_buffer(name).fill_(value)
+        self.steps: list[Step] = []
+        for stage in self.plan.stages(epoch):
+            criterion = self.criterion.scaled(stage.factors)
+            if criterion is None:  # an ablation may leave a stage without a term
+                continue
+            frozen = {n for n in self.learnable if n.startswith(stage.frozen)}
+            learning = (p for n, p in self.learnable.items() if n not in frozen)
+            self.steps.append(
+                Step(criterion, tuple(learning), tuple(self.learnable[n] for n in frozen))
+            )
+
+    @contextmanager
+    def learning(self, step: Step) -> Iterator[None]:
+        """While a step computes its gradients, only its own parameters ask for any."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in step.frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in step.frozen:
+                parameter.requires_grad_(True)
+
+    def unreached(self) -> list[str]:
+        """Parameters that are to learn in this epoch and that no step so far has reached."""
+        wanted = {id(p) for step in self.steps for p in step.parameters}
+        return [
+            name
+            for name, parameter in self.learnable.items()
+            if id(parameter) in wanted and parameter not in self.optimizer.state
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what the optimiser has gathered; its options stay those of this run."""
+        own = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer.load_state_dict(dict(state))
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
+
+
+class BertAdam(torch.optim.Optimizer):
+    """Adam without bias correction, with decoupled weight decay and a schedule of its own.
+
+    The gradient of each tensor is scaled down to ``max_norm`` by itself, and each tensor counts its
+    own steps: one that is first reached late warms up late.
+
+    Args:
+        params: parameters or groups.
+        lr: the highest rate.
+        betas, eps: of the moments.
+        weight_decay: times the rate.
+        warmup: share of ``total_steps`` with a rate that climbs linearly from 0; from there it
+            falls linearly to 0.
+        max_norm: of each tensor's gradient.
+
+    Source: the optimiser of the first BERT release, as DCIML (after GMMFormer and TVR) uses it.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        warmup: float = 0.01,
+        total_steps: int = 1,
+        max_norm: float = 1.0,
+    ) -> None:
+        options = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "warmup": warmup,
+            "total_steps": total_steps,
+            "max_norm": max_norm,
+        }
+        super().__init__(params, options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = 0
+                    state["mean"] = torch.zeros_like(parameter)
+                    state["square"] = torch.zeros_like(parameter)
+                gradient = _shortened(parameter.grad, group["max_norm"])
+                state["mean"].lerp_(gradient, 1 - first)
+                state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+                update = state["mean"] / (state["square"].sqrt() + group["eps"])
+                update += group["weight_decay"] * parameter
+                share = warmup_linear(state["step"] / group["total_steps"], group["warmup"])
+                parameter.sub_(update, alpha=group["lr"] * share)
+                state["step"] += 1
+
+
+def warmup_linear(progress: float, warmup: float) -> float:
+    """Factor on the learning rate: up to 1 within ``warmup``, then down to 0 at progress 1."""
+    if progress < warmup:
+        return progress / warmup
+    return max((1 - progress) / (1 - warmup), 0.0)
+
+
+def _shortened(gradient: Tensor, max_norm: float) -> Tensor:
+    return gradient * (max_norm / (gradient.norm() + 1e-6)).clamp(max=1)

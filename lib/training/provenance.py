@@ -1,0 +1,87 @@
+"""Where numbers come from: code, versions, machine, command, seed, data."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib.base import distributed
+from lib.base.runtime import Runtime
+
+FEATURE_FACTS = ("entries", "keys", "width", "dtype")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def provenance(
+    runtime: Runtime, *, seed: int, annotations: Mapping[str, Path], features: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What to write beside every number that this process makes.
+
+    Args:
+        annotations: the file of each split that was read.
+        features: the fingerprint of the feature file.
+    """
+    commit, clean = _commit()
+    return {
+        "commit": commit,
+        "clean": clean,
+        "command": shlex.join(sys.argv),
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seed": seed,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            **runtime.versions(),
+        },
+        "device": runtime.name,
+        "processes": distributed.world_size(),
+        "precision": runtime.precision,
+        "annotations": {split: digest(path) for split, path in annotations.items()},
+        "features": {name: features[name] for name in FEATURE_FACTS if name in features},
+    }
+
+
+def lines(about: Mapping[str, Any]) -> list[str]:
+    """The same for readers."""
+    state = {True: "", False: ", with uncommitted changes", None: ""}[about.get("clean")]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    hours = f", {about['hours']:.2f} hours" if "hours" in about else ""
+    return [
+        f"commit {about.get('commit') or 'unknown'}{state}",
+        f"`{about['command']}`, seed {about['seed']}, {about['started']}{hours}",
+        f"{about['device']}, {about['processes']} process(es), {about['precision']}; {versions}",
+        "annotations "
+        + ", ".join(f"{split} {name}" for split, name in about["annotations"].items()),
+    ]
+
+
+def digest(path: Path) -> str:
+    """The name of a file and the first 16 digits of its SHA-256."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit that is checked out, and whether the files are those of it; None: unknown."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None, None  # unpacked inside somebody else's repository
+        return ask("rev-parse", "HEAD"), not ask("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None, None

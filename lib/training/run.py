@@ -1,0 +1,272 @@
+"""The folder of a run: what it was told, what it logged, what it found. Never overwritten unasked.
+
+Files are replaced whole or not at all, and one process at a time may write into a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from lib.base.errors import InputError
+
+CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
+# What a run writes, results first: an overwritten run must not keep the results of the one before.
+RUN_FILES = (
+    *("results*.json", "results*.md", "predictions.*", "*.pt", "*.step"),
+    *("events.out.tfevents.*", LOG, CONSOLE, CONFIG),
+)
+
+
+class Run:
+    """A run folder, held by this process until it ends or ``close`` is called."""
+
+    def __init__(self, folder: Path, lock: IO[str] | None) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    @classmethod
+    def create(cls, folder: str | Path, config_text: str, *, overwrite: bool = False) -> Run:
+        """Start a run in a new folder, or with ``overwrite`` in one that holds another run.
+
+        Call it when all else is loaded: only the new ``config.yaml`` lying on the disk makes way
+        for deleting the old run, and of that only the files that runs write.
+
+        Raises:
+            InputError: the folder holds a run already, is in use, or cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as fault:
+            raise InputError(f"{folder} cannot be made a run folder ({_reason(fault)})") from None
+        run = cls(folder, _lock(folder))
+        try:
+            old = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+            if old and not overwrite:
+                names = ", ".join(path.name for path in reversed(old[-3:]))
+                raise InputError(
+                    f"{folder} holds a run already ({names}{', …' * (len(old) > 3)}); "
+                    "go on with it by --resume, replace it by --overwrite, or name another by --tag"
+                )
+
+            def write_and_make_way(file: BinaryIO) -> None:
+                file.write(config_text.encode())
+                file.flush()
+                for path in old:
+                    path.unlink(missing_ok=True)
+
+            replace_file(folder / CONFIG, write_and_make_way)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path, *, exclusive: bool = True) -> Run:
+        """An existing run, to go on with it or, not ``exclusive``, to test it while it may train.
+
+        Raises:
+            InputError: there is no run, or another process writes into it.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{folder} holds no run (no {CONFIG}); "
+                "train first, with the same experiment and --tag"
+            )
+        return cls(folder, _lock(folder) if exclusive else None)
+
+    def path(self, name: str) -> Path:
+        """Where a file of this run lies."""
+        return self.folder / name
+
+    @property
+    def config_text(self) -> str:
+        """The resolved configuration the run was started with."""
+        try:
+            return self.path(CONFIG).read_text("utf-8")
+        except (OSError, ValueError) as fault:
+            raise InputError(f"{self.path(CONFIG)} cannot be read ({_reason(fault)})") from None
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to ``log.jsonl``; numbers that are not finite are written as null."""
+        line = json.dumps(_strict(record), allow_nan=False, ensure_ascii=False) + "\n"
+        try:
+            with self.path(LOG).open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as fault:
+            raise _unwritable(self.path(LOG), fault) from None
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log so far. A last line that a kill cut short does not count.
+
+        Raises:
+            InputError: a line before the last is not a JSON object.
+        """
+        path = self.path(LOG)
+        if not path.exists():
+            return []
+        try:
+            *lines, rest = path.read_bytes().split(b"\n")
+        except OSError as fault:
+            raise InputError(f"{path} cannot be read ({_reason(fault)})") from None
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict):
+                raise InputError(f"{path}:{number}: expected one JSON object, found {line[:40]!r}")
+            records.append(record)
+        return records
+
+    def truncate_log(self, *, epoch: int | None = None, step: int | None = None) -> None:
+        """Forget what was logged after the checkpoint a run goes on from.
+
+        The log is cut before the first record whose ``"epoch"`` or ``"step"`` is past the given
+        one; records without that number stay with those before them.
+        """
+        kept = []
+        for record in self.records():
+            if _past(record.get("epoch"), epoch) or _past(record.get("step"), step):
+                break
+            kept.append(record)
+        lines = [json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n" for record in kept]
+        self.write_text(LOG, "".join(lines))
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file whole or not at all."""
+        return replace_file(self.path(name), lambda file: file.write(text.encode()))
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write strict JSON whole or not at all; numbers that are not finite become null."""
+        text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
+        return self.write_text(name, text + "\n")
+
+    def close(self) -> None:
+        """Let others write into the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
+    """Let ``write`` fill a file beside ``path``, then put it in its place in one step.
+
+    Whoever reads, at whatever moment, and whatever is killed: it is the old file or the new one.
+
+    Raises:
+        InputError: the disk is full or the folder not writable; the old file is as it was.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        try:
+            with beside.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as fault:
+        raise _unwritable(path, fault) from None
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Take the folder for this process; the system frees it however the process ends."""
+    path = folder / ".lock"
+    try:
+        lock = path.open("a+")
+    except OSError as fault:
+        raise _unwritable(path, fault) from None
+    try:
+        _take(lock)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise InputError(
+            f"{folder} is in use by another process (number {holder}); wait for it, or name "
+            "another run by --tag"
+        ) from None
+    except OSError:  # a file system without locks: nobody can be kept out, nobody is refused
+        return lock
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    # A forked loader process would hold the lock on after a kill of the one that trains.
+    os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
+    return lock
+
+
+def _take(lock: IO[str]) -> None:
+    for _ in range(5):  # a process that was just killed takes a moment to let go
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _close(lock: weakref.ref[IO[str]]) -> None:
+    if (file := lock()) is not None:
+        file.close()
+
+
+def _unwritable(path: Path, fault: OSError) -> InputError:
+    return InputError(
+        f"{path} cannot be written ({_reason(fault)}); what was there before is unchanged"
+    )
+
+
+def _reason(fault: Exception) -> str:
+    return getattr(fault, "strerror", None) or str(fault)
+
+
+def _past(found: Any, last: int | None) -> bool:
+    return last is not None and isinstance(found, int) and found > last
+
+
+def _strict(value: Any) -> Any:
+    """Plain JSON values of a tree that may hold tuples, EasyDicts, NumPy and Torch numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # NumPy and Torch
+        return _strict(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -1,0 +1,231 @@
+"""What a model scores on a split: built once, used every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from lib.base import distributed
+from lib.base.errors import InputError
+from lib.base.runtime import Runtime
+from lib.datasets import build_loader
+from lib.datasets.dense import DenseParagraphs
+from lib.decoding import Decoding, calibrate
+from lib.evaluation import summarise
+from lib.evaluation.examples import (
+    ScoreMaps,
+    choose_paragraphs,
+    maps_of_cells,
+    paragraph_quality,
+    sentences_of,
+)
+from lib.evaluation.records import Predictions, Truth
+from lib.evaluation.retrieval import pairing_skill, top_videos
+from lib.models.interface import Model
+from lib.training.prediction import (
+    all_scores,
+    ground_in,
+    of_all_processes,
+    read_split,
+    similarities,
+    split_candidates,
+    with_all_videos,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a split is read and counted; the ``TEST`` section of an experiment has the same."""
+
+    batch_size: int = 32
+    pairs: int = 128  # sentences grounded at once
+    moments: int = 10  # kept per sentence
+    nms_iou: float = 0.5
+    iou: Sequence[float] = (0.3, 0.5, 0.7)
+    grounding_n: Sequence[int] = (1, 5)
+    retrieval_k: Sequence[int] = (1, 5, 10, 100)
+
+
+class Scorer:
+    """Scores a model on one split; built once, used every epoch.
+
+    Several processes each read a share of the split and answer for its paragraphs; all of them then
+    have all answers. What is not enough for a share each, each of them does whole.
+    """
+
+    def __init__(
+        self,
+        split: DenseParagraphs,
+        runtime: Runtime,
+        options: Options,
+        decoding: Decoding,
+        *,
+        workers: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.options, self.decoding = options, decoding
+        self.runtime, self.verbose = runtime, verbose
+        self.split, self.truth = split, truth_of(split)
+        self.loader: dict[str, Any] = {
+            "batch_size": options.batch_size,
+            "workers": workers,
+            "pin_memory": runtime.pin_memory,
+        }
+        videos = len(split.videos)
+        self.shared = distributed.world_size() > 1 and videos >= distributed.world_size()
+        self.own = distributed.own_share(len(split)) if self.shared else range(len(split))
+        self.own_videos = distributed.own_share(videos) if self.shared else range(videos)
+        self.paragraphs = build_loader(split.texts, rows=self.own, **self.loader)
+        self.videos = build_loader(split.videos, rows=self.own_videos, **self.loader)
+
+    def predict(
+        self, model: Model, *, calibration: Mapping[str, float] | None = None, candidates: int = 0
+    ) -> Predictions:
+        """What the model answers for the split.
+
+        Args:
+            calibration: what was chosen on validation; None chooses here, and the attribute
+                ``calibration`` then has it.
+            candidates: ground each paragraph in so many of its best videos too (joint protocols).
+        """
+        model.eval()
+        read = read_split(
+            model,
+            self._watched(self.paragraphs, "paragraphs"),
+            self._watched(self.videos, "videos"),
+            self.runtime,
+            num_videos=len(self.own_videos),
+        )
+        if self.shared:
+            read = with_all_videos(read)
+        similarity = similarities(model, read, self.runtime)
+        if self.shared and similarity is not None:
+            similarity = np.concatenate(distributed.gather_objects(similarity))
+        if calibration is None:
+            skill = None
+            if similarity is not None:
+                skill = pairing_skill(similarity, self.truth.paragraph_video)
+            calibration = calibrate(self.decoding, retrieval_skill=skill)
+        self.calibration = dict(calibration)
+        videos, best, joint = self.truth.paragraph_video[:, None], None, None
+        if similarity is not None and candidates:
+            best = top_videos(similarity, candidates)
+            videos = np.concatenate([videos, best.videos], axis=1)
+        own = ground_in(
+            model,
+            read,
+            videos[self.own],
+            self.runtime,
+            self.decoding,
+            self.calibration,
+            pairs=self.options.pairs,
+            moments=self.options.moments,
+            nms_iou=self.options.nms_iou,
+            watch=lambda batches: self._watched(batches, "grounding"),
+        )
+        if self.shared and own is not None:
+            own = of_all_processes(own)
+        if own is not None and best is not None:
+            counts = np.bincount(self.truth.sentence_paragraph)
+            own, joint = split_candidates(own, best, counts)
+        return Predictions(
+            similarity=similarity,
+            spans=None if own is None else own.spans,
+            scores=None if own is None else own.scores,
+            proposal_spans=None if own is None else own.grid,
+            candidates=joint,
+        )
+
+    def score_maps(self, model: Model, predictions: Predictions) -> ScoreMaps | None:
+        """The maps of a few paragraphs, best, worst and drawn, for the report."""
+        if predictions.proposal_spans is None:
+            return None
+        chosen = choose_paragraphs(paragraph_quality(self.truth, predictions))
+        paragraphs = sorted(p for group in chosen.values() for p in group)
+        few = build_loader(Subset(self.split, paragraphs), **{**self.loader, "workers": 0})
+        scores = np.concatenate(
+            list(all_scores(model, few, self.runtime, self.decoding, self.calibration))
+        )
+        return ScoreMaps(
+            sentences_of(self.truth, paragraphs), maps_of_cells(predictions.proposal_spans, scores)
+        )
+
+    def _watched(self, batches: Any, what: str) -> Any:
+        shown = self.verbose and distributed.is_main()
+        return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not shown)
+
+    def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
+        """The summary of ``lib.evaluation`` by the experiment's thresholds and counts."""
+        return summarise(self.truth, predictions, **self._columns, **more)
+
+    @property
+    def _columns(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "iou": options.iou,
+            "grounding_n": options.grounding_n,
+            "retrieval_k": options.retrieval_k,
+        }
+
+    def require(self, name: str, model: Model) -> None:
+        """Refuse a score that validation will not have, before an epoch is spent on finding out.
+
+        Raises:
+            InputError: with the names that it will have.
+        """
+        truth = Truth(
+            video_ids=("video",),
+            durations=np.ones(1),
+            paragraph_ids=("paragraph",),
+            paragraph_video=np.zeros(1, dtype=np.int64),
+            sentence_paragraph=np.zeros(1, dtype=np.int64),
+            moments=np.array([[0.0, 1.0]]),
+            sentences=("sentence",),
+        )
+        finds, grounds = model.retrieves(), model.grounds()
+        answer = Predictions(
+            similarity=np.ones((1, 1)) if finds else None,
+            spans=np.array([[[0.0, 1.0]]]) if grounds else None,
+            scores=np.ones((1, 1)) if grounds else None,
+        )
+        metric(summarise(truth, answer, **self._columns, resamples=0), name)
+
+
+def metric(summary: dict[str, Any], name: str) -> float:
+    """The value called ``protocol/metric`` in a summary.
+
+    Raises:
+        InputError: a name that the summary does not have, with those it has.
+    """
+    protocol, _, key = name.partition("/")
+    values = summary["protocols"].get(protocol)
+    if values is None or key not in values:
+        known = [f"{p}/{m}" for p, row in summary["protocols"].items() for m in row]
+        raise InputError(
+            f"TRAIN.SELECT_BY: {name!r} is not among the scores of this model, "
+            f"expected one of {', '.join(known)}"
+        )
+    return values[key]
+
+
+def truth_of(split: DenseParagraphs) -> Truth:
+    """What is right, from the annotations themselves (float64, every sentence)."""
+    paragraphs = split.paragraphs
+    place = {video: index for index, video in enumerate(split.corpus)}
+    duration = {paragraph.video_id: paragraph.duration for paragraph in paragraphs}
+    return Truth(
+        video_ids=split.corpus,
+        durations=np.array([duration[video] for video in split.corpus], dtype=np.float64),
+        paragraph_ids=tuple(paragraph.paragraph_id for paragraph in paragraphs),
+        paragraph_video=np.array([place[paragraph.video_id] for paragraph in paragraphs]),
+        sentence_paragraph=np.repeat(
+            np.arange(len(paragraphs)), [len(paragraph.sentences) for paragraph in paragraphs]
+        ),
+        moments=np.concatenate([paragraph.moments for paragraph in paragraphs]),
+        sentences=tuple(text for paragraph in paragraphs for text in paragraph.sentences),
+    )
