@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""The bench: train and score many runs, and write docs/results.md from their folders.
+"""The bench: train and test many runs on simulated features, and write docs/results.md.
 
     python bench.py data --annotations DIR --vectors FILE   make the simulated corpora
-    python bench.py run --jobs 2                            train and score what is missing
-    python bench.py decode                                  weights that are there, grounded anew
+    python bench.py run --jobs 2                            train and test what is missing
+    python bench.py decode                                  decode the same weights otherwise
     python bench.py table > ../docs/results.md              tables of what is there
 
 Simulated features on real ActivityNet annotations at several signal levels; each run is an
@@ -13,26 +13,21 @@ experiment of experiments/bench trained with a seed on a level, in save/bench/�
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lib.base.command import run_script
 from lib.base.errors import InputError
-from lib.base.runtime import Runtime
-from lib.config.config import load_config
-from lib.training import checkpoint
-from lib.training.build import Scorer, open_corpus, open_model
+from moment_localization.sweep import Job, read_rows, run_all, table
 
 HERE = Path(__file__).resolve().parent
+EXPERIMENTS = ROOT / "experiments" / "bench"
 # Nothing was tuned on the settings below.
 SIMULATOR = {"seed": 29, "correlation": 0.6, "distractors": 1.5, "rows-per-second": 1.5}
 SIZES = {"train": 1200, "val": 300, "test": 400}
@@ -44,31 +39,19 @@ LEVELS: dict[str, dict[str, float]] = {
     "high": {"signal": 5.0},
     "large": {"signal": 0.75, "train": 0},  # middle's, with its validation and test videos
 }
-MAIN = ("plus", "clip_align", "clip_align_balance", "clip_align_order")
+MAIN = ("aligned", "alignment_only", "clip_align", "clip_align_order")
 SYSTEMS = (
     *("tan2d", "tan2d_order", "mmn", "cdn"),
-    *("scn", "scn_words", "dciml", "dciml_vectors", "jsg", "jsg_separation", "table4/full"),
+    *("scn", "scn_words", "dciml", "dciml_tied", "jsg", "jsg_separation", "base"),
 )
-# Folder of experiments -> title of its table, and the row that stands above it.
-FOLDERS = {
-    "mended": ("The paper's reading, mended step by step", "table4/full"),
-    "told": ("`mended/3_hidden` grounded otherwise, with the same weights", "mended/3_hidden"),
-    "taught": ("`mended/4_taught` grounded otherwise, with the same weights", "mended/4_taught"),
-    "decoding": ("`plus` grounded otherwise, with the same weights", "plus"),
-    "ablations": ("`plus` trained otherwise", "plus"),
-    "table4": ("Table IV, in the paper's reading", "plus"),
-    "variations": ("Variations of Q, w, λ, Δ and β1, around `plus`", "plus"),
+# Title of a table -> its experiments: a folder below experiments/bench, or rows around `aligned`.
+TABLES = {
+    "fixed": "The paper's reading, fixed step by step",
+    "table4": "Table IV, in the paper's reading",
+    "ablations": "`aligned` trained otherwise",
+    "variations": "Variations of Q, w, λ, Δ and β1, around `aligned`",
 }
-# Their experiments are not trained: they ground with the weights of the row above.
-DECODED = ("decoding", "told", "taught")
-METRICS = (
-    ("vr", "R@1"),
-    ("vr", "R@10"),
-    ("svmr_2dtan", "R@1,IoU=0.3"),
-    ("svmr_2dtan", "R@1,IoU=0.5"),
-    ("svmr_2dtan", "R@1,IoU=0.7"),
-    ("svmr_2dtan", "mIoU"),
-)
+DECODED = ("aligned", "alignment_only", "fixed/3_masked", "fixed/4_self_trained")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     data = commands.add_parser("data", help="make the simulated corpora in data/bench_LEVEL")
     data.add_argument("--annotations", required=True, help="folder of ActivityNet's annotations")
     data.add_argument("--vectors", required=True, help="word vectors to take the words' from")
-    run = commands.add_parser("run", help="train and score what is missing")
+    run = commands.add_parser("run", help="train and test what is missing")
     run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     run.add_argument("--seeds", type=int, default=3, help="seeds of each run")
     run.add_argument("--levels", default="middle,high,noise,low", help="signal levels, by comma")
@@ -87,10 +70,10 @@ def parse_arguments() -> argparse.Namespace:
         "--experiments",
         default=",".join(MAIN),
         help="names below experiments/bench, by comma; a folder there stands for all in it, "
-        "systems for the models beside the method",
+        "systems for the models beside the method, ablations and variations for their rows",
     )
     decode = commands.add_parser(
-        "decode", help="score weights that are there by the rules of decoding, told, taught"
+        "decode", help="decode trained weights by experiments/bench/decoding"
     )
     decode.add_argument("--levels", default="middle,high", help="signal levels, by comma")
     commands.add_parser("table", help="print Markdown tables of the runs that are there")
@@ -110,121 +93,60 @@ def make_data(annotations: str, vectors: str) -> None:
         subprocess.run([sys.executable, HERE / "make_synthetic.py", *command], check=True)
 
 
-def experiments(names: str) -> Iterator[str]:
+def jobs(names: str, level: str, seed: int) -> Iterator[Job]:
+    """The runs that the names stand for."""
     for name in names.split(","):
-        folder = ROOT / "experiments" / "bench" / name
-        if folder.is_dir():
-            yield from (f"{name}/{path.stem}" for path in sorted(folder.glob("*.yaml")))
+        if name in ("ablations", "variations"):
+            for row, options in read_rows(ROOT / "experiments" / f"{name}.yaml").items():
+                yield _job(f"{name}/{row}", "aligned", level, seed, options, f"{row}-")
+        elif (EXPERIMENTS / name).is_dir():
+            for path in sorted((EXPERIMENTS / name).glob("*.yaml")):
+                yield _job(f"{name}/{path.stem}", f"{name}/{path.stem}", level, seed)
         elif name == "systems":
-            yield from SYSTEMS
+            yield from (_job(each, each, level, seed) for each in SYSTEMS)
         else:
-            yield name
+            yield _job(name, name, level, seed)
 
 
-def train_and_score(experiment: str, level: str, seed: int) -> str:
-    """One run, in processes of its own. What is finished is not done again."""
-    tag = f"{level}-{seed}"
-    folder = ROOT / "save" / "bench" / f"{experiment}-{tag}"
-    if (folder / "results.json").exists():
-        return f"{experiment} {tag}: there already"
-    shared = ["--cfg", str(ROOT / "experiments" / "bench" / f"{experiment}.yaml"), "--tag", tag]
-    shared += ["--gpus", "cpu", "--set", f"DATASET.DIR=bench_{level}"]
-    shared += ["--set", f"TRAIN.SEED={seed}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for script, more in (("dense_train.py", ["--overwrite"]), ("best_test.py", [])):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", HERE / script, *shared, *more],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        if done.returncode:
-            return f"{experiment} {tag}: {script} failed\n{done.stderr[-2000:]}"
-    return f"{experiment} {tag}: done"
+def _job(
+    name: str,
+    experiment: str,
+    level: str,
+    seed: int,
+    options: dict[str, Any] | None = None,
+    tag: str = "",
+) -> Job:
+    shared = {"DATASET.DIR": f"bench_{level}", "GPUS": "cpu", **(options or {})}
+    return Job(name, EXPERIMENTS / f"{experiment}.yaml", seed, shared, f"{tag}{level}-{seed}")
 
 
-def run_all(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     for level in args.levels.split(","):
         if level not in LEVELS:
             raise InputError(f"--levels: {level!r} is none, expected some of {', '.join(LEVELS)}")
     wanted = [
-        (experiment, level, seed)
+        job
         for seed in range(args.seeds)
         for level in args.levels.split(",")
-        for experiment in experiments(args.experiments)
+        for job in jobs(args.experiments, level, seed)
     ]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for line in pool.map(lambda run: train_and_score(*run), wanted):
-            print(line, flush=True)
+    if run_all(wanted, at_once=args.jobs):
+        sys.exit(1)
 
 
-def decode(rules: str, weights: str, levels: Sequence[str]) -> None:
-    """Score the weights of an experiment with keywords that only its grounding reads.
-
-    Training reads some of them too, for candidates and labels; what is left equal here is all that
-    was learnt.
-
-    Args:
-        rules: folder of the experiments with these keywords.
-        weights: the experiment.
-    """
-    saved, runtime = ROOT / "save" / "bench", Runtime.start("cpu", log=lambda line: None)
-    for folder in sorted(saved.glob(f"{weights}-*")):
-        _, level, seed = folder.name.rsplit("-", 2)
-        if level not in levels or not (folder / "results.json").exists():
-            continue
-        state = checkpoint.load(folder / "best.pt")
-        corpus = scorer = None
-        for name in experiments(rules):
-            out = saved / f"{name}-{level}-{seed}"
-            if (out / "results.json").exists():
-                continue
-            config = load_config(
-                ROOT / "experiments" / "bench" / f"{name}.yaml", [f"DATASET.DIR=bench_{level}"]
-            )
-            corpus = corpus or open_corpus(config, ("test",))
-            scorer = scorer or Scorer(config, corpus["test"], runtime)
-            model = open_model(config, corpus, runtime)
-            checkpoint.load_into(model, state)
-            summary = scorer.summarise(scorer.predict(model), resamples=0)
-            summary["checkpoint"] = {"file": str(folder / "best.pt"), "epoch": state["epoch"]}
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "results.json").write_text(json.dumps(summary))
-            print(f"{name} {level}-{seed}: done", flush=True)
-
-
-def table(level: str, names: Sequence[str]) -> list[str]:
-    """Mean and standard deviation over seeds, one row per experiment, and the floors."""
-    head = ["", "seeds", *(f"{protocol} {name}" for protocol, name in METRICS)]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    floors = []
-    for name in names:
-        results = sorted((ROOT / "save" / "bench").glob(f"{name}-{level}-*/results.json"))
-        if not results:
-            continue
-        found = [json.loads(path.read_text()) for path in results]
-        floors.append(found[0]["floors"])
-        cells = [f"`{name}`", str(len(found))]
-        for protocol, metric in METRICS:
-            values = [r["protocols"].get(protocol, {}).get(metric) for r in found]
-            known = [value for value in values if value is not None]
-            cells.append(_mean(known))
-        lines.append("| " + " | ".join(cells) + " |")
-    if not floors:
-        return []
-    best = [
-        max(row.get(metric, 0.0) for floor in floors for row in floor.get(protocol, {}).values())
-        for protocol, metric in METRICS
-    ]
-    lines.append("| best floor | | " + " | ".join(f"{value:.2f}" for value in best) + " |")
-    return lines
-
-
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+def decode(levels: Sequence[str]) -> None:
+    """Test trained weights once for each file of experiments/bench/decoding."""
+    for level in levels:
+        for seed in range(10):
+            for job in (job for name in DECODED for job in jobs(name, level, seed)):
+                if job.results() is None:
+                    continue
+                for rule in sorted((EXPERIMENTS / "decoding").glob("*.yaml")):
+                    if not (job.folder / f"results-{rule.stem}.json").exists():
+                        test = [sys.executable, "-W", "ignore", HERE / "best_test.py"]
+                        command = [*test, *job.arguments, "--decode", rule]
+                        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                        print(f"{job.name} {level}-{seed}, {rule.stem}: done", flush=True)
 
 
 def print_tables() -> None:
@@ -232,18 +154,26 @@ def print_tables() -> None:
     print("# Results on the bench\n\nWritten by `python moment_localization/bench.py table`.\n")
     print(f"Simulated features on ActivityNet's annotations ({knobs}); test split, per cent,")
     print("mean ± standard deviation over training seeds; what each row is, its YAML says.")
+
+    def rows(names: str, level: str, suffix: str = "") -> list[str]:
+        return table((job for seed in range(10) for job in jobs(names, level, seed)), suffix)
+
     for level, own in LEVELS.items():
-        rows = table(level, (*MAIN, *SYSTEMS))
-        if rows:
+        if lines := rows(",".join((*MAIN, *SYSTEMS)), level):
             trained = "" if own.get("train", 1) else ", all training paragraphs"
             print(f"\n## Signal: {level} ({own['signal']:g}{trained})\n")
-            print("\n".join(rows))
-    for folder, (title, above) in FOLDERS.items():
+            print("\n".join(lines))
+    for names, title in TABLES.items():
         for level in LEVELS:
-            rows = table(level, [above, *experiments(folder)])
-            if len(rows) > 4:
+            if len(lines := rows(names, level)) > 3:
                 print(f"\n## {title}, signal {level}\n")
-                print("\n".join(rows))
+                print("\n".join(lines))
+    for rule in sorted((EXPERIMENTS / "decoding").glob("*.yaml")):
+        for level in LEVELS:
+            if lines := rows(",".join(DECODED), level, f"-{rule.stem}"):
+                what = rule.read_text("utf-8").split("\n")[0].lstrip("# ")
+                print(f"\n## Decoded by `decoding/{rule.stem}`, signal {level}: {what}\n")
+                print("\n".join(lines))
 
 
 def main() -> None:
@@ -251,10 +181,9 @@ def main() -> None:
     if args.command == "data":
         make_data(args.annotations, args.vectors)
     elif args.command == "run":
-        run_all(args)
+        run(args)
     elif args.command == "decode":
-        for rules in DECODED:
-            decode(rules, FOLDERS[rules][1], args.levels.split(","))
+        decode(args.levels.split(","))
     else:
         print_tables()
 

@@ -52,6 +52,7 @@ from lib.training.batch_gradient import BatchGradient
 from lib.training.build import (
     open_batch_gradient,
     open_corpus,
+    open_decoding,
     open_model,
     open_optimization,
     open_runtime,
@@ -233,6 +234,7 @@ def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
 def measure_evaluation(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
     """A corpus read, all similarities, and paragraphs grounded in their own video and others."""
     dims, memory, test = sizes_of(config), Memory(runtime), config.TEST
+    decoding = open_decoding(config)
     model = open_model(config, SimpleNamespace(dims=dims), runtime).eval()
     count, size = spec["corpus"], config.TEST.BATCH_SIZE
     batches = [
@@ -257,6 +259,8 @@ def measure_evaluation(spec: dict[str, Any], config: Any, runtime: Runtime) -> d
                     read,
                     videos,
                     runtime,
+                    decoding,
+                    {},
                     pairs=test.PAIRS,
                     moments=test.MOMENTS,
                     nms_iou=test.NMS_IOU,

@@ -40,7 +40,6 @@ from lib.evaluation import console_table
 from lib.training import checkpoint, nonfinite
 from lib.training.build import (
     add_common_flags,
-    metric,
     open_batch_gradient,
     open_corpus,
     open_model,
@@ -57,6 +56,7 @@ from lib.training.engine import train_one_epoch
 from lib.training.progress import Progress
 from lib.training.reporting import Scalars, describe_change, epoch_line
 from lib.training.run import Run
+from lib.training.scorer import metric
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -210,7 +210,8 @@ def open_batch_gradient(config: EasyDict, model: Model, runtime: Runtime) -> Bat
 
 def open_decoding(config: EasyDict) -> Decoding:
     """How the experiment makes moments of evidence."""
-    return Decoding(**{name.lower(): value for name, value in config.DECODE.items()})
+    options = {name.lower(): value for name, value in config.DECODE.items()}
+    return Decoding(**{**options, "evidence": dict(options["evidence"])})
 
 
 def open_scorer(

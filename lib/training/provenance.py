@@ -40,7 +40,7 @@ def provenance(
         "seed": seed,
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "numpy": np.__version__,
             **runtime.versions(),
         },

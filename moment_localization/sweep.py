@@ -1,0 +1,198 @@
+#!/usr/bin/env python
+"""Train and test an experiment several times: seeds, and rows of changed options.
+
+    python sweep.py --cfg ../experiments/dense_activitynet/acnet.yaml \\
+        --rows ../experiments/variations.yaml
+    python sweep.py --cfg ../experiments/bench/aligned.yaml --rows ../experiments/ablations.yaml \\
+        --only no_words,no_grrm --seeds 3 --jobs 2 --set DATASET.DIR=bench_middle
+
+A file of rows has under ROWS a name for each, and the options that it changes. Every run lies in
+its own folder, MODEL_DIR/<experiment>-[TAG-]<row>-<seed>; what is finished is not done again. Ends
+with a table, the mean and standard deviation over seeds, and with status 1 if a run failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.base.command import run_script
+from lib.base.errors import InputError
+from lib.config.config import load_config
+from lib.training.build import run_folder
+
+HERE = Path(__file__).resolve().parent
+METRICS = (
+    *(("vr", "R@1"), ("vr", "R@10")),
+    *(("svmr_2dtan", f"R@1,IoU={iou}") for iou in (0.3, 0.5, 0.7)),
+    ("svmr_2dtan", "mIoU"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: an experiment with some options changed.
+
+    Attributes:
+        name: of its row in a table.
+        cfg: the experiment.
+        seed: of the training.
+        options: what ``--set`` changes, by dotted name.
+        tag: ends the run folder's name.
+    """
+
+    name: str
+    cfg: Path
+    seed: int
+    options: Mapping[str, Any]
+    tag: str
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of both commands."""
+        options = {**self.options, "TRAIN.SEED": self.seed}
+        changed = [f"--set={key}={json.dumps(value)}" for key, value in options.items()]
+        return ["--cfg", str(self.cfg), "--tag", self.tag, *changed]
+
+    @property
+    def folder(self) -> Path:
+        options = [f"{key}={json.dumps(value)}" for key, value in self.options.items()]
+        return run_folder(str(self.cfg), load_config(self.cfg, options, {"tag": self.tag}))
+
+    def results(self, suffix: str = "") -> dict[str, Any] | None:
+        """What the test wrote, or one with another decoding; None before."""
+        path = self.folder / f"results{suffix}.json"
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def run(job: Job, *, threads: int = 1) -> str:
+    """Train and test in processes of their own; "" or what went wrong."""
+    if job.results() is not None:
+        return ""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    for script, more in (("dense_train.py", ["--resume"]), ("best_test.py", [])):
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", str(HERE / script), *job.arguments, *more],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        if ended.returncode:
+            return f"{script} ended with status {ended.returncode}\n{ended.stderr[-2000:].strip()}"
+    return ""
+
+
+def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
+    """Run what is missing; how many failed. Each failure is printed when it happens."""
+    failed = 0
+    with ThreadPoolExecutor(at_once) as pool:
+        ended = zip(jobs, pool.map(run, jobs), strict=True)
+        for job, fault in tqdm(ended, total=len(jobs), desc="runs", dynamic_ncols=True):
+            if fault:
+                failed += 1
+                tqdm.write(f"{job.name}, seed {job.seed}: {fault}", file=sys.stderr)
+    return failed
+
+
+def table(jobs: Iterable[Job], suffix: str = "") -> list[str]:
+    """Markdown: mean ± standard deviation over seeds, a line a row, and the best floors."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for job in jobs:
+        results = job.results(suffix)
+        if results is not None:
+            groups.setdefault(job.name, []).append(results)
+    if not groups:
+        return []
+    head = ["", "seeds", *(f"{protocol} {name}" for protocol, name in METRICS)]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for name, results in groups.items():
+        cells = [
+            _mean([r["protocols"][p][m] for r in results if m in r["protocols"].get(p, {})])
+            for p, m in METRICS
+        ]
+        lines.append(f"| `{name}` | {len(results)} | " + " | ".join(cells) + " |")
+    everything = [results[0]["floors"] for results in groups.values()]
+    best = [
+        max((row.get(m, 0.0) for f in everything for row in f.get(p, {}).values()), default=0.0)
+        for p, m in METRICS
+    ]
+    return [*lines, "| best floor | | " + " | ".join(f"{value:.2f}" for value in best) + " |"]
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def read_rows(path: Path, only: str = "") -> dict[str, dict[str, Any]]:
+    """The rows of a file, or those of them named in ``only`` with commas between.
+
+    Raises:
+        InputError: it is no file of rows, or lacks one that is named.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as fault:
+        raise InputError(f"{path} cannot be read ({str(fault).splitlines()[0]})") from None
+    rows = content.get("ROWS") if isinstance(content, dict) else None
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+        raise InputError(f"{path} holds no rows; expected ROWS, and under it NAME: {{OPTION: …}}")
+    missing = [name for name in only.split(",") if only and name not in rows]
+    if missing:
+        raise InputError(f"{path} has no row {', '.join(missing)}; it has {', '.join(rows)}")
+    return {name: row for name, row in rows.items() if not only or name in only.split(",")}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cfg", required=True, type=Path, metavar="YAML", help="the experiment")
+    parser.add_argument("--rows", type=Path, metavar="YAML", help="rows of changed options")
+    parser.add_argument("--only", default="", metavar="ROW,ROW", help="of the rows, these alone")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, one thread")
+    parser.add_argument("--tag", default="", metavar="TEXT", help="in the run folders' names")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="in all runs"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    rows: dict[str, dict[str, Any]] = {args.cfg.stem: {}}
+    if args.rows:
+        rows |= read_rows(args.rows, args.only)
+    load_config(args.cfg, args.set)  # refuses before anything is run
+    shared = {key: yaml.safe_load(value) for key, _, value in (s.partition("=") for s in args.set)}
+    tag = f"{args.tag}-" if args.tag else ""
+    jobs = [
+        Job(name, args.cfg, seed, {**shared, **row}, f"{tag}{name}-{seed}")
+        for seed in range(args.seeds)
+        for name, row in rows.items()
+    ]
+    failed = run_all(jobs, at_once=args.jobs)
+    print("\n".join(table(jobs)))
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_script(main)
