@@ -405,9 +405,10 @@ def _synthetic_folder(folder: Path, knobs: Mapping[str, Any]) -> Path:
         return ensure_world(folder, options)
     for knob in dataclasses.fields(options):
         wanted = getattr(options, knob.name)
-        if wanted not in (knob.default, made.get(knob.name)):
+        there = made.get(knob.name, knob.default)  # a world older than the knob is without it
+        if wanted not in (knob.default, there):
             raise InputError(
-                f"{folder}: this world was made with {knob.name} {made.get(knob.name)}, "
+                f"{folder}: this world was made with {knob.name} {there}, "
                 f"not {wanted}; leave the knob out, or choose another folder."
             )
     return folder
