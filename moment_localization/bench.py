@@ -30,6 +30,7 @@ from lib.core.assembly import Scorer, open_corpus, open_model, run_script
 from lib.core.config import load_config
 from lib.core.errors import InputError
 from lib.core.runtime import Runtime
+from lib.datasets.standardization import Standardization
 
 HERE = Path(__file__).resolve().parent
 # Nothing was tuned on the settings below.
@@ -181,7 +182,8 @@ def decode(rules: str, weights: str, levels: Sequence[str]) -> None:
             config = load_config(
                 ROOT / "experiments" / "bench" / f"{name}.yaml", [f"DATASET.DIR=bench_{level}"]
             )
-            corpus = corpus or open_corpus(config, ("test",))
+            kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
+            corpus = corpus or open_corpus(config, ("test",), standardization=kept)
             scorer = scorer or Scorer(config, corpus["test"], runtime)
             model = open_model(config, corpus, runtime)
             checkpoint.load_into(model, state)

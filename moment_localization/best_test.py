@@ -4,7 +4,8 @@
     python best_test.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
 
 The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
-results.md there (results_val.* for --split val), every score beside its floor.
+results.md there (results_val.* for --split val), every score beside its floor. With TEST.CORRUPTION
+the files are called after it too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lib.core import checkpoint, distributed
 from lib.core.assembly import (
     Scorer,
     add_common_flags,
+    corruption_of,
     metric,
     open_corpus,
     open_model,
@@ -34,6 +36,7 @@ from lib.core.config import load_config
 from lib.core.run import Run
 from lib.core.runtime import Runtime
 from lib.datasets.fingerprint import difference, fingerprint
+from lib.datasets.standardization import Standardization
 from lib.evaluation import choose_alpha, console_table, fixed_list, markdown_table
 from lib.evaluation.files.run import save_run_predictions
 from lib.evaluation.records import CandidateMoments
@@ -59,13 +62,21 @@ def main() -> None:
     run = Run.open(run_folder(args.cfg, config), exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path)
+    standardization = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
+    corruption = corruption_of(config)
 
     runtime = open_runtime(config)
     joint = config.TEST.CANDIDATES > 0
     # The weight of the video in a joint score is chosen on validation, never where it is reported.
     splits = dict.fromkeys((args.split, "val") if joint else (args.split,))
     with distributed.main_first():
-        corpus = open_corpus(config, list(splits), show_moments=True)
+        corpus = open_corpus(
+            config,
+            list(splits),
+            show_moments=True,
+            standardization=standardization,
+            scored=args.split,
+        )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
             print(line)
@@ -93,6 +104,7 @@ def main() -> None:
         "selected_on": "validation" if "select_by" in state else None,
     }
     summary["split"] = args.split
+    summary["corruption"] = corruption and str(corruption)
     summary["notes"] = list(corpus.notes) + provenance(corpus, config)
     if "features" in state:
         differing = difference(state["features"], fingerprint(corpus.features))
@@ -100,11 +112,13 @@ def main() -> None:
             summary["notes"].append(f"the features are not those of training: {differing}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
+    if corruption:
+        stem += f"_{corruption.name}"
     run.write_json(f"{stem}.json", summary)
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
     notes = "\n".join(f"- {note}" for note in summary["notes"])
     run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{notes}\n")
-    if args.split == "test":
+    if args.split == "test" and not corruption:
         save_run_predictions(
             run.folder,
             scorer.truth,
@@ -118,7 +132,7 @@ def main() -> None:
         print(f"note: {note}")
     epoch = state["epoch"] + 1
     print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
-    if args.split == "val" and "validation" in state:
+    if args.split == "val" and "validation" in state and not corruption:
         compare_with_training(summary, state)
 
 

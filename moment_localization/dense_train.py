@@ -51,6 +51,7 @@ from lib.datasets import build_loader
 from lib.datasets.batch import Batch, collate
 from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint
+from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
 
 
@@ -107,12 +108,14 @@ def main() -> None:
     experiment = checkpoint.identity(config, corpus.dims)
     probe = probe_of(corpus["val"], train)
     features = fingerprint(corpus.features)
+    if corpus.standardization is not None:
+        features["standardization"] = corpus.standardization.state()
 
     run: Run | None = None  # of the one process that writes
     progress = Progress()
     if resuming:
         run = Run.open(folder) if distributed.is_main() else None
-        progress = restore(folder, model, optimization, config, corpus.dims, runtime)
+        progress = restore(folder, model, optimization, config, corpus, runtime)
         say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
@@ -268,14 +271,17 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 
 def restore(
-    folder: Path, model: Any, optimization: Any, config: Any, dims: Any, runtime: Runtime
+    folder: Path, model: Any, optimization: Any, config: Any, corpus: Any, runtime: Runtime
 ) -> Progress:
     """The state in last.pt; without one (a run killed before its first), the beginning."""
     path = folder / "last.pt"
     if not path.exists():
         return Progress()
     state = checkpoint.load(path, map_location=runtime.device)
-    checkpoint.check_matches(state, config, dims)
+    checkpoint.check_matches(state, config, corpus.dims)
+    kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
+    if kept is not None:
+        kept.require_same(corpus.standardization)
     checkpoint.load_into(model, state)
     optimization.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])

@@ -36,7 +36,9 @@ from lib.core.prediction import (
 from lib.core.runtime import Runtime
 from lib.core.whole_batch import WholeBatch
 from lib.datasets import LoadedCorpus, build_loader, load_corpus
+from lib.datasets.corruption import Corruption
 from lib.datasets.dense import DenseParagraphs
+from lib.datasets.standardization import Standardization
 from lib.evaluation import summarise
 from lib.evaluation.chosen import (
     ScoreMaps,
@@ -110,13 +112,23 @@ def _growing() -> Iterator[None]:
 
 @_growing()
 def open_corpus(
-    config: EasyDict, splits: Sequence[str], *, show_moments: bool = False
+    config: EasyDict,
+    splits: Sequence[str],
+    *,
+    show_moments: bool = False,
+    standardization: Standardization | None = None,
+    scored: str = "",
 ) -> LoadedCorpus:
     """The corpus of an experiment.
 
     Training moments are hidden unless supervision is full, or ``show_moments``: to score the split.
+
+    Args:
+        standardization: what a checkpoint was trained with; None = measure it, if it is asked for.
+        scored: the split whose videos TEST.CORRUPTION is for.
     """
     data = config.DATASET
+    corruption = corruption_of(config)
     return load_corpus(
         name=data.NAME,
         data_dir=resolve(config.DATA_DIR),
@@ -142,10 +154,20 @@ def open_corpus(
         cache_dir=resolve(data.CACHE_DIR) if data.CACHE_DIR else "",
         cache_fallback=resolve(config.MODEL_DIR) / ".cache",
         cache_dtype=data.CACHE_DTYPE,
+        standardize=standardization or data.STANDARDIZE,
+        corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
         seed=data.SEED,
         synthetic=data.get("SYNTHETIC"),
     )
+
+
+def corruption_of(config: EasyDict) -> Corruption | None:
+    """What the experiment does to the videos that are scored; None = nothing."""
+    test = config.TEST
+    if test.CORRUPTION == "none":
+        return None
+    return Corruption(test.CORRUPTION, test.CORRUPTION_BLOCKS, test.CORRUPTION_NOISE)
 
 
 def open_model(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> nn.Module:

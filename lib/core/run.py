@@ -21,7 +21,16 @@ from lib.core.errors import InputError
 
 CONFIG, LOG = "config.yaml", "log.jsonl"
 # What a run writes, results first: an overwritten run must not keep the results of the one before.
-RUN_FILES = ("results.*", "predictions.*", "*.pt", "*.step", "events.out.tfevents.*", LOG, CONFIG)
+RUN_FILES = (
+    "results.*",
+    "results_*.*",
+    "predictions.*",
+    "*.pt",
+    "*.step",
+    "events.out.tfevents.*",
+    LOG,
+    CONFIG,
+)
 
 
 class Run:
