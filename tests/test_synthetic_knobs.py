@@ -19,7 +19,7 @@ from lib.datasets.annotations import Paragraph
 from lib.datasets.features import FeatureFile
 from lib.datasets.synthetic import FeatureOptions, WorldOptions, ensure_world, simulate_features
 from lib.datasets.vocabulary import tokenise
-from tests.test_synthetic import make_paragraphs, read_split
+from tests.test_synthetic import make_paragraphs, read_split, script
 
 SPLITS = ("train", "val", "test")
 ROW_KNOBS: dict[str, float] = {
@@ -147,6 +147,19 @@ def test_a_world_from_before_a_knob_is_without_it(tmp_path: Path) -> None:
     assert load(topic=0.0).folder == folder
     with pytest.raises(synthetic.InputError, match="was made with topic 0.0, not 1.0"):
         load(topic=1.0)
+
+
+def test_every_knob_is_a_flag_of_the_script(tmp_path: Path) -> None:
+    flags = [f"--{name}={value}" for name, value in {**ROW_KNOBS, **TEXT_KNOBS}.items()]
+    sizes = ["--train=3", "--val=1", "--test=1", "--feature-dim=6"]
+    script().main(["world", "--out", str(tmp_path / "world"), *sizes, *flags])
+    made = json.loads((tmp_path / "world" / "manifest.json").read_text())["options"]
+    assert {name: made[name] for name in ROW_KNOBS | TEXT_KNOBS} == ROW_KNOBS | TEXT_KNOBS
+    known = script().parse(
+        ["features", "--corpus=tacos", "--annotations=a", f"--out={tmp_path}"]
+        + [f"--{name}={value}" for name, value in ROW_KNOBS.items()]
+    )
+    assert {name: vars(known)[name] for name in ROW_KNOBS} == ROW_KNOBS
 
 
 # Rows, measured where the truth is known: one sentence, no noise worth the name
