@@ -6,7 +6,8 @@
 
 The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
 results.md there, every score beside its floor: results_val.* for --split val, and another name for
-weights that are decoded otherwise than they were trained with, so that nothing is overwritten.
+weights that are decoded otherwise than they were trained with, or videos that TEST.CORRUPTION has
+changed, so that nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lib.base import distributed
 from lib.base.command import run_script
 from lib.config.config import load_config
 from lib.datasets.fingerprint import difference, fingerprint
+from lib.datasets.standardization import Standardization
 from lib.decoding import Decoding
 from lib.evaluation import choose_alpha, console_table, fixed_list, markdown_table
 from lib.evaluation.files.run import save_run_predictions
@@ -36,6 +38,7 @@ from lib.evaluation.records import CandidateMoments
 from lib.training import checkpoint
 from lib.training.build import (
     add_common_flags,
+    corruption_of,
     open_corpus,
     open_decoding,
     open_model,
@@ -73,6 +76,9 @@ def main() -> None:
     decoding = open_decoding(config)
     trained = trained_decoding(state, decoding)
 
+    standardization = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
+    corruption = corruption_of(config)
+
     runtime = open_runtime(config)
     calibration = state.get("calibration")
     if decoding.calibration != trained.calibration:
@@ -85,7 +91,13 @@ def main() -> None:
     needs_val = joint or calibration is None
     splits = dict.fromkeys((args.split, "val") if needs_val else (args.split,))
     with distributed.main_first():
-        corpus = open_corpus(config, list(splits), show_moments=True)
+        corpus = open_corpus(
+            config,
+            list(splits),
+            show_moments=True,
+            standardization=standardization,
+            scored=args.split,
+        )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
             print(line)
@@ -119,6 +131,7 @@ def main() -> None:
         "selected_on": "validation" if "select_by" in state else None,
     }
     summary["split"] = args.split
+    summary["corruption"] = corruption and str(corruption)
     summary["decoding"] = dataclasses.asdict(decoding)
     summary["calibration"] = scorer.calibration
     hours = round((time.monotonic() - began) / 3600, 4)
@@ -137,6 +150,8 @@ def main() -> None:
             summary["notes"].append(f"the features are not those of training: {differing}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
+    if corruption:
+        stem += f"_{corruption.name}"
     if decoding != trained:
         stem += f"-{decoding_name(args.decode, decoding)}"
     run.write_json(f"{stem}.json", summary)

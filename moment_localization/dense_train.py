@@ -36,6 +36,7 @@ from lib.config.config import dump_config, load_config
 from lib.datasets import build_loader
 from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint
+from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
 from lib.training import checkpoint, nonfinite
 from lib.training.build import (
@@ -116,6 +117,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     experiment = checkpoint.identity(config, corpus.dims)
     probe = probe_of(corpus["val"], train)
     features = fingerprint(corpus.features)
+    if corpus.standardization is not None:
+        features["standardization"] = corpus.standardization.state()
     about = provenance_of(config, corpus, runtime)
     started = time.monotonic()
 
@@ -123,7 +126,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     progress, earlier = Progress(), 0.0
     if resuming:
         run = Run.open(folder) if distributed.is_main() else None
-        progress, earlier = restore(folder, model, optimization, config, corpus.dims, runtime)
+        progress, earlier = restore(folder, model, optimization, config, corpus, runtime)
         say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
@@ -287,7 +290,7 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 
 def restore(
-    folder: Path, model: Any, optimization: Any, config: Any, dims: Any, runtime: Runtime
+    folder: Path, model: Any, optimization: Any, config: Any, corpus: Any, runtime: Runtime
 ) -> tuple[Progress, float]:
     """The state in last.pt, and the hours spent; without one (a run killed before its first), the
     beginning."""
@@ -295,7 +298,10 @@ def restore(
     if not path.exists():
         return Progress(), 0.0
     state = checkpoint.load(path, map_location=runtime.device)
-    checkpoint.check_matches(state, config, dims)
+    checkpoint.check_matches(state, config, corpus.dims)
+    kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
+    if kept is not None:
+        kept.require_same(corpus.standardization)
     checkpoint.load_into(model, state)
     optimization.load_state_dict(state["optimizer"])
     return Progress(**state["progress"]), state.get("provenance", {}).get("hours", 0.0)

@@ -6,7 +6,8 @@ every other room takes keyword arguments.
 
 How a child goes over its parent: key by key, ``LOSS.WEIGHTS`` and the ``PARAMS`` sections
 included. A child that names another model starts these sections empty, because they speak of the
-parent's model, unless its model derives from the parent's; one that names another corpus likewise drops ``DATASET.SYNTHETIC``.
+parent's model, unless its model derives from the parent's; one that names another corpus likewise
+drops ``DATASET.SYNTHETIC``.
 
 ``python -m lib.config.config > docs/options.md`` writes the reference page.
 """

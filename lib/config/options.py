@@ -103,6 +103,12 @@ SCHEMA: dict[str, Option | Section] = {
         "NUM_FRAMES": Option(int, 256, "T: rows to which every video is resampled.", COUNT),
         "NUM_CLIPS": Option(int, 32, "N: clips along a map axis; divides NUM_FRAMES.", COUNT),
         "NORMALIZE": Option(bool, True, "Scale every feature row to length 1 before resampling."),
+        "STANDARDIZE": Option(
+            bool,
+            False,
+            "Then scale every number of a row by the mean and deviation that it has over the"
+            " training videos; the checkpoint keeps them.",
+        ),
         "WORD_VECTORS": Option(
             str,
             "glove.pkl",
@@ -289,6 +295,20 @@ SCHEMA: dict[str, Option | Section] = {
         ),
         "RESAMPLES": Option(
             int, 1000, "Bootstrap draws of paragraphs for the intervals; 0 = none.", NOT_NEGATIVE
+        ),
+        "CORRUPTION": Option(
+            Literal["none", "time_shuffled", "video_mean"],
+            "none",
+            "What best_test.py does to the videos that it scores, to see whether grounding then"
+            " ends at its prior: blocks of rows in random order, or the video's mean in every row."
+            " Such results go to files of their own.",
+        ),
+        "CORRUPTION_BLOCKS": Option(int, 8, "Blocks of time_shuffled.", within(2)),
+        "CORRUPTION_NOISE": Option(
+            float,
+            1.0,
+            "Noise of video_mean, as a share of the rows' own deviation in the video.",
+            NOT_NEGATIVE,
         ),
     },
 }

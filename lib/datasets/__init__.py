@@ -26,8 +26,10 @@ from lib.datasets.catalog import (
     find_annotations,
     require_annotations,
 )
+from lib.datasets.corruption import Corruption, prepared_rows
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
+from lib.datasets.standardization import Standardization
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
 from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from lib.datasets.word_features import WordFeatures
@@ -60,7 +62,8 @@ class LoadedCorpus:
     notes: tuple[str, ...]
     training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
     features: FeatureFile
-    rows: Rows  # of the videos of all splits; as a text, where they are
+    rows: Rows  # of the videos of all splits, raw; as a text, where they are
+    standardization: Standardization | None = None  # of the rows that the datasets give
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -97,6 +100,8 @@ def load_corpus(
     cache_dir: Path | str = "",
     cache_fallback: Path | str = "",
     cache_dtype: str = "float32",
+    standardize: bool | Standardization = False,
+    corruption: Mapping[str, Corruption] | None = None,
     hide_train_moments: bool = True,
     seed: int = 0,
     synthetic: Mapping[str, Any] | None = None,
@@ -121,6 +126,9 @@ def load_corpus(
         cache, cache_dtype: how resampled features are kept; see lib/datasets/cache.py.
         cache_dir: folder of packed features, "" = beside the feature file, or ``cache_fallback``
             where that folder cannot be written.
+        standardize: rows by the mean and deviation of the training split's, which are measured
+            (True: that split must be asked for) or known.
+        corruption: split -> what destroys the time of its videos.
         max_sentences: cap on training paragraphs only; scoring always has every sentence.
         val_fraction: share of the training videos held out as val where no val file exists.
         limits: split -> number of paragraphs kept, the first in a seeded order; 0 = all.
@@ -191,10 +199,17 @@ def load_corpus(
         contextual = WordFeatures(folder / word_features)
         contextual.require(names)
         word_dim = contextual.width(names[0])
+    standardization = _standardization(
+        standardize, rows, paragraphs["train"] if "train" in splits else None, normalize=normalize
+    )
+    if standardization is not None:
+        notes.append(f"rows standardised by {standardization.rows:,} rows of training videos")
+    corruption = corruption or {}
+    notes += [f"{split}: features CORRUPTED on purpose: {how}" for split, how in corruption.items()]
     datasets = {
         split: DenseParagraphs(
             paragraphs[split],
-            rows,
+            prepared_rows(rows, corruption.get(split), standardization),
             vocabulary,
             hide_moments=hide_train_moments and split == "train",
             max_sentences=max_sentences if split == "train" else 0,
@@ -225,7 +240,34 @@ def load_corpus(
         fractions,
         feature_file,
         rows,
+        standardization,
     )
+
+
+def _standardization(
+    asked: bool | Standardization,
+    rows: Rows,
+    training: Sequence[Paragraph] | None,
+    *,
+    normalize: bool,
+) -> Standardization | None:
+    """The statistics given, or measured on the training videos.
+
+    Raises:
+        InputError: they fit other rows, or the training split is not read.
+    """
+    if isinstance(asked, Standardization):
+        asked.require_fits(dim=rows.dim, normalize=normalize)
+        return asked
+    if not asked:
+        return None
+    if training is None:
+        raise InputError(
+            "DATASET.STANDARDIZE takes mean and deviation from training videos; expected the "
+            "training split, or a checkpoint that holds them."
+        )
+    videos = (paragraph.video_id for paragraph in training)
+    return Standardization.measure(rows, videos, normalize=normalize)
 
 
 def corpus_folder(
@@ -403,9 +445,10 @@ def _synthetic_folder(folder: Path, knobs: Mapping[str, Any]) -> Path:
         return ensure_world(folder, options)
     for knob in dataclasses.fields(options):
         wanted = getattr(options, knob.name)
-        if wanted not in (knob.default, made.get(knob.name)):
+        there = made.get(knob.name, knob.default)  # a world older than the knob is without it
+        if wanted not in (knob.default, there):
             raise InputError(
-                f"{folder}: this world was made with {knob.name} {made.get(knob.name)}, "
+                f"{folder}: this world was made with {knob.name} {there}, "
                 f"not {wanted}; leave the knob out, or choose another folder."
             )
     return folder

@@ -32,9 +32,19 @@ from tqdm import tqdm
 
 from lib.base.errors import InputError
 from lib.datasets.annotations import Paragraph
+from lib.datasets.simulated_rows import (
+    Rectifier,
+    echo_spans,
+    named_generator,
+    topic_of,
+    video_gain,
+    visible_parts,
+)
 from lib.datasets.vocabulary import FUNCTION_WORDS, WordVectors, tokenise
 
 _FORMAT = 1  # raised when the same knobs would give another world
+_COMMON = 24  # events that recur from video to video, for training videos and for the others
+_WIDTH_SPREAD = 0.4  # standard deviation of the log of a moment's width, where WIDTH sets its mean
 _SPARE_ROOM = 2**24  # bytes of disk; more than HDF5 holds back until a file is closed
 
 
@@ -111,9 +121,41 @@ def _knob(default: Any, text: str, *, low: int | float, high: int | float = math
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
 
+def _added_knob(default: Any, text: str, *, low: int | float, high: int | float = math.inf) -> Any:
+    """A knob that is newer than worlds on disk: at its default it is no part of their names."""
+    return field(default=default, metadata={"help": text, "low": low, "high": high, "added": True})
+
+
+# Both simulators have these: name -> default, meaning, range.
+_ROW_KNOBS: dict[str, tuple[float, str, float, float]] = {
+    "topic": (
+        0,
+        "length, in every row, of what the paragraph is about; with signal 0 nothing else shows",
+        0,
+        math.inf,
+    ),
+    "echoes": (0, "times an event shows again elsewhere, half as long, mean; 0 = off", 0, 9),
+    "echo_strength": (0.5, "signal of an echo, where the moment has 1", 0, 1),
+    "visible": (1.0, "share of a moment that shows its signal, in one piece", 0.05, 1),
+    "gain": (0, "deviation of the log of a video's factor, before sparsity; 0 = off", 0, 3),
+    "sparsity": (0, "share of zeros behind a fixed layer of rectified units; 0 = off", 0, 0.95),
+}
+
+
+def _row_knob(name: str) -> Any:
+    default, text, low, high = _ROW_KNOBS[name]
+    return _added_knob(float(default), text, low=low, high=high)
+
+
 @dataclass(frozen=True)
 class WorldOptions:
-    """Knobs of the synthetic world; videos last 30 to 150 seconds and have one paragraph each."""
+    """Knobs of the synthetic world; videos last 30 to 150 seconds and have one paragraph each.
+
+    Those after ``seed`` break assumptions that methods make, and are off by default. With
+    ``signal`` 0 and a ``topic``, rows carry what a video is about and nothing that tells when.
+    Rows of a ``gain`` without ``sparsity`` are the same again once they are L2-normalised. Moments
+    of a ``width`` overlap freely, whatever ``overlap`` says.
+    """
 
     train: int = _knob(320, "training videos", low=1)
     val: int = _knob(60, "validation videos", low=1)
@@ -129,6 +171,28 @@ class WorldOptions:
     feature_dim: int = _knob(64, "feature width", low=4)
     word_dim: int = _knob(50, "word vector width", low=2)
     seed: int = _knob(0, "of everything", low=0)
+    topic: float = _row_knob("topic")
+    echoes: float = _row_knob("echoes")
+    echo_strength: float = _row_knob("echo_strength")
+    visible: float = _row_knob("visible")
+    gain: float = _row_knob("gain")
+    sparsity: float = _row_knob("sparsity")
+    paraphrases: float = _added_knob(
+        0.0, "further sentences about an event, mean, beyond max_sentences; 0 = off", low=0, high=9
+    )
+    recurring: float = _added_knob(
+        0.0, "share of events that recur in other videos, word for word; 0 = off", low=0, high=1
+    )
+    shuffled: float = _added_knob(
+        0.0, "share of paragraphs with sentences in random order; 0 = off", low=0, high=1
+    )
+    width: float = _added_knob(
+        0.0,
+        "mean width of a moment, as a part of its video, whatever the number of sentences; "
+        "0 = moments share the video",
+        low=0,
+        high=0.6,
+    )
 
     def __post_init__(self) -> None:
         _check(self)
@@ -151,6 +215,12 @@ class FeatureOptions:
     rows_per_second: float = _knob(2.0, "feature rows per second", low=0.01, high=100)
     max_rows: int = _knob(600, "most rows of a video", low=4)
     seed: int = _knob(0, "of everything", low=0)
+    topic: float = _row_knob("topic")
+    echoes: float = _row_knob("echoes")
+    echo_strength: float = _row_knob("echo_strength")
+    visible: float = _row_knob("visible")
+    gain: float = _row_knob("gain")
+    sparsity: float = _row_knob("sparsity")
 
     def __post_init__(self) -> None:
         _check(self)
@@ -172,7 +242,11 @@ def _check(options: WorldOptions | FeatureOptions) -> None:
 
 def ensure_world(folder: Path, options: WorldOptions) -> Path:
     """The folder of these knobs below ``folder``, written unless it is there."""
-    knobs = {name: float(value) for name, value in dataclasses.asdict(options).items()}
+    knobs = {
+        knob.name: float(getattr(options, knob.name))
+        for knob in dataclasses.fields(options)
+        if "added" not in knob.metadata or getattr(options, knob.name) != knob.default
+    }
     text = json.dumps([_FORMAT, knobs], sort_keys=True)
     target = Path(folder) / f"world-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     if not (target / "manifest.json").is_file():
@@ -188,19 +262,22 @@ def write_world(folder: Path, options: WorldOptions) -> None:
     """
     with whole_folder(Path(folder)) as part:
         grammar = _Grammar.draw(options)
+        layer = Rectifier(options.feature_dim, options.sparsity, _energy(options), options.seed)
         videos: dict[str, dict[str, Any]] = {}
         with h5py.File(part / "features.hdf5", "w") as file:
             for split in ("train", "val", "test"):
                 entries = {}
+                unseen = split != "train"
+                common = grammar.common_events(unseen=unseen) if options.recurring else ()
                 count = getattr(options, split)
                 for number in tqdm(
                     range(count), desc=f"synthetic {split}", leave=False, disable=None
                 ):
                     name = f"v_{split}{number:05d}"
                     entries[name], rows = _invent_video(
-                        grammar, options, _generator(options.seed, name), unseen=split != "train"
+                        grammar, options, name, common, unseen=unseen
                     )
-                    _store(file, f"{name}/c3d_features", rows)
+                    _store(file, f"{name}/c3d_features", layer(rows).astype(np.float32))
                 _write_json(part / f"{split}_data.json", entries)
                 videos |= entries
         sentences = [text for entry in videos.values() for text in entry["sentences"]]
@@ -221,6 +298,7 @@ class _Event:
     actor: tuple[str, str]  # look, person
     action: str
     thing: tuple[str, str]  # attribute, object
+    common: bool = False  # happens in other videos too, in the same words
 
     def concepts(self) -> list[tuple[str, float]]:
         """Visible words and how strongly they show; the place belongs to the whole video."""
@@ -254,7 +332,7 @@ class _Grammar:
         listed += [*people, share(_PLACES)]
         words = [word for group in listed for word in group]
         appearance = {
-            word: _unit(_generator(options.seed, "appearance", word), options.feature_dim)
+            word: _unit(named_generator(options.seed, "appearance", word), options.feature_dim)
             for word in words
         }
         return cls(themes, *people, share(_PLACES), share(_MANNERS), appearance, options.seed)
@@ -270,6 +348,13 @@ class _Grammar:
             if (_fold(self.seed, actor[1], action, object_) == 0) == unseen:
                 return _Event(actor, action, (_pick(random, theme.attributes), object_))
 
+    def common_events(self, *, unseen: bool) -> tuple[_Event, ...]:
+        """Events for many videos, of the combinations that are, or are not, kept for training."""
+        random = named_generator(self.seed, "common", str(unseen))
+        people = [(_pick(random, self.looks), person) for person in self.actors]
+        events = [self.event(random, people, unseen=unseen) for _ in range(_COMMON)]
+        return tuple(dataclasses.replace(event, common=True) for event in events)
+
     def look(self, event: _Event) -> Float[np.ndarray, " C"]:
         """What a row shows while the event lasts; length 1."""
         seen = sum(weight * self.appearance[word] for word, weight in event.concepts())
@@ -281,10 +366,29 @@ def _fold(seed: int, *words: str) -> int:
     return zlib.crc32(" ".join([str(seed), *words]).encode()) % 4
 
 
+def _energy(options: WorldOptions | FeatureOptions) -> float:
+    """Mean square length of a row that shows an event, roughly."""
+    background = options.background if isinstance(options, FeatureOptions) else 0.0
+    return 1 + options.signal**2 + options.topic**2 + background**2
+
+
 def _invent_video(
-    grammar: _Grammar, options: WorldOptions, random: np.random.Generator, *, unseen: bool
+    grammar: _Grammar,
+    options: WorldOptions,
+    name: str,
+    common: Sequence[_Event] = (),
+    *,
+    unseen: bool,
 ) -> tuple[dict[str, Any], Float[np.ndarray, "n C"]]:
-    """One annotation entry and its feature rows."""
+    """One annotation entry and its feature rows, before the layer of rectified units.
+
+    Added knobs draw from streams of their own: without them a video is what it was before them.
+    """
+    random = named_generator(options.seed, name)
+
+    def stream(knob: str) -> np.random.Generator:
+        return named_generator(options.seed, name, knob)
+
     duration = round(random.uniform(30, 150), 2)
     count = int(random.integers(options.min_sentences, options.max_sentences + 1))
     people = random.choice(len(grammar.actors), size=2, replace=False)
@@ -297,17 +401,30 @@ def _invent_video(
         event = grammar.event(random, actors, unseen=unseen)
         if all((event.action, event.thing) != (other.action, other.thing) for other in events):
             events.append(event)
-    moments = _invent_moments(total, options.overlap, random) * duration
-    moments = np.round(moments, 2)
+    if common:
+        events = _with_common(events, common, options.recurring, stream("recurring"))
+    moments = _invent_moments(total, options.overlap, random)
+    if options.width:
+        moments = _moments_of_width(total, options.width, stream("width"))
+    moments = np.round(moments * duration, 2)
     described = np.sort(random.choice(total, size=count, replace=False))
 
     rows = max(8, round(duration * options.rows_per_second))
     times = (np.arange(rows) + 0.5) * duration / rows
     shown = 0.5 * grammar.appearance[place] + 0.5 * _unit(random, options.feature_dim)
     features = np.tile(options.signal * shown, (rows, 1))
-    for event, (start, end) in zip(events, moments, strict=True):
+    looks = [grammar.look(event) for event in events]
+    shown_parts = visible_parts(moments, options.visible, stream("visible"))
+    for look, (start, end) in zip(looks, shown_parts, strict=True):
         inside = (times >= start) & (times < end)
-        features[inside] += options.signal * grammar.look(event)
+        features[inside] += options.signal * look
+    owners, echoes = echo_spans(moments / duration, options.echoes, stream("echoes"))
+    for owner, (start, end) in zip(owners, echoes * duration, strict=True):
+        inside = (times >= start) & (times < end)
+        features[inside] += options.signal * options.echo_strength * looks[owner]
+    if options.topic:
+        about = topic_of([looks[i] for i in described], options.feature_dim)
+        features += options.topic * about
     noise = random.standard_normal((rows, options.feature_dim)) / np.sqrt(options.feature_dim)
 
     order = list(described)
@@ -315,12 +432,57 @@ def _invent_video(
         if random.random() < options.disorder:
             order[i], order[i + 1] = order[i + 1], order[i]
     sentences = _tell([events[i] for i in order], place, grammar, random)
+    if options.paraphrases:
+        repeats = stream("paraphrases").poisson(options.paraphrases, count)
+        sentences = [
+            text
+            for i, first, more in zip(order, sentences, repeats, strict=True)
+            for text in [first, *(_paraphrase(events[i], k) for k in range(more))]
+        ]
+        order = list(np.repeat(order, 1 + repeats))
+    shuffle = stream("shuffled")
+    if shuffle.random() < options.shuffled:
+        places = shuffle.permutation(len(order))
+        order, sentences = [order[i] for i in places], [sentences[i] for i in places]
     entry = {
         "duration": duration,
         "timestamps": [[float(value) for value in moments[i]] for i in order],
         "sentences": sentences,
     }
-    return entry, (features + noise).astype(np.float32)
+    return entry, video_gain(options.gain, stream("gain")) * (features + noise)
+
+
+def _with_common(
+    events: Sequence[_Event],
+    common: Sequence[_Event],
+    share: float,
+    random: np.random.Generator,
+) -> list[_Event]:
+    """Events, a share of them replaced by common ones, none of which a video has twice."""
+    places = np.flatnonzero(random.random(len(events)) < share)[: len(common)]
+    chosen = random.choice(len(common), size=len(places), replace=False)
+    replaced = dict(zip(places.tolist(), chosen.tolist(), strict=True))
+    return [common[replaced[i]] if i in replaced else event for i, event in enumerate(events)]
+
+
+def _moments_of_width(
+    count: int, mean: float, random: np.random.Generator
+) -> Float[np.ndarray, "L 2"]:
+    """Moments in order of their starts, each of a width and at a place of its own."""
+    spread = _WIDTH_SPREAD * random.standard_normal(count) - _WIDTH_SPREAD**2 / 2
+    widths = np.clip(mean * np.exp(spread), 0.02, 0.95)
+    starts = random.random(count) * (1 - widths)
+    return np.stack([starts, starts + widths], axis=1)[np.argsort(starts)]
+
+
+def _paraphrase(event: _Event, number: int) -> str:
+    """Another sentence about an event, the plainer the further down the list."""
+    (_, person), (attribute, object_) = event.actor, event.thing
+    return (
+        f"There is {_article(person)} {person} who {event.action} the {object_}.",
+        f"We see the {person}, who {event.action} the {attribute} {object_}.",
+        f"Someone {event.action} {_article(object_)} {object_}.",
+    )[number % 3]
 
 
 def _invent_moments(
@@ -354,6 +516,11 @@ def _tell(
     met: set[tuple[str, str]] = set()
     for number, event in enumerate(events):
         (look, person), (attribute, object_) = event.actor, event.thing
+        if event.common:  # the same words in every video, so nothing of this one
+            sentences.append(
+                f"{_article(look).capitalize()} {look} {person} {event.action} the {object_}."
+            )
+            continue
         actor = f"the {person}" if event.actor in met else f"{_article(look)} {look} {person}"
         met.add(event.actor)
         article = "the" if random.random() < 0.6 else _article(attribute)
@@ -413,8 +580,8 @@ def write_word_vectors(
 
 
 def _invent_vector(word: str, kin: str, dim: int, seed: int) -> Float[np.ndarray, " E"]:
-    own = _generator(seed, "vector", word).standard_normal(dim)
-    shared = _generator(seed, "class", kin).standard_normal(dim) if kin else 0.0
+    own = named_generator(seed, "vector", word).standard_normal(dim)
+    shared = named_generator(seed, "class", kin).standard_normal(dim) if kin else 0.0
     return np.asarray(0.4 * (own + shared))
 
 
@@ -446,12 +613,14 @@ def simulate_features(
         described.setdefault(paragraph.video_id, []).append(paragraph)
     sentences = [s for group in described.values() for p in group for s in p.sentences]
     look = _sentence_look(sentences, options, vectors)
+    layer = Rectifier(options.dim, options.sparsity, _energy(options), options.seed)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     wanted = list(described) if only is None else list(dict.fromkeys(only))
     try:
         with h5py.File(part, "w") as file:
             for video in tqdm(wanted, desc="simulated features", disable=None):
                 rows = _simulate_video(video, described[video], sentences, look, options)
+                rows = layer(rows).astype(np.float32)
                 _store(file, f"{video}/{key}" if key else video, rows)
         part.replace(path)
     finally:
@@ -469,11 +638,11 @@ def _sentence_look(
         if word not in FUNCTION_WORDS
     }
     if vectors is None:
-        looks = {w: _unit(_generator(options.seed, "look", w), options.dim) for w in weight}
+        looks = {w: _unit(named_generator(options.seed, "look", w), options.dim) for w in weight}
     else:
         words = list(weight)
         table = vectors.lookup(words).numpy() - vectors.matrix[:-1].mean(dim=0).numpy()
-        random = _generator(options.seed, "projection")
+        random = named_generator(options.seed, "projection")
         table = table @ random.standard_normal((table.shape[1], options.dim))
         table /= np.linalg.norm(table, axis=1, keepdims=True) + 1e-12
         looks = dict(zip(words, table, strict=True))
@@ -495,7 +664,8 @@ def _simulate_video(
     look: Callable[[str], Float[np.ndarray, " C"]],
     options: FeatureOptions,
 ) -> Float[np.ndarray, "n C"]:
-    random = _generator(options.seed, "video", video)
+    """A video's rows, before the layer of rectified units."""
+    random = named_generator(options.seed, "video", video)
     duration = group[0].duration
     count = int(np.clip(round(duration * options.rows_per_second), 4, options.max_rows))
     noise = random.standard_normal((count, options.dim)) / np.sqrt(options.dim)
@@ -511,14 +681,26 @@ def _simulate_video(
         start, length = random.uniform(0, 0.9), random.uniform(0.03, 0.3)
         inside = (times >= start) & (times < start + length)
         signal[inside] += look(_pick(random, sentences))
-    for paragraph in group:
-        for sentence, (start, end) in zip(paragraph.sentences, paragraph.moments, strict=True):
-            inside = (times >= start / duration) & (times < end / duration)
-            inside[min(int((start + end) / 2 / duration * count), count - 1)] = True  # at least one
-            signal[inside] += look(sentence)
+
+    def stream(knob: str) -> np.random.Generator:
+        return named_generator(options.seed, "video", video, knob)
+
+    looks = [look(sentence) for paragraph in group for sentence in paragraph.sentences]
+    moments = np.concatenate([paragraph.moments for paragraph in group])
+    parts = visible_parts(moments, options.visible, stream("visible"))
+    for sight, (start, end) in zip(looks, parts, strict=True):
+        inside = (times >= start / duration) & (times < end / duration)
+        inside[min(int((start + end) / 2 / duration * count), count - 1)] = True  # at least one
+        signal[inside] += sight
+    owners, echoes = echo_spans(moments / duration, options.echoes, stream("echoes"))
+    for owner, (start, end) in zip(owners, echoes, strict=True):
+        signal[(times >= start) & (times < end)] += options.echo_strength * looks[owner]
     lengths = np.linalg.norm(signal, axis=1, keepdims=True)
     # However many annotators described a row, it shows as much as any other.
-    return (rows + options.signal * signal / np.maximum(lengths, 1)).astype(np.float32)
+    rows = rows + options.signal * signal / np.maximum(lengths, 1)
+    if options.topic:
+        rows += options.topic * topic_of(looks, options.dim)
+    return video_gain(options.gain, stream("gain")) * rows
 
 
 def write_annotations(path: Path, paragraphs: Iterable[Paragraph]) -> None:
@@ -591,12 +773,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=1), encoding="utf-8")
-
-
-def _generator(seed: int, *names: str) -> np.random.Generator:
-    """A stream that depends on the seed and the names, and on nothing drawn before."""
-    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
-    return np.random.default_rng(list(digest[:16]))
 
 
 def _unit(random: np.random.Generator, dim: int) -> Float[np.ndarray, " C"]:

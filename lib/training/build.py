@@ -19,8 +19,10 @@ from lib.base.runtime import Runtime
 from lib.config.config import experiment_name
 from lib.config.external import find_model, find_term
 from lib.datasets import LoadedCorpus, load_corpus
+from lib.datasets.corruption import Corruption
 from lib.datasets.dense import DenseParagraphs
 from lib.datasets.fingerprint import fingerprint
+from lib.datasets.standardization import Standardization
 from lib.decoding import Decoding
 from lib.losses import Criterion
 from lib.models import build_model
@@ -100,13 +102,23 @@ def _growing() -> Iterator[None]:
 
 @_growing()
 def open_corpus(
-    config: EasyDict, splits: Sequence[str], *, show_moments: bool = False
+    config: EasyDict,
+    splits: Sequence[str],
+    *,
+    show_moments: bool = False,
+    standardization: Standardization | None = None,
+    scored: str = "",
 ) -> LoadedCorpus:
     """The corpus of an experiment.
 
     Training moments are hidden unless supervision is full, or ``show_moments``: to score the split.
+
+    Args:
+        standardization: what a checkpoint was trained with; None = measure it, if it is asked for.
+        scored: the split whose videos TEST.CORRUPTION is for.
     """
     data = config.DATASET
+    corruption = corruption_of(config)
     return load_corpus(
         name=data.NAME,
         data_dir=resolve(config.DATA_DIR),
@@ -132,10 +144,20 @@ def open_corpus(
         cache_dir=resolve(data.CACHE_DIR) if data.CACHE_DIR else "",
         cache_fallback=resolve(config.MODEL_DIR) / ".cache",
         cache_dtype=data.CACHE_DTYPE,
+        standardize=standardization or data.STANDARDIZE,
+        corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
         seed=data.SEED,
         synthetic=data.get("SYNTHETIC"),
     )
+
+
+def corruption_of(config: EasyDict) -> Corruption | None:
+    """What the experiment does to the videos that are scored; None = nothing."""
+    test = config.TEST
+    if test.CORRUPTION == "none":
+        return None
+    return Corruption(test.CORRUPTION, test.CORRUPTION_BLOCKS, test.CORRUPTION_NOISE)
 
 
 def open_model(
