@@ -215,7 +215,7 @@ def test_a_run_that_needs_more_videos_adds_them(tmp_path: Path) -> None:
     }
     write_corpus(tmp_path / "charades", splits)
     options: dict[str, Any] = {"cache": "disk", "val_fraction": 0.0}
-    few = load_small(tmp_path, "train", limits={"train": 2, "test": 1}, **options)
+    few = load_small(tmp_path, "train", limit_train=2, limit_test=1, **options)
     assert few.lines()[-1].startswith("features: 3 videos")  # also those of the test
     every = load_small(tmp_path, "train", **options)
     assert every.lines()[-1].startswith("features: 10 videos")

@@ -248,7 +248,7 @@ def test_validation_videos_are_held_out_whole_where_there_is_no_file(tmp_path: P
 
 def test_limits_keep_a_seeded_and_nested_part(data_dir: Path, tiny: LoadedCorpus) -> None:
     def kept(limit: int, seed: int = 0) -> list[str]:
-        part = load_tiny(data_dir, "test", limits={"test": limit, "val": 0}, seed=seed)
+        part = load_tiny(data_dir, "test", limit_test=limit, seed=seed)
         return [p.paragraph_id for p in part["test"].paragraphs]
 
     everything = [p.paragraph_id for p in tiny["test"].paragraphs]

@@ -35,11 +35,11 @@ from lib.training.batch_gradient import COMPARISON, BatchGradient
 from lib.training.build import Scorer
 from lib.training.run import Run
 from tests.conftest import TINY
-from tests.properties import hide_first_words, make_batch
+from tests.properties import mask_first_words, make_batch
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
 from tests.several import Launcher, together
 from tests.test_faults import at_call, die
-from tests.test_models import VARIANTS
+from tests.variants import VARIANTS
 from tests.tiny_text import tiny_pretrained
 
 CPU = Runtime(torch.device("cpu"))
@@ -52,8 +52,8 @@ def nothing_else_is_drawn() -> Any:
     """Words that are hidden depend on the process; and no pretrained encoder is on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
-        patch.setattr(dmr_jrg_module, "draw_masked_words", hide_first_words)
-        patch.setattr(dual_decoder_module, "draw_masked_words", hide_first_words)
+        patch.setattr(dmr_jrg_module, "draw_masked_words", mask_first_words)
+        patch.setattr(dual_decoder_module, "draw_masked_words", mask_first_words)
         yield
 
 
@@ -139,7 +139,7 @@ def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
         splits=("test",),
         num_frames=32,
         num_clips=8,
-        limits={"test": 7},
+        limit_test=7,
         synthetic=TINY,
     )
     test = {"BATCH_SIZE": 2, "PAIRS": 5, "MOMENTS": 3, "NMS_IOU": 0.5}

@@ -227,7 +227,7 @@ def test_a_world_made_by_hand_is_used_and_a_contrary_knob_refused(tmp_path: Path
 
     def load(**knobs: Any) -> Any:
         return load_corpus(
-            name="synthetic", data_dir=tmp_path, directory="mine", splits=["test"], synthetic=knobs
+            name="synthetic", data_dir=tmp_path, dir="mine", splits=["test"], synthetic=knobs
         )
 
     assert load().folder == load(seed=3).folder == tmp_path / "mine"

@@ -141,7 +141,7 @@ def test_a_world_from_before_a_knob_is_without_it(tmp_path: Path) -> None:
 
     def load(**knobs: Any) -> Any:
         return load_corpus(
-            name="synthetic", data_dir=tmp_path, directory="old", splits=["test"], synthetic=knobs
+            name="synthetic", data_dir=tmp_path, dir="old", splits=["test"], synthetic=knobs
         )
 
     assert load(topic=0.0).folder == folder

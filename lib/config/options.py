@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
+from lib.datasets.options import CorpusOptions
 from lib.decoding import Decoding
 
 
@@ -43,6 +44,11 @@ def within(low: int | float, high: int | float = math.inf) -> Limit:
     return Limit(text, lambda x: low <= x <= high)
 
 
+def between(low: int | float, high: int | float) -> Limit:
+    """A range of numbers, neither end allowed."""
+    return Limit(f"above {low} and below {high}", lambda x: low < x < high)
+
+
 def _matches(pattern: str, text: str) -> Limit:
     return Limit(text, lambda value: re.fullmatch(pattern, value) is not None)
 
@@ -51,7 +57,7 @@ COUNT = within(1)
 NOT_NEGATIVE = within(0)
 POSITIVE = Limit("above 0", lambda x: x > 0)
 DECAY = Limit("above 0 and at most 1", lambda x: 0 < x <= 1)
-PART = Limit("above 0 and below 1", lambda x: 0 < x < 1)
+PART = between(0, 1)
 UNIT = within(0, 1)
 SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
@@ -70,8 +76,10 @@ def dataclass_options(kind: Any, *, capitals: bool = False) -> Section:
         default = field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        number = hints[field.name] in (int, float)
-        limit = within(field.metadata["low"], field.metadata["high"]) if number else None
+        limit = None
+        if hints[field.name] in (int, float):
+            low, high = field.metadata["low"], field.metadata["high"]
+            limit = (between if field.metadata.get("open") else within)(low, high)
         name = field.name.upper() if capitals else field.name
         section[name] = Option(hints[field.name], default, field.metadata["help"], limit)
     return section
@@ -95,93 +103,7 @@ SCHEMA: dict[str, Option | Section] = {
             MISSING,
             "The corpus: activitynet, charades, tacos, synthetic, or module:NAME of a CorpusFacts.",
         ),
-        "DIR": Option(str, "", "Its folder below DATA_DIR; empty = the corpus's usual one."),
-        "FEATURES": Option(str, "", "HDF5 file in DIR; empty = the corpus's usual one."),
-        "FEATURE_DIM": Option(
-            int, 0, "Width of a feature row that the file must have; 0 = any.", NOT_NEGATIVE
-        ),
-        "NUM_FRAMES": Option(int, 256, "T: rows to which every video is resampled.", COUNT),
-        "NUM_CLIPS": Option(int, 32, "N: clips along a map axis; divides NUM_FRAMES.", COUNT),
-        "NORMALIZE": Option(bool, True, "Scale every feature row to length 1 before resampling."),
-        "STANDARDIZE": Option(
-            bool,
-            False,
-            "Then scale every number of a row by the mean and deviation that it has over the"
-            " training videos; the checkpoint keeps them.",
-        ),
-        "WORD_VECTORS": Option(
-            str,
-            "glove.pkl",
-            "Word vectors: a file in DIR, or a path; pickle, GloVe or word2vec text.",
-        ),
-        "WORD_FEATURES": Option(
-            str,
-            "",
-            "HDF5 file in DIR with features of each sentence's tokens, which models read instead of"
-            " the word vectors; empty = none.",
-        ),
-        "VOCAB_SIZE": Option(
-            int, 8000, "Most frequent training words that reconstruction can name.", COUNT
-        ),
-        "TAGGER": Option(
-            Literal["function_words", "nltk"],
-            "function_words",
-            "What tells content words, which are masked twice as often, from the rest.",
-        ),
-        "TOKENS": Option(
-            Literal["words", "spaces"],
-            "words",
-            "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
-            " weights of 2D-TAN's release expect.",
-        ),
-        "ORDER": Option(
-            Literal["auto", "file", "time"],
-            "auto",
-            "Order of a paragraph's sentences; auto = by time for charades, as in the file else.",
-        ),
-        "MAX_SENTENCES": Option(
-            int, 0, "Longest training paragraph, the rest is cut; 0 = uncut.", NOT_NEGATIVE
-        ),
-        "VAL_FRACTION": Option(
-            float,
-            0.1,
-            "Training videos held out where the corpus has no validation split, as a fraction.",
-            PART,
-        ),
-        "SEED": Option(
-            int,
-            0,
-            "Of the held-out videos and of the limits; TRAIN.SEED leaves both alone.",
-            NOT_NEGATIVE,
-        ),
-        "LIMIT_TRAIN": Option(
-            int, 0, "Train on that many paragraphs, drawn by the seed; 0 = all.", NOT_NEGATIVE
-        ),
-        "LIMIT_VAL": Option(int, 0, "The same for validation.", NOT_NEGATIVE),
-        "LIMIT_TEST": Option(int, 0, "The same for the test.", NOT_NEGATIVE),
-        "BAD_MOMENTS": Option(
-            Literal["drop", "refuse"], "drop", "A moment that ends before it starts."
-        ),
-        "EMPTY_SENTENCES": Option(
-            Literal["refuse", "drop"], "refuse", "A sentence without a word."
-        ),
-        "CACHE": Option(
-            Literal["auto", "disk", "memory", "direct"],
-            "auto",
-            "Where resampled features are kept: in a file made once, in memory, or nowhere;"
-            " auto = memory for a corpus under 256 MiB, disk for others. Same numbers.",
-        ),
-        "CACHE_DIR": Option(
-            str,
-            "",
-            "Folder of that file; empty = cache beside FEATURES, or .cache in MODEL_DIR where that"
-            " cannot be written.",
-        ),
-        "CACHE_DTYPE": Option(
-            Literal["float32", "float16"],
-            "float32",
-            "float16 halves it, and rounds every number by up to 1/2048 of itself.",
-        ),
+        **dataclass_options(CorpusOptions, capitals=True),
         "SYNTHETIC": Option(dict, {}, "Knobs of the synthetic world; with NAME synthetic only."),
     },
     "MODEL": {

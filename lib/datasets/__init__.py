@@ -29,6 +29,7 @@ from lib.datasets.catalog import (
 from lib.datasets.corruption import Corruption, prepared_rows
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
+from lib.datasets.options import CorpusOptions
 from lib.datasets.standardization import Standardization
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
 from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
@@ -75,36 +76,17 @@ class LoadedCorpus:
 
 
 def load_corpus(
+    options: CorpusOptions | None = None,
     *,
     name: str,
     data_dir: Path | str,
     splits: Sequence[str],
-    directory: str = "",
-    features: str = "",
-    feature_dim: int = 0,
-    num_frames: int = 256,
-    num_clips: int = 32,
-    normalize: bool = True,
-    word_vectors: str = "glove.pkl",
-    word_features: str = "",
-    vocab_size: int = 8000,
-    tagger: str = "function_words",
-    tokens: str = "words",
-    order: str = "auto",
-    max_sentences: int = 0,
-    val_fraction: float = 0.1,
-    limits: Mapping[str, int] | None = None,
-    bad_moments: str = "drop",
-    empty_sentences: str = "refuse",
-    cache: Mode = "auto",
-    cache_dir: Path | str = "",
     cache_fallback: Path | str = "",
-    cache_dtype: str = "float32",
-    standardize: bool | Standardization = False,
+    standardization: Standardization | None = None,
     corruption: Mapping[str, Corruption] | None = None,
     hide_train_moments: bool = True,
-    seed: int = 0,
     synthetic: Mapping[str, Any] | None = None,
+    **changed: Any,
 ) -> LoadedCorpus:
     """Build the datasets of some splits of a corpus.
 
@@ -113,94 +95,98 @@ def load_corpus(
     the same in training and in scoring. Everything that can be found missing is found here.
 
     Args:
-        name: a corpus of the catalog.
-        data_dir: the data folder; ``directory`` is the corpus's folder in it, "" = the catalog's.
+        options: how it is read; ``changed`` are fields of it that differ.
+        name: a corpus of the catalog, or a reference to one from outside.
+        data_dir: the data folder, in which the corpus has its own.
         splits: any of train, val, test.
-        features: HDF5 file in the folder, "" = the catalog's; ``feature_dim``: the width it must
-            have, 0 = any.
-        num_clips: N of the proposal map; divides ``num_frames``.
-        word_vectors: file in the corpus's folder, in the data folder, or a path.
-        word_features: HDF5 file in the corpus's folder, read instead of them (WordFeatures).
-        tokens: what a word of a sentence is: "words", or "spaces" for what stands between them.
-        order: "file", "time", or "auto" = the catalog's.
-        cache, cache_dtype: how resampled features are kept; see lib/datasets/cache.py.
-        cache_dir: folder of packed features, "" = beside the feature file, or ``cache_fallback``
-            where that folder cannot be written.
-        standardize: rows by the mean and deviation of the training split's, which are measured
-            (True: that split must be asked for) or known.
+        cache_fallback: folder of packed features where the one beside the feature file cannot be
+            written.
+        standardization: of the rows, known from a checkpoint; None: measured on the training split,
+            which must then be asked for, where the options want one.
         corruption: split -> what destroys the time of its videos.
-        max_sentences: cap on training paragraphs only; scoring always has every sentence.
-        val_fraction: share of the training videos held out as val where no val file exists.
-        limits: split -> number of paragraphs kept, the first in a seeded order; 0 = all.
         hide_train_moments: training samples carry NaN in the place of moments.
-        seed: of the held-out videos and of the limits, not of the training order.
         synthetic: knobs of the synthetic world (WorldOptions), which is made when missing.
 
     Raises:
         InputError: anything missing or unusable, in a sentence.
     """
+    options = dataclasses.replace(options or CorpusOptions(), **changed)
     corpus = facts(name)
-    if num_frames % num_clips:
-        raise InputError(f"NUM_CLIPS {num_clips} does not divide NUM_FRAMES {num_frames}.")
+    if options.num_frames % options.num_clips:
+        raise InputError(
+            f"NUM_CLIPS {options.num_clips} does not divide NUM_FRAMES {options.num_frames}."
+        )
     data_dir = Path(data_dir)
-    folder = corpus_folder(name, data_dir, directory, synthetic)
-    order = corpus.order if order == "auto" else order
+    folder = corpus_folder(name, data_dir, options.dir, synthetic)
+    order = corpus.order if options.order == "auto" else options.order
 
     paragraphs, cleaning, files = _read_splits(
         corpus,
         folder,
         splits,
         order=order,
-        bad_moments=bad_moments,
-        empty_sentences=empty_sentences,
+        bad_moments=options.bad_moments,
+        empty_sentences=options.empty_sentences,
     )
     longest = max(len(p.sentences) for group in paragraphs.values() for p in group)
     notes = [*corpus.notes, *_shared_videos(paragraphs)]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
-    words = Counter(chain.from_iterable(map(TOKENISERS[tokens], sentences)))
+    words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
     if "val" not in paragraphs:
-        notes += _hold_out(paragraphs, val_fraction, seed, needed="val" in splits)
-    for split, limit in (limits or {}).items():
+        notes += _hold_out(paragraphs, options.val_fraction, options.seed, needed="val" in splits)
+    limits = {"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}
+    for split, limit in limits.items():
         if limit and limit < len(paragraphs.get(split, ())):
             count = len(paragraphs[split])
             notes.append(f"{split}: {limit:,} of {count:,} paragraphs (LIMIT_{split.upper()})")
-            chosen = np.random.default_rng([seed, 1]).permutation(count)[:limit]
+            chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:limit]
             paragraphs[split] = [paragraphs[split][i] for i in sorted(chosen)]
-    if "train" in splits and max_sentences:
-        cut = sum(len(p.sentences) > max_sentences for p in paragraphs["train"])
-        notes.append(f"train: {cut:,} paragraphs cut to their first {max_sentences} sentences")
+    if "train" in splits and options.max_sentences:
+        cut = sum(len(p.sentences) > options.max_sentences for p in paragraphs["train"])
+        notes.append(
+            f"train: {cut:,} paragraphs cut to their first {options.max_sentences} sentences"
+        )
 
-    feature_file = FeatureFile(folder / (features or corpus.features), expected_dim=feature_dim)
+    feature_file = FeatureFile(
+        folder / (options.features or corpus.features), expected_dim=options.feature_dim
+    )
     beside = [feature_file.path.parent / "cache"]
     beside += [Path(cache_fallback)] if cache_fallback else []
     rows = _open_rows(
         feature_file,
         paragraphs,
         splits,
-        num_frames=num_frames,
-        normalize=normalize,
-        dtype=cache_dtype,
-        mode=cache,
-        folders=[Path(cache_dir)] if cache_dir else beside,
+        num_frames=options.num_frames,
+        normalize=options.normalize,
+        dtype=options.cache_dtype,
+        mode=options.cache,
+        folders=[Path(options.cache_dir)] if options.cache_dir else beside,
     )
-    vectors = read_word_vectors(find_vectors(word_vectors, folder, data_dir))
+    vectors = read_word_vectors(find_vectors(options.word_vectors, folder, data_dir))
     share, tail = coverage(words, vectors)
     notes.append(f"word vectors: {100 * share:.2f} % of the words have one{tail}")
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
     # The releases that read words between spaces have zeros for an unknown one.
-    unknown = torch.zeros(vectors.dim) if tokens == "spaces" else None
+    unknown = torch.zeros(vectors.dim) if options.tokens == "spaces" else None
     known = vectors.restrict(words, unknown)
     vocabulary = Vocabulary(
-        training_sentences, known, size=vocab_size, tagger=tagger, tokens=tokens
+        training_sentences,
+        known,
+        size=options.vocab_size,
+        tagger=options.tagger,
+        tokens=options.tokens,
     )
     contextual, word_dim = None, vectors.dim
-    if word_features:
+    if options.word_features:
         names = [i for split in splits for p in paragraphs[split] for i in p.sentence_ids]
-        contextual = WordFeatures(folder / word_features)
+        contextual = WordFeatures(folder / options.word_features)
         contextual.require(names)
         word_dim = contextual.width(names[0])
     standardization = _standardization(
-        standardize, rows, paragraphs["train"] if "train" in splits else None, normalize=normalize
+        standardization or options.standardize,
+        rows,
+        paragraphs["train"] if "train" in splits else None,
+        normalize=options.normalize,
     )
     if standardization is not None:
         notes.append(f"rows standardised by {standardization.rows:,} rows of training videos")
@@ -212,7 +198,7 @@ def load_corpus(
             prepared_rows(rows, corruption.get(split), standardization),
             vocabulary,
             hide_moments=hide_train_moments and split == "train",
-            max_sentences=max_sentences if split == "train" else 0,
+            max_sentences=options.max_sentences if split == "train" else 0,
             word_features=contextual,
         )
         for split in splits
@@ -221,8 +207,8 @@ def load_corpus(
         video_dim=rows.dim,
         word_dim=word_dim,
         vocab_size=len(vocabulary),
-        num_frames=num_frames,
-        num_clips=num_clips,
+        num_frames=options.num_frames,
+        num_clips=options.num_clips,
         max_sentences=longest,
         word_vectors=None if contextual else vocabulary.word_vectors(),
     )

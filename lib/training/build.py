@@ -22,6 +22,7 @@ from lib.datasets import LoadedCorpus, load_corpus
 from lib.datasets.corruption import Corruption
 from lib.datasets.dense import DenseParagraphs
 from lib.datasets.fingerprint import fingerprint
+from lib.datasets.options import CorpusOptions
 from lib.datasets.standardization import Standardization
 from lib.decoding import Decoding
 from lib.losses import Criterion
@@ -119,35 +120,19 @@ def open_corpus(
     """
     data = config.DATASET
     corruption = corruption_of(config)
+    known = {field.name for field in dataclasses.fields(CorpusOptions)}
+    options = {key.lower(): value for key, value in data.items() if key.lower() in known}
+    if data.CACHE_DIR:
+        options["cache_dir"] = str(resolve(data.CACHE_DIR))
     return load_corpus(
+        CorpusOptions(**options),
         name=data.NAME,
         data_dir=resolve(config.DATA_DIR),
         splits=splits,
-        directory=data.DIR,
-        features=data.FEATURES,
-        feature_dim=data.FEATURE_DIM,
-        num_frames=data.NUM_FRAMES,
-        num_clips=data.NUM_CLIPS,
-        normalize=data.NORMALIZE,
-        word_vectors=data.WORD_VECTORS,
-        word_features=data.WORD_FEATURES,
-        vocab_size=data.VOCAB_SIZE,
-        tagger=data.TAGGER,
-        tokens=data.TOKENS,
-        order=data.ORDER,
-        max_sentences=data.MAX_SENTENCES,
-        val_fraction=data.VAL_FRACTION,
-        limits={"train": data.LIMIT_TRAIN, "val": data.LIMIT_VAL, "test": data.LIMIT_TEST},
-        bad_moments=data.BAD_MOMENTS,
-        empty_sentences=data.EMPTY_SENTENCES,
-        cache=data.CACHE,
-        cache_dir=resolve(data.CACHE_DIR) if data.CACHE_DIR else "",
         cache_fallback=resolve(config.MODEL_DIR) / ".cache",
-        cache_dtype=data.CACHE_DTYPE,
-        standardize=standardization or data.STANDARDIZE,
+        standardization=standardization,
         corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
-        seed=data.SEED,
         synthetic=data.get("SYNTHETIC"),
     )
 

@@ -1,0 +1,86 @@
+"""How a corpus is read; the ``DATASET`` section of an experiment has the same, in capitals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lib.base.described import described
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """All that can be chosen, with what it means; the defaults suit ActivityNet Captions."""
+
+    dir: str = described("", "Its folder below DATA_DIR; empty = the corpus's usual one.")
+    features: str = described("", "HDF5 file in DIR; empty = the corpus's usual one.")
+    feature_dim: int = described(
+        0, "Width of a feature row that the file must have; 0 = any.", low=0
+    )
+    num_frames: int = described(256, "T: rows to which every video is resampled.", low=1)
+    num_clips: int = described(32, "N: clips along a map axis; divides NUM_FRAMES.", low=1)
+    normalize: bool = described(True, "Scale every feature row to length 1 before resampling.")
+    standardize: bool = described(
+        False,
+        "Then scale every number of a row by the mean and deviation that it has over the"
+        " training videos; the checkpoint keeps them.",
+    )
+    word_vectors: str = described(
+        "glove.pkl", "Word vectors: a file in DIR, or a path; pickle, GloVe or word2vec text."
+    )
+    word_features: str = described(
+        "",
+        "HDF5 file in DIR with features of each sentence's tokens, which models read instead of"
+        " the word vectors; empty = none.",
+    )
+    vocab_size: int = described(
+        8000, "Most frequent training words that reconstruction can name.", low=1
+    )
+    tagger: Literal["function_words", "nltk"] = described(
+        "function_words",
+        "What tells content words, which are masked twice as often, from the rest.",
+    )
+    tokens: Literal["words", "spaces"] = described(
+        "words",
+        "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
+        " weights of 2D-TAN's release expect.",
+    )
+    order: Literal["auto", "file", "time"] = described(
+        "auto",
+        "Order of a paragraph's sentences; auto = by time for charades, as in the file else.",
+    )
+    max_sentences: int = described(
+        0, "Longest training paragraph, the rest is cut; 0 = uncut.", low=0
+    )
+    val_fraction: float = described(
+        0.1,
+        "Training videos held out where the corpus has no validation split, as a fraction.",
+        low=0,
+        high=1,
+        open=True,
+    )
+    seed: int = described(
+        0, "Of the held-out videos and of the limits; TRAIN.SEED leaves both alone.", low=0
+    )
+    limit_train: int = described(
+        0, "Train on that many paragraphs, drawn by the seed; 0 = all.", low=0
+    )
+    limit_val: int = described(0, "The same for validation.", low=0)
+    limit_test: int = described(0, "The same for the test.", low=0)
+    bad_moments: Literal["drop", "refuse"] = described(
+        "drop", "A moment that ends before it starts."
+    )
+    empty_sentences: Literal["refuse", "drop"] = described("refuse", "A sentence without a word.")
+    cache: Literal["auto", "disk", "memory", "direct"] = described(
+        "auto",
+        "Where resampled features are kept: in a file made once, in memory, or nowhere; auto ="
+        " memory for a corpus under 256 MiB, disk for others. Same numbers.",
+    )
+    cache_dir: str = described(
+        "",
+        "Folder of that file; empty = cache beside FEATURES, or .cache in MODEL_DIR where that"
+        " cannot be written.",
+    )
+    cache_dtype: Literal["float32", "float16"] = described(
+        "float32", "float16 halves it, and rounds every number by up to 1/2048 of itself."
+    )
