@@ -49,7 +49,7 @@ from lib.training.build import (
 )
 from lib.training.provenance import lines as provenance_lines
 from lib.training.run import Run
-from lib.training.scorer import metric
+from lib.training.scorer import calibration_lines, metric
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -81,10 +81,10 @@ def main() -> None:
 
     runtime = open_runtime(config)
     calibration = state.get("calibration")
-    if decoding.calibration != trained.calibration:
-        calibration = None  # to be chosen on validation now
-    if decoding.calibration == "none":
+    if decoding.calibration == "none" and decoding.method == "separation":
         calibration = {}
+    elif decoding != trained:
+        calibration = None
     joint = config.TEST.CANDIDATES > 0
     # The weight of the video in a joint score and what is calibrated are chosen on validation,
     # never where they are reported.
@@ -190,9 +190,7 @@ def decoding_name(file: str | None, decoding: Decoding) -> str:
     return "decoded-" + hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def decoding_notes(
-    decoding: Decoding, trained: Decoding, calibration: dict[str, float]
-) -> list[str]:
+def decoding_notes(decoding: Decoding, trained: Decoding, calibration: dict[str, Any]) -> list[str]:
     """How evidence became moments, as far as it is not the default."""
     plain = Decoding()
     chosen = {
@@ -204,7 +202,8 @@ def decoding_notes(
     notes = [f"decoded with {said}"]
     if decoding != trained:
         notes.append("this is not how the run was decoded in training")
-    notes += [f"{name} {value:.3f}, chosen on validation" for name, value in calibration.items()]
+    where = "here" if decoding.calibration == "contiguity" else "on validation"
+    notes += [f"{line}, chosen {where}" for line in calibration_lines(calibration)]
     return notes
 
 

@@ -57,7 +57,7 @@ from lib.training.engine import train_one_epoch
 from lib.training.progress import Progress
 from lib.training.reporting import Scalars, describe_change, epoch_line
 from lib.training.run import Run
-from lib.training.scorer import metric
+from lib.training.scorer import calibration_lines, metric
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -244,8 +244,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 checkpoint.save(run.path("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
             print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
-            for name, value in scorer.calibration.items():
-                print(f"  calibrated on validation: {name} {value:.3f}")
+            for line in calibration_lines(scorer.calibration):
+                print(f"  calibrated: {line}")
             for warning in summary["warnings"]:
                 print(f"  WARNING: {warning}")
         if run is not None:

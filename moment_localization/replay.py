@@ -44,7 +44,7 @@ def main() -> None:
     runtime = open_runtime(config)
     sizes = state["experiment"]["dims"]
     words = torch.zeros(sizes["vocab_size"], sizes["word_dim"])  # the checkpoint has them
-    dims = DataDims(**sizes, word_vectors=words)
+    dims = DataDims(**sizes, word_vectors=words, word_idf=words.new_zeros(len(words)))
     kind, decoding = find_model(config.MODEL.NAME), open_decoding(config)
     model = build_model(kind, dims, decoding, **config.MODEL.PARAMS).to(runtime.device)
     checkpoint.load_into(model, state)

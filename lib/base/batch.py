@@ -33,11 +33,12 @@ class DataDims:
     max_sentences: int  # most sentences of any paragraph, for learned sentence positions
     # None where words have no vector of their own but one wherever they stand
     word_vectors: Float[Tensor, "V E"] | None = field(default=None, compare=False, repr=False)
+    # the logarithm of how rare each id is among the training sentences
+    word_idf: Float[Tensor, " V"] | None = field(default=None, compare=False, repr=False)
 
     def sizes(self) -> dict[str, int]:
-        """All but the vectors, by name."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in found.items() if name != "word_vectors"}
+        """All that is a number, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.compare}
 
 
 @dataclass(frozen=True)

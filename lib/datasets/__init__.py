@@ -175,6 +175,7 @@ def load_corpus(
         size=options.vocab_size,
         tagger=options.tagger,
         tokens=options.tokens,
+        stems=options.stems,
     )
     contextual, word_dim = None, vectors.dim
     if options.word_features:
@@ -211,6 +212,7 @@ def load_corpus(
         num_clips=options.num_clips,
         max_sentences=longest,
         word_vectors=None if contextual else vocabulary.word_vectors(),
+        word_idf=vocabulary.inverse_document_frequency(),
     )
     fractions = np.concatenate([p.moments / p.duration for p in paragraphs["train"]])
     return LoadedCorpus(

@@ -381,7 +381,14 @@ def _key(direct: DirectRows) -> str:
         for offset in np.linspace(0, max(stat.st_size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
             file.seek(int(offset))
             sample.update(file.read(_BLOCK))
-    made_of = [_FORMAT, _rules(), _setting(direct), stat.st_size, stat.st_mtime_ns, sample.hexdigest()]
+    made_of = [
+        _FORMAT,
+        _rules(),
+        _setting(direct),
+        stat.st_size,
+        stat.st_mtime_ns,
+        sample.hexdigest(),
+    ]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 

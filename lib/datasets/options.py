@@ -45,6 +45,9 @@ class CorpusOptions:
         "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
         " weights of 2D-TAN's release expect.",
     )
+    stems: bool = described(
+        False, "Words of one stem (opens, opening) share an id; each keeps its own vector."
+    )
     order: Literal["auto", "file", "time"] = described(
         "auto",
         "Order of a paragraph's sentences; auto = by time for charades, as in the file else.",

@@ -409,6 +409,7 @@ class Vocabulary:
         tagger: "function_words" (a closed list) or "nltk" (its part-of-speech tagger) decides
             which words are nouns, verbs, adjectives or adverbs and weigh 2 when masked.
         tokens: what a word is, a key of TOKENISERS.
+        stems: words of one stem share an id, as far as training has them; each keeps its vector.
     """
 
     def __init__(
@@ -419,12 +420,24 @@ class Vocabulary:
         size: int = 8000,
         tagger: str = "function_words",
         tokens: str = "words",
+        stems: bool = False,
     ) -> None:
         self.tokenise = TOKENISERS[tokens]
-        counts = Counter(chain.from_iterable(map(self.tokenise, sentences)))
-        ranked = sorted(counts, key=lambda word: (-counts[word], word))[:size]
-        self.words: tuple[str, ...] = tuple(ranked)
-        self.ids = {word: id_ for id_, word in enumerate(ranked, start=FIRST_WORD)}
+        self.key = _stem if stems else str
+        sentence_words = [self.tokenise(sentence) for sentence in sentences]
+        forms = Counter(chain.from_iterable(sentence_words))
+        counts: Counter[str] = Counter()
+        common: dict[str, str] = {}  # the most frequent word of each key
+        for word in sorted(forms, key=lambda word: (-forms[word], word)):
+            counts[self.key(word)] += forms[word]
+            common.setdefault(self.key(word), word)
+        ranked = sorted(counts, key=lambda key: (-counts[key], key))[:size]
+        self.words: tuple[str, ...] = tuple(common[key] for key in ranked)
+        self.ids = {key: id_ for id_, key in enumerate(ranked, start=FIRST_WORD)}
+        self.sentences = len(sentence_words)
+        self.holding = Counter(
+            chain.from_iterable({self.key(word) for word in words} for words in sentence_words)
+        )
         self.vectors = vectors
         self.weigh = _TAGGERS[tagger]
         self.weigh(["word"])  # a tagger that is not installed is told here and not in a worker
@@ -438,17 +451,48 @@ class Vocabulary:
         none = torch.zeros(FIRST_WORD, self.vectors.dim)
         return torch.cat([none, self.vectors.lookup(self.words)])
 
+    def inverse_document_frequency(self) -> Float[Tensor, " V"]:
+        """log((n + 1) / (n_w + 1)) of every id, n_w of the n training sentences holding it; that of
+        a word in no sentence for unknown ones, 0 for padding."""
+        holding = torch.tensor([0, 0, *(self.holding[key] for key in self.ids)])
+        idf = ((self.sentences + 1) / (holding + 1.0)).log()
+        idf[0] = 0
+        return idf
+
     def encode(self, sentences: Sequence[str]) -> EncodedText:
         """The words of sentences as numbers."""
         words = [self.tokenise(sentence) for sentence in sentences]
         flat = list(chain.from_iterable(words))
         weights = list(chain.from_iterable(map(self.weigh, words)))
         return EncodedText(
-            ids=torch.tensor(list(map(self.ids.get, flat, repeat(UNKNOWN))), dtype=torch.int64),
+            ids=torch.tensor(
+                list(map(self.ids.get, map(self.key, flat), repeat(UNKNOWN))), dtype=torch.int64
+            ),
             rows=self.vectors.rows(flat),
             weights=torch.tensor(weights, dtype=torch.float32),
             counts=torch.tensor(list(map(len, words)), dtype=torch.int64),
         )
+
+
+@functools.cache
+def _stem(word: str) -> str:
+    """The stem by Porter's second algorithm for English.
+
+    Raises:
+        InputError: the package that does it is not installed.
+    """
+    try:
+        import snowballstemmer
+    except ImportError:
+        raise InputError(
+            "DATASET.STEMS needs the package snowballstemmer (pip install snowballstemmer)"
+        ) from None
+    return _stemmer(snowballstemmer).stemWord(word)
+
+
+@functools.cache
+def _stemmer(package: Any) -> Any:
+    return package.stemmer("english")
 
 
 def _weigh_by_list(words: Sequence[str]) -> list[float]:

@@ -5,9 +5,8 @@ them into ``Proposals`` by the options of ``Decoding``, the ``DECODE`` section o
 Nothing here has weights, so the same checkpoint can be decoded in many ways.
 """
 
-from lib.decoding.calibration import calibrate
 from lib.decoding.decode import decode
 from lib.decoding.options import Decoding
 from lib.decoding.records import Evidence, Proposals
 
-__all__ = ["Decoding", "Evidence", "Proposals", "calibrate", "decode"]
+__all__ = ["Decoding", "Evidence", "Proposals", "decode"]

@@ -14,6 +14,12 @@ class Decoding:
     """How evidence becomes moments. The defaults change nothing: a model's span scores as they are,
     or where it has none the span that best separates its evidence."""
 
+    method: Literal["separation", "posterior"] = described(
+        "separation",
+        "separation scores a span by how it separates the evidence, and adds prior and order as"
+        " weights; posterior makes log-likelihoods of the evidence and log-priors of spans, and"
+        " decides for the span that most probably overlaps the moment by half.",
+    )
     source: Literal["auto", "scores", "evidence", "both"] = described(
         "auto",
         "What is read of a model: its span scores, its evidence over clips, or both;"
@@ -53,8 +59,40 @@ class Decoding:
         " sentences of a paragraph are then decoded together.",
         low=0,
     )
-    calibration: Literal["none", "retrieval"] = described(
+    calibration: Literal["none", "retrieval", "contiguity"] = described(
         "none",
-        "What the evidence is scaled by before it meets the prior: nothing, or how well pairs are"
-        " found on validation.",
+        "What the evidence is scaled by before it meets the prior: nothing; how well pairs are"
+        " found on validation; or how much better spans fit it in the video's own time than in"
+        " shuffled time, on the split that is scored. None reads a timestamp.",
+    )
+    prior: Literal["corpus", "parts"] = described(
+        "corpus",
+        "Prior of the posterior. corpus: a width that does not depend on the number of sentences,"
+        " and a histogram of starts estimated from unlabelled evidence of validation. parts: the"
+        " paragraph's sentences cut the video into equal parts, in order.",
+    )
+    prior_width: float = described(
+        0.25, "Median width of the prior: of the video, or for parts in equal parts.", low=0.01
+    )
+    prior_spread: float = described(0.3, "Deviation of that width's logarithm.", low=0.01)
+    prior_offset: float = described(
+        0.5, "Deviation of a moment's centre from the middle of its part, in parts.", low=0.01
+    )
+    start_share: float = described(
+        0.3, "Share of moments that start with the video, before starts are estimated.", high=1
+    )
+    independent_clips: float = described(
+        8.0, "Stretches of a video whose evidence is independent, in the likelihood.", low=0
+    )
+    ordered: bool = described(
+        False, "In the posterior, events of a paragraph do not start before their predecessors."
+    )
+    alike: float = described(
+        1.0,
+        "Cosine of text features above which sentences of a paragraph are one event, and share"
+        " their evidence and its place in the order; 1 = never.",
+        high=1,
+    )
+    full_trust: float = described(
+        0.05, "Gain in correlation over shuffled time at which evidence is trusted fully.", low=1e-6
     )

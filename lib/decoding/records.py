@@ -35,6 +35,7 @@ class Evidence:
         scores: of the spans, from a model that scores spans.
         clips: by source, one number for each of N equal parts of the video, from a model that
             scores clips. Sources may differ in N.
+        text: features of the sentences alone, by whose cosines sentences are alike.
     """
 
     layout: Layout
@@ -42,3 +43,4 @@ class Evidence:
     resolution: int
     scores: Float[Tensor, "M P"] | None = None
     clips: Mapping[str, Float[Tensor, "M _"]] = field(default_factory=dict)
+    text: Float[Tensor, "M F"] | None = None

@@ -35,6 +35,7 @@ def sentence_nce(
     scale: Float[Tensor, ""],
     owner: Int[Tensor, " M"],
     same_video: Bool[Tensor, "B B"],
+    ambiguous: Bool[Tensor, "M B"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of finding a sentence's video among the batch, plus that of finding the
     sentence for its video among all sentences of other videos.
@@ -42,9 +43,12 @@ def sentence_nce(
     Args:
         similarity: sentences x videos.
         owner: the paragraph of each sentence, and so the column of its video.
+        ambiguous: pairs that are no negatives, because the sentence may be true of the video.
     """
     logits = similarity.float() * scale.float()
     other = same_video.index_select(0, owner)  # (M, B): columns that are the sentence's own video
+    if ambiguous is not None:
+        other = other | ambiguous
     own = nn.functional.one_hot(owner, len(same_video)).bool()
     to_video = nn.functional.cross_entropy(logits.masked_fill(other & ~own, -torch.inf), owner)
     # Row m of the second matrix: every sentence against the video of sentence m.

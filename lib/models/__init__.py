@@ -14,6 +14,7 @@ from lib.models.dmr_jrg_evidence import DMRJRGEvidence
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import Model
 from lib.models.jsg import JSG
+from lib.models.linear_align import LinearAlign
 from lib.models.mmn import MMN
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
@@ -26,6 +27,7 @@ MODELS: dict[str, type[Model]] = {
     "dmr_jrg_evidence": DMRJRGEvidence,
     "dmr_release": DMRRelease,
     "jsg": JSG,
+    "linear_align": LinearAlign,
     "mmn": MMN,
     "scn": SCN,
     "tan2d": TAN2D,

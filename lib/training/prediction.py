@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ def ground_in(
     videos: np.ndarray,
     runtime: Runtime,
     decoding: Decoding,
-    calibration: Mapping[str, float],
+    calibration: Mapping[str, Any],
     *,
     pairs: int,
     moments: int,
@@ -143,7 +144,7 @@ def ground_in(
                 _pick(read.videos, wanted.ravel()[rows], runtime),
                 decoding,
             )
-            proposals = decode(evidence, decoding, **calibration)
+            proposals = decode(evidence, decoding, calibration)
             kept = best_moments(proposals, moments=moments, nms_iou=nms_iou)
             spans.append(kept[0])
             scores.append(kept[1])
@@ -155,6 +156,35 @@ def ground_in(
         if np.abs(exact - grid).max() < 1e-6:  # and not a grid of centres and widths
             grid, spans = exact, [on_grid(each, num_clips) for each in spans]
     return Grounding(_stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid)
+
+
+@torch.no_grad()
+def evidence_in(
+    model: Model,
+    read: Read,
+    videos: np.ndarray,
+    runtime: Runtime,
+    decoding: Decoding,
+    *,
+    pairs: int,
+) -> list[Evidence]:
+    """What a model knows of the sentences of every paragraph in one video each.
+
+    Args:
+        videos: (P,) of each paragraph.
+        pairs: sentences at once, at most.
+    """
+    evidence, first = [], 0
+    for text in read.paragraphs:
+        counts = text["mask"].sum(dim=1).cpu().numpy()
+        own = videos[first : first + len(counts)]
+        first += len(counts)
+        for rows in _chunks(counts, pairs):
+            paragraphs = _pick(text, rows, runtime)
+            evidence.append(
+                evidence_of(model, paragraphs, _pick(read.videos, own[rows], runtime), decoding)
+            )
+    return evidence
 
 
 def evidence_of(model: Model, paragraphs: Encoded, videos: Encoded, decoding: Decoding) -> Evidence:
@@ -219,7 +249,7 @@ def all_scores(
     paragraphs: Iterable[Batch],
     runtime: Runtime,
     decoding: Decoding,
-    calibration: Mapping[str, float],
+    calibration: Mapping[str, Any],
 ) -> Iterator[np.ndarray]:
     """The score of every proposal, (M, P) for each batch: what a picture of a map shows."""
     model.eval()
@@ -228,7 +258,7 @@ def all_scores(
         evidence = evidence_of(
             model, model.encode_paragraphs(batch), model.encode_videos(batch.video), decoding
         )
-        scores = decode(evidence, decoding, **calibration).scores
+        scores = decode(evidence, decoding, calibration).scores
         yield scores.detach().float().cpu().numpy()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,15 @@ from lib.base import distributed
 from lib.base.errors import InputError
 from lib.base.runtime import Runtime
 from lib.datasets import build_loader
-from lib.datasets.dense import DenseParagraphs
-from lib.decoding import Decoding, calibrate
+from lib.datasets.corruption import Corruption, prepared_rows
+from lib.datasets.dense import DenseParagraphs, VideoFrames
+from lib.decoding import Decoding, Evidence
+from lib.decoding.calibration import (
+    calibrate_starts,
+    calibrate_trust,
+    estimates_starts,
+    needs_shuffled,
+)
 from lib.evaluation import summarise
 from lib.evaluation.examples import (
     ScoreMaps,
@@ -28,7 +36,9 @@ from lib.evaluation.records import Predictions, Truth
 from lib.evaluation.retrieval import pairing_skill, top_videos
 from lib.models.interface import Model
 from lib.training.prediction import (
+    Read,
     all_scores,
+    evidence_in,
     ground_in,
     of_all_processes,
     read_split,
@@ -36,6 +46,8 @@ from lib.training.prediction import (
     split_candidates,
     with_all_videos,
 )
+
+TIME_SHUFFLED = Corruption("time_shuffled")
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ class Scorer:
         self.videos = build_loader(split.videos, rows=self.own_videos, **self.loader)
 
     def predict(
-        self, model: Model, *, calibration: Mapping[str, float] | None = None, candidates: int = 0
+        self, model: Model, *, calibration: Mapping[str, Any] | None = None, candidates: int = 0
     ) -> Predictions:
         """What the model answers for the split.
 
@@ -106,12 +118,7 @@ class Scorer:
         similarity = similarities(model, read, self.runtime)
         if self.shared and similarity is not None:
             similarity = np.concatenate(distributed.gather_objects(similarity))
-        if calibration is None:
-            skill = None
-            if similarity is not None:
-                skill = pairing_skill(similarity, self.truth.paragraph_video)
-            calibration = calibrate(self.decoding, retrieval_skill=skill)
-        self.calibration = dict(calibration)
+        self.calibration = self._calibrate(model, read, similarity, calibration)
         videos, best, joint = self.truth.paragraph_video[:, None], None, None
         if similarity is not None and candidates:
             best = top_videos(similarity, candidates)
@@ -140,6 +147,65 @@ class Scorer:
             proposal_spans=None if own is None else own.grid,
             candidates=joint,
         )
+
+    def _calibrate(
+        self,
+        model: Model,
+        read: Read,
+        similarity: np.ndarray | None,
+        chosen: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """What the decoding scales by and expects; what was chosen on validation stays as it is.
+
+        How far the videos that are scored are to be believed is measured on them: that takes
+        neither a timestamp nor another video's paragraph.
+        """
+        calibration = dict(chosen or {})
+        shuffle = needs_shuffled(self.decoding) and model.grounds()
+        if not model.grounds() or not (shuffle or chosen is None):
+            return calibration
+        own = self._own_evidence(model, read) if self._reads_evidence else []
+        if shuffle:
+            rows = prepared_rows(self.split.videos.rows, TIME_SHUFFLED, None)
+            videos = VideoFrames(self.split.videos.video_ids, rows)
+            loader = build_loader(videos, rows=self.own_videos, **self.loader)
+            others = read_split(
+                model,
+                [],
+                self._watched(loader, "shuffled videos"),
+                self.runtime,
+                num_videos=len(self.own_videos),
+            )
+            if self.shared:
+                others = with_all_videos(others)
+            there = dataclasses.replace(others, paragraphs=read.paragraphs)
+            shuffled = self._own_evidence(model, there)
+            calibration |= calibrate_trust(self.decoding, own=own, shuffled=shuffled)
+        elif similarity is not None:
+            skill = pairing_skill(similarity, self.truth.paragraph_video)
+            calibration |= calibrate_trust(self.decoding, retrieval_skill=skill)
+        if chosen is None:
+            trust = calibration.get("trust", 1.0)
+            calibration |= calibrate_starts(self.decoding, own, trust=trust)
+        return calibration
+
+    @property
+    def _reads_evidence(self) -> bool:
+        return needs_shuffled(self.decoding) or estimates_starts(self.decoding)
+
+    def _own_evidence(self, model: Model, read: Read) -> list[Evidence]:
+        """Of all paragraphs, in their own videos."""
+        found = evidence_in(
+            model,
+            read,
+            self.truth.paragraph_video[self.own],
+            self.runtime,
+            self.decoding,
+            pairs=self.options.pairs,
+        )
+        if self.shared:
+            found = [each for part in distributed.gather_objects(found) for each in part]
+        return found
 
     def score_maps(self, model: Model, predictions: Predictions) -> ScoreMaps | None:
         """The maps of a few paragraphs, best, worst and drawn, for the report."""
@@ -229,3 +295,13 @@ def truth_of(split: DenseParagraphs) -> Truth:
         moments=np.concatenate([paragraph.moments for paragraph in paragraphs]),
         sentences=tuple(text for paragraph in paragraphs for text in paragraph.sentences),
     )
+
+
+def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
+    """What was chosen, for people."""
+    lines = [
+        f"{name} {calibration[name]:.3f}" for name in ("trust", "contiguity") if name in calibration
+    ]
+    if "starts" in calibration:
+        lines.append(f"{100 * calibration['starts'][0]:.0f} % of the moments start with the video")
+    return lines
