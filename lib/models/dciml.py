@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from lib.datasets.batch import Batch, Layout
 from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
+from lib.losses.reconstruction import better_than, reconstruct_best
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
 from lib.models.interface import (
     DataDims,
@@ -265,13 +266,14 @@ class DCIML(nn.Module):
 
         def reconstruction(out: DCIMLOutput, batch: Batch) -> Tensor:
             found = there(out.grounded)
-            return (found.nll.amin(dim=1).mean() + there(found.other_nll)[:, 0].mean()) / 2
+            return reconstruct_best(found.nll, there(found.other_nll)[:, 0])
 
         def rank(out: DCIMLOutput, batch: Batch) -> Tensor:
             found = there(out.grounded)
-            lead = found.nll.amin(dim=1, keepdim=True) - there(found.other_nll)
-            whole, outside = lead[:, 0] + reference_margin, lead[:, 1:] + outside_margin
-            return whole.clamp(min=0).mean() + outside.clamp(min=0).mean(dim=0).sum()
+            whole, outside = there(found.other_nll).split([1, 2], dim=1)
+            return better_than(found.nll, whole, margin=reference_margin) + better_than(
+                found.nll, outside, margin=outside_margin
+            )
 
         def diversity(out: DCIMLOutput, batch: Batch) -> Tensor:
             windows = there(out.grounded).windows
