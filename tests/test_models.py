@@ -13,6 +13,8 @@ import lib.models.layers.text as text_module
 from lib.models import MODELS
 from lib.models.cdn import CDN
 from lib.models.clip_align import ClipAlign
+from lib.models.cnm import CNM
+from lib.models.cpl import CPL
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_release import DMRRelease
@@ -20,6 +22,7 @@ from lib.models.interface import ground
 from lib.models.jsg import JSG
 from lib.models.layers.text import ask_all_words
 from lib.models.mmn import MMN
+from lib.models.pps import PPS
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 from tests import properties
@@ -85,6 +88,21 @@ VARIANTS = {
     "dciml, told by vectors": lambda: DCIML(
         DIMS, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3,
         sampled_frames=8, max_words=6, tied_words=True,
+    ),
+    "cnm": lambda: CNM(DIMS, hidden_size=16, heads=2, layers=1, sampled_frames=8),
+    "cnm, no wider than half, with the end": lambda: CNM(
+        DIMS, hidden_size=16, heads=2, layers=2, sampled_frames=5, sharpness=5.5, max_width=0.5,
+        end_word=True,
+    ),
+    "cpl": lambda: CPL(DIMS, hidden_size=16, heads=2, layers=1, proposals=3, sampled_frames=8),
+    "cpl, voting, with the end, told by vectors": lambda: CPL(
+        DIMS, hidden_size=16, heads=2, layers=2, proposals=5, sampled_frames=6, vote="leader",
+        end_word=True, tied_words=True,
+    ),
+    "pps": lambda: PPS(DIMS, hidden_size=16, heads=2, layers=1, proposals=3, sampled_frames=8),
+    "pps, by likelihood, with the end": lambda: PPS(
+        DIMS, hidden_size=16, heads=2, layers=1, proposals=5, sampled_frames=6, deviations=9,
+        negatives=1, shrink=0.0, vote="likelihood", end_word=True,
     ),
     "dmr_release": lambda: DMRRelease(
         DIMS, hidden_size=32, lstm_layers=1, position_size=8, slots=4, encoder_layers=1, heads=2,

@@ -10,7 +10,7 @@ from torch import Tensor
 def gram_distance(
     rows: Float[Tensor, "*b R F"],
     diagonal: float,
-    exists: Bool[Tensor, "*b R"] | None = None,
+    exists: Bool[Tensor, "*e R"] | None = None,
 ) -> Float[Tensor, ""]:
     """Squared Frobenius distance between the rows' inner products and ``diagonal`` times identity.
 

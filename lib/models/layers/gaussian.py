@@ -39,8 +39,9 @@ def proposal_windows(
 def unscaled_windows(
     center: Float[Tensor, "*b"], width: Float[Tensor, "*b"], steps: int, *, sharpness: float
 ) -> Float[Tensor, "*b F"]:
-    """``exp(-sharpness · ((x - centre) / width)²)``, not brought up to a height of 1; a width counts
-    as 0.1 at least. A sharpness of 5 makes the deviation 0.316 of the width.
+    """``exp(-sharpness · ((x - centre) / width)²)``, not brought up to a height of 1.
+
+    A width is 0.1 at least. A sharpness of 5 makes the deviation 0.316 of the width.
 
     Source: CNM's release, whose alpha it is.
     """
