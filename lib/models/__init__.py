@@ -15,6 +15,7 @@ from lib.models.interface import DataDims
 from lib.models.jsg import JSG
 from lib.models.mmn import MMN
 from lib.models.pps import PPS
+from lib.models.prvg import PRVG
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 
@@ -29,6 +30,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "jsg": JSG,
     "mmn": MMN,
     "pps": PPS,
+    "prvg": PRVG,
     "scn": SCN,
     "tan2d": TAN2D,
 }

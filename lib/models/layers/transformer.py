@@ -223,6 +223,16 @@ def sinusoids(length: int, hidden_size: int) -> Float[Tensor, "L D"]:
     return table
 
 
+def interleaved_sinusoids(length: int, hidden_size: int) -> Float[Tensor, "L D"]:
+    """Positions as sine and cosine of each falling frequency in turn; the first row is 0, 1, 0, 1 …
+
+    Source: Vaswani et al. 2017.
+    """
+    even = torch.arange(0, hidden_size, 2)
+    angle = torch.arange(length)[:, None] / 10_000 ** (even / hidden_size)
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+
+
 def small_normal(module: nn.Module) -> None:
     """BERT's initialisation of linear maps and tables."""
     if isinstance(module, nn.Linear | nn.Embedding):
