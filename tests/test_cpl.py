@@ -405,3 +405,61 @@ def test_the_gap_is_what_the_frames_tell() -> None:
     assert model.inspect(batch)["reconstruction_gap"].abs() > 1e-5
     twins = dataclasses.replace(batch, video=batch.video[:1].expand(2, -1, -1))
     assert model.inspect(twins)["reconstruction_gap"] == 0
+
+
+def test_the_command_reads_the_release_s_file_and_its_words(tmp_path) -> None:
+    """Of the words in the pickle some are words of the corpus too, in another order."""
+    import pickle
+    from collections import Counter
+
+    from lib.core import checkpoint
+    from lib.datasets.synthetic import WorldOptions, write_world
+    from moment_localization import best_test, import_checkpoint
+    from tests.test_training import call
+
+    world = WorldOptions(train=8, val=4, test=4, feature_dim=8, word_dim=6, rows_per_second=0.5)
+    write_world(tmp_path / "data" / "world", world)
+    experiment = tmp_path / "experiments" / "tiny.yaml"
+    experiment.parent.mkdir()
+    experiment.write_text(
+        """
+DATASET: {NAME: activitynet, DIR: world, FEATURES: features.hdf5, NUM_FRAMES: 16, NUM_CLIPS: 8,
+  VOCAB_SIZE: 5}
+MODEL: {NAME: cpl, PARAMS: {hidden_size: 8, heads: 2, layers: 1, proposals: 3, sampled_frames: 8}}
+LOSS: {WEIGHTS: {reconstruction: 1}}
+TRAIN: {SELECT_BY: "svmr/R@1,IoU=0.5"}
+TEST: {RESAMPLES: 20}
+WORKERS: 0
+GPUS: cpu
+""",
+        "utf-8",
+    )
+    dims = dataclasses.replace(DIMS, video_dim=8, word_dim=6, num_frames=16, vocab_size=7)
+    model = CPL(dims, hidden_size=8, heads=2, layers=1, proposals=3, sampled_frames=8)
+    names = LAYOUTS["cpl"].names(model)
+    weights = {
+        next(there + key[len(ours) :] for ours, there in names.items() if key.startswith(ours)): w
+        for key, w in model.state_dict().items()
+    }
+    weights |= {"fc_comp.weight": torch.rand(4, 8), "fc_comp.bias": torch.rand(4)}
+    file, words = tmp_path / "model-best.pt", tmp_path / "words.pkl"
+    torch.save({"num_updates": 1, "config": {}, "model_parameters": weights}, file)
+    counter = Counter({"zebra": 2, "the": 3, "a": 3, "yeti": 1})
+    words.write_bytes(pickle.dumps({"counter": counter, "w2id": {}, "id2vec": []}))
+    flags = ("--dataDir", tmp_path / "data", "--modelDir", tmp_path / "save")
+    flags = ("--cfg", experiment, *flags)
+    told = ("--layout", "cpl", "--from", file)
+    outcome = call(import_checkpoint.main, *flags, *told)
+    assert outcome.status == 2 and "fc_comp.weight (4×8, expected 7×8)" in outcome.err
+    outcome = call(import_checkpoint.main, *flags, *told, "--words", words)
+    assert outcome.status == 0, outcome.err
+    assert "--set DATASET.NUM_FRAMES=200" in outcome.out
+    assert "--set DATASET.NORMALIZE=false" in outcome.out
+    assert "2 of its 3 words have an id here" in outcome.out
+    found = checkpoint.load(tmp_path / "save" / "tiny" / "best.pt")["model"]["vocabulary.weight"]
+    theirs = weights["fc_comp.weight"]
+    rows = [next((i for i in range(4) if torch.equal(row, theirs[i])), None) for row in found]
+    assert rows[0] == 0 and rows[1] is None and {1, 2} <= set(rows) and 3 not in rows
+    assert call(best_test.main, *flags).status == 0
+    outcome = call(import_checkpoint.main, *flags, *told, "--words", file, "--overwrite")
+    assert outcome.status == 2
