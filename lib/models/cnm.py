@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.datasets.batch import Batch
 from lib.losses.reconstruction import better_than
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, Stage
+from lib.models.interface import DataDims, Encoded, Losses, Plan, Stage
 from lib.models.layers.dual_decoder import ReadWords
 from lib.models.layers.gaussian import spans_of, unscaled_windows
 from lib.models.layers.gaussian_grounding import MaskedGrounder, parameters_of
@@ -87,6 +87,7 @@ class CNM(MaskedGrounder):
             masked_share=masked_share,
             end_word=end_word,
             tied_words=tied_words,
+            vote=None,
             prediction_frame=False,
         )
         self.sharpness, self.max_width = sharpness, max_width
@@ -111,13 +112,6 @@ class CNM(MaskedGrounder):
 
     def compare(self, parts: Encoded, batch: Batch) -> CNMOutput:
         return CNMOutput(**parts)
-
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
-        """The one proposal, whose score says nothing; no word is told."""
-        pairs = Layout.of(paragraphs["mask"])
-        text = ReadWords.of(paragraphs, pairs)
-        spans = self.proposed(text, videos["frames"].index_select(0, pairs.owner)).spans
-        return Proposals(spans, torch.ones_like(spans[..., 0]))
 
     @staticmethod
     def losses(*, whole_margin: float = 0.1, outside_margin: float = 0.15) -> Losses:

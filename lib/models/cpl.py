@@ -22,14 +22,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.datasets.batch import Batch
 from lib.losses.diversity import gram_distance
 from lib.losses.reconstruction import better_than, reconstruct_best
-from lib.models.interface import DataDims, Encoded, Losses, Plan, Proposals, there
+from lib.models.interface import DataDims, Encoded, Losses, Plan, there
 from lib.models.layers.dual_decoder import ReadWords
 from lib.models.layers.gaussian import outside_windows, proposal_windows, spans_of
 from lib.models.layers.gaussian_grounding import MaskedGrounder, parameters_of
-from lib.models.layers.votes import Vote, scores_of
+from lib.models.layers.votes import Vote
 
 CONTRASTED = frozenset({"reconstruction", "rank"})  # terms that read more than the proposals
 
@@ -51,6 +51,7 @@ class GaussianProposals:
 
     center: Float[Tensor, "M P"]
     width: Float[Tensor, "M P"]
+    spans: Float[Tensor, "M P 2"]
     windows: Float[Tensor, "M P F"]
 
 
@@ -99,14 +100,15 @@ class CPL(MaskedGrounder):
             masked_share=masked_share,
             end_word=end_word,
             tied_words=tied_words,
+            vote=vote,
         )
-        self.vote: Vote = vote
         # The part of what lies beside the best proposal that negatives stand for; see ``plan``.
         self.register_buffer("extent", torch.ones(()), persistent=False)
 
     def proposed(self, text: ReadWords, x: Float[Tensor, "M T1 D"]) -> GaussianProposals:
         center, width = parameters_of(self.window(self.proposing(text, x)))
-        return GaussianProposals(center, width, proposal_windows(center, width, len(self.sampled)))
+        windows = proposal_windows(center, width, len(self.sampled))
+        return GaussianProposals(center, width, spans_of(center, width), windows)
 
     def forward(self, batch: Batch, terms: frozenset[str] | None = None) -> CPLOutput:
         return self.compare(self.encode(batch, terms), batch)
@@ -115,30 +117,18 @@ class CPL(MaskedGrounder):
         """Negatives are those of the best proposal alone, which are all that the loss reads."""
         text, x = self.read_both(batch)
         found, sampled = self.proposed(text, x), self.sample(x)
-        center, width = found.center, found.width
         nll, _ = self.reconstruct(text, sampled, found.windows)
-        parts = {"spans": spans_of(center, width), "windows": found.windows, "nll": nll}
+        parts = {"spans": found.spans, "windows": found.windows, "nll": nll}
         if terms is None or terms & CONTRASTED:
             best = nll.argmin(dim=1, keepdim=True)
-            sides = outside_windows(
-                center.gather(1, best), width.gather(1, best), len(self.sampled), extent=self.extent
-            )
+            center, width = found.center.gather(1, best), found.width.gather(1, best)
+            sides = outside_windows(center, width, len(self.sampled), extent=self.extent)
             others = torch.cat([torch.ones_like(sides[0]), *sides], dim=1)
             parts["other_nll"], _ = self.reconstruct(text, sampled, others)
         return parts
 
     def compare(self, parts: Encoded, batch: Batch) -> CPLOutput:
         return CPLOutput(**parts)
-
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
-        """The proposals, by likelihood or by vote."""
-        pairs = Layout.of(paragraphs["mask"])
-        text = ReadWords.of(paragraphs, pairs)
-        x = videos["frames"].index_select(0, pairs.owner)
-        found = self.proposed(text, x)
-        nll, _ = self.reconstruct(text, self.sample(x), found.windows)
-        spans = spans_of(found.center, found.width)
-        return Proposals(spans, scores_of(spans, nll, self.vote))
 
     @staticmethod
     def losses(

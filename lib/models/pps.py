@@ -30,14 +30,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch, Layout
+from lib.datasets.batch import Batch
 from lib.losses.diversity import gram_distance
 from lib.losses.reconstruction import better_than, reconstruct_best
-from lib.models.interface import DataDims, Encoded, Losses, Proposals, there
+from lib.models.interface import DataDims, Encoded, Losses, there
 from lib.models.layers.dual_decoder import ReadWords
 from lib.models.layers.gaussian import proposal_windows
 from lib.models.layers.gaussian_grounding import MaskedGrounder, parameters_of
-from lib.models.layers.votes import Vote, scores_of
+from lib.models.layers.votes import Vote
 
 CONTRASTED = frozenset({"reconstruction", "rank"})  # terms that read more than the proposals
 
@@ -122,12 +122,12 @@ class PPS(MaskedGrounder):
             masked_share=masked_share,
             end_word=end_word,
             tied_words=tied_words,
+            vote=vote,
             separate=True,
             class_word=True,
         )
         self.deviations, self.negative_deviations = deviations, negative_deviations
         self.negatives, self.shrink = negatives, shrink
-        self.vote: Vote = vote
         self.negative = nn.Linear(D, 2 * K * negatives)
         self.importance = nn.Sequential(
             nn.Linear(D, D, bias=False), nn.Tanh(), nn.Linear(D, 1, bias=False)
@@ -188,15 +188,6 @@ class PPS(MaskedGrounder):
 
     def compare(self, parts: Encoded, batch: Batch) -> PPSOutput:
         return PPSOutput(**parts)
-
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
-        """The proposals, by vote or by likelihood."""
-        pairs = Layout.of(paragraphs["mask"])
-        text = ReadWords.of(paragraphs, pairs)
-        x = videos["frames"].index_select(0, pairs.owner)
-        found = self.proposed(text, x)
-        nll, _ = self.reconstruct(text, self.sample(x), found.windows)
-        return Proposals(found.spans, scores_of(found.spans, nll, self.vote))
 
     @staticmethod
     def losses(

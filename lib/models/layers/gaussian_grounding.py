@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.datasets.batch import Batch
-from lib.models.interface import DataDims, Encoded
+from lib.datasets.batch import Batch, Layout
+from lib.models.interface import DataDims, Encoded, Proposals
 from lib.models.layers.dual_decoder import DualDecoder, ReadWords
 from lib.models.layers.masked_decoder import MaskedDecoder
 from lib.models.layers.text import word_logits
+from lib.models.layers.votes import Vote, scores_of
 
 
 class GaussianGrounding(nn.Module):
@@ -93,6 +94,9 @@ class Proposed(Protocol):
     """What a model proposes for every sentence."""
 
     @property
+    def spans(self) -> Float[Tensor, "M P 2"]: ...
+
+    @property
     def windows(self) -> Float[Tensor, "M P F"]: ...
 
 
@@ -101,6 +105,7 @@ class MaskedGrounder(GaussianGrounding):
 
     Args:
         masked_share, end_word, separate, class_word: of MaskedDecoder.
+        vote: how proposals are ranked (``scores_of``); None where there is but one.
         The others: of GaussianGrounding and DualDecoder.
     """
 
@@ -118,6 +123,7 @@ class MaskedGrounder(GaussianGrounding):
         masked_share: float,
         end_word: bool,
         tied_words: bool,
+        vote: Vote | None,
         prediction_frame: bool = True,
         separate: bool = False,
         class_word: bool = False,
@@ -140,6 +146,7 @@ class MaskedGrounder(GaussianGrounding):
             tied_words=tied_words,
             prediction_frame=prediction_frame,
         )
+        self.vote: Vote | None = vote
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``frames``: (B, T, D), with the one that proposes behind them where there is one."""
@@ -157,6 +164,18 @@ class MaskedGrounder(GaussianGrounding):
     def proposed(self, text: ReadWords, x: Float[Tensor, "M T1 D"]) -> Proposed:
         """What the model proposes in the frames ``x`` of each sentence."""
         raise NotImplementedError
+
+    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+        """The proposals, by likelihood or by vote. Of a single one the score says nothing, and no
+        word is told."""
+        pairs = Layout.of(paragraphs["mask"])
+        text = ReadWords.of(paragraphs, pairs)
+        x = videos["frames"].index_select(0, pairs.owner)
+        found = self.proposed(text, x)
+        if self.vote is None:
+            return Proposals(found.spans, torch.ones_like(found.spans[..., 0]))
+        nll, _ = self.reconstruct(text, self.sample(x), found.windows)
+        return Proposals(found.spans, scores_of(found.spans, nll, self.vote))
 
     def inspect(self, batch: Batch) -> dict[str, Tensor]:
         """``reconstruction_gap``: by how many nats a word is likelier with the frames of the
