@@ -35,12 +35,12 @@ from lib.training.batch_gradient import COMPARISON, BatchGradient
 from lib.training.build import Scorer
 from lib.training.run import Run
 from tests.conftest import TINY
-from tests.properties import mask_first_words, make_batch
+from tests.properties import make_batch, mask_first_words
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
 from tests.several import Launcher, together
 from tests.test_faults import at_call, die
-from tests.variants import VARIANTS
 from tests.tiny_text import tiny_pretrained
+from tests.variants import VARIANTS
 
 CPU = Runtime(torch.device("cpu"))
 SIZES = (2, 4, 1, 3, 2)  # sentences of each paragraph; two processes have three paragraphs and two

@@ -18,9 +18,9 @@ import h5py
 import pytest
 import torch
 
+from lib.base.command import run_script
 from lib.datasets import dense
 from lib.training import checkpoint, nonfinite
-from lib.base.command import run_script
 from lib.training.progress import Progress
 from lib.training.run import Run
 from moment_localization.dense_train import keep_best

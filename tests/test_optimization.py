@@ -19,7 +19,7 @@ from lib.losses import Criterion
 from lib.models.interface import Plan, Stage
 from lib.models.mmn import MMN
 from lib.training.engine import train_one_epoch
-from lib.training.optimization import BertAdam, Optimization, warmup_linear
+from lib.training.optimization import BertAdam, Optimization, inverse_root, warmup_linear
 from lib.training.progress import Progress
 from tests.properties import DIMS, make_batch
 from tests.tiny_text import tiny_pretrained
@@ -356,3 +356,25 @@ def test_a_model_that_explores_goes_on_bit_for_bit() -> None:
     train(again, after, items[1:], progress)
     assert same(weights(whole), weights(again))
     assert whole.exploration == again.exploration < 0.9
+
+
+def test_the_rate_falls_with_the_root_of_the_steps() -> None:
+    """CPL's, as released."""
+    wanted = {0: 1e-7, 1: 1.09975e-6, 200: 2.0005e-4, 399: 3.99e-4, 400: 4e-4, 1600: 2e-4}
+    for step, lr in (wanted | {10_000: 8e-5}).items():
+        assert inverse_root(step, 4e-4, 400) == pytest.approx(lr, rel=1e-3)
+    model = nn.Linear(2, 1)
+    criterion = Criterion({"a": lambda out, batch: out.sum()}, {"a": 1.0})
+    optimization = Optimization(
+        model, criterion, Plan(rates={"bias": 0.5}), lr=1.0, warmup_steps=4, steps_per_epoch=3
+    )
+    found = []
+    for epoch in range(3):
+        optimization.set_epoch(epoch)
+        for step in range(3):
+            optimization.set_step(step)
+            found.append(optimization.lr)
+            rates = sorted(group["lr"] for group in optimization.optimizer.param_groups)
+            assert rates == pytest.approx([optimization.lr / 2, optimization.lr])
+    expected = [inverse_root(number, 1.0, 4) for number in range(9)]
+    assert found == expected and max(found) == found[4] == 1.0

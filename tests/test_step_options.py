@@ -115,6 +115,10 @@ def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
         ("dciml", 0.01),
         ("jsg", 0.05),  # another focus may win
         ("scn", 0.01),
+        ("cnm", 0.01),
+        ("cpl", 0.02),
+        ("pps", 0.02),
+        ("prvg", 0.03),
         ("dmr_release", 0.01),
         ("dmr_jrg, mean retrieval, no TAN", 0.003),
         ("dmr_jrg, plus", 0.03),  # other candidates may win where the map is flat

@@ -19,6 +19,7 @@ from lib.datasets.vocabulary import (
     UNKNOWN,
     Vocabulary,
     WordVectors,
+    ranked_words,
     read_word_vectors,
     split_at_spaces,
     tokenise,
@@ -293,3 +294,17 @@ def test_the_nltk_tagger_weighs_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_vocabulary_survives_pickling() -> None:
     vocabulary = pickle.loads(pickle.dumps(Vocabulary(SENTENCES, make_vectors())))
     assert vocabulary.encode(["the man"]).ids.tolist() == [2, 3]
+
+
+def test_words_are_ranked_as_their_pickle_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "glove.pkl"
+    counter = Counter({"b": 2, "rare": 1, "a": 2, ".": 5})
+    path.write_bytes(pickle.dumps({"counter": counter, "w2id": {}, "id2vec": []}))
+    assert ranked_words(path, 3) == (".", "b", "a")
+    with pytest.raises(InputError, match="counts 4 words; expected 5 at least"):
+        ranked_words(path, 5)
+    path.write_bytes(pickle.dumps({"counter": {"a": 1}}))
+    with pytest.raises(InputError, match="no counter of words"):
+        ranked_words(path, 1)
+    with pytest.raises(InputError, match="does not exist"):
+        ranked_words(tmp_path / "none.pkl", 1)

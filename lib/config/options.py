@@ -143,6 +143,13 @@ SCHEMA: dict[str, Option | Section] = {
         "WARMUP": Option(
             float, 0.01, "Share of all steps in which bert_adam warms up; then down to 0.", UNIT
         ),
+        "WARMUP_STEPS": Option(
+            int,
+            0,
+            "Steps in which the rate climbs from 0 to LR, to fall with the root of their number"
+            " afterwards, instead of LR_DECAY; 0 = by epochs.",
+            NOT_NEGATIVE,
+        ),
         "PARAMS": Option(dict, {}, "Keyword arguments of the model's plan, if it has one."),
         "MAX_GRAD_NORM": Option(
             float, 10.0, "Gradients are scaled down to this norm; 0 = never.", NOT_NEGATIVE

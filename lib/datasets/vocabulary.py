@@ -277,10 +277,10 @@ def _bounded_memory(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
+def _unpickled(path: Path) -> Any:
     try:
         with path.open("rb") as file, _bounded_memory(path.stat().st_size):
-            data = _VectorUnpickler(file, encoding="latin1").load()
+            return _VectorUnpickler(file, encoding="latin1").load()
     except _Forbidden as error:
         raise InputError(
             f"{path}: the pickle asks for {error}; only counters and numpy arrays are read."
@@ -289,6 +289,10 @@ def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
         raise InputError(
             f"{path}: is not a readable pickle ({type(error).__name__}: {error})."
         ) from None
+
+
+def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
+    data = _unpickled(path)
     vectors: Mapping[Any, Any]
     if isinstance(data, dict) and "w2id" in data and "id2vec" in data:
         table, ids = _unwrapped(data["id2vec"]), data["w2id"]
@@ -326,6 +330,26 @@ def _from_pickle(path: Path) -> tuple[list[str], Float[Tensor, "n E"]]:
     if not rows:
         raise InputError(f"{path}: holds no word.")
     return list(vectors), torch.from_numpy(np.stack(rows))
+
+
+def ranked_words(path: Path, size: int) -> tuple[str, ...]:
+    """The ``size`` most frequent words by the ``counter`` of a pickle in CPL's layout, in the order
+    in which CNM, CPL and PPS number them: of equally frequent ones those that it names first.
+
+    Raises:
+        InputError: missing file, not such a pickle, or fewer words.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: the vocabulary does not exist.")
+    data = _unpickled(Path(path))
+    counts = data.get("counter") if isinstance(data, dict) else None
+    if not isinstance(counts, Counter) or not all(
+        isinstance(word, str) and isinstance(n, int) for word, n in counts.items()
+    ):
+        raise InputError(f"{path}: holds no counter of words; expected CPL's layout.")
+    if len(counts) < size:
+        raise InputError(f"{path}: counts {len(counts):,} words; expected {size:,} at least.")
+    return tuple(sorted(counts, key=counts.__getitem__, reverse=True)[:size])
 
 
 _COPY_FROM = 200 * 2**20  # bytes of text from which a binary copy is worth its place

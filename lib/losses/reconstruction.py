@@ -50,3 +50,23 @@ def rank_by_reconstruction(
     place = nll.detach().argsort(dim=1).argsort(dim=1)
     reward = 1 - place.float() / (Q - 1)
     return -(reward * scores.float().log_softmax(dim=1)).mean()
+
+
+def reconstruct_best(nll: Float[Tensor, "M P"], whole: Float[Tensor, " M"]) -> Float[Tensor, ""]:
+    """The sentence from the best of its proposals and from the whole video, half each.
+
+    Source: CPL, and DCIML and PPS after it.
+    """
+    return (nll.amin(dim=1).mean() + whole.mean()) / 2
+
+
+def better_than(
+    nll: Float[Tensor, "M P"], other: Float[Tensor, "M R"], *, margin: float
+) -> Float[Tensor, ""]:
+    """The best proposal should tell the words better than each of R others, by a margin: a hinge
+    each, mean over sentences, sum over the others.
+
+    Source: CNM's contrast inside a video, and CPL, PPS and DCIML after it.
+    """
+    lead = nll.amin(dim=1, keepdim=True) - other + margin
+    return lead.clamp(min=0).mean(dim=0).sum()

@@ -8,6 +8,8 @@ from lib.base.batch import DataDims
 from lib.decoding import Decoding
 from lib.models.cdn import CDN
 from lib.models.clip_align import ClipAlign
+from lib.models.cnm import CNM
+from lib.models.cpl import CPL
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_jrg_evidence import DMRJRGEvidence
@@ -16,12 +18,16 @@ from lib.models.interface import Model
 from lib.models.jsg import JSG
 from lib.models.linear_align import LinearAlign
 from lib.models.mmn import MMN
+from lib.models.pps import PPS
+from lib.models.prvg import PRVG
 from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 
 MODELS: dict[str, type[Model]] = {
     "cdn": CDN,
     "clip_align": ClipAlign,
+    "cnm": CNM,
+    "cpl": CPL,
     "dciml": DCIML,
     "dmr_jrg": DMRJRG,
     "dmr_jrg_evidence": DMRJRGEvidence,
@@ -29,6 +35,8 @@ MODELS: dict[str, type[Model]] = {
     "jsg": JSG,
     "linear_align": LinearAlign,
     "mmn": MMN,
+    "pps": PPS,
+    "prvg": PRVG,
     "scn": SCN,
     "tan2d": TAN2D,
 }

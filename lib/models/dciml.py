@@ -33,6 +33,7 @@ from lib.decoding import Evidence
 from lib.losses import Losses
 from lib.losses.diversity import gram_distance
 from lib.losses.mutual import clips_of_span, containment, improvement, pull
+from lib.losses.reconstruction import better_than, reconstruct_best
 from lib.losses.sentences import multi_positive_nce, sentence_triplet
 from lib.models.interface import Encoded, Model, Plan, Stage, require, switch_terms_at
 from lib.models.layers.dual_decoder import ReadWords
@@ -254,13 +255,14 @@ class DCIML(Model):
 
         def reconstruction(out: DCIMLOutput, batch: Batch) -> Tensor:
             found = require(out.grounded)
-            return (found.nll.amin(dim=1).mean() + require(found.other_nll)[:, 0].mean()) / 2
+            return reconstruct_best(found.nll, require(found.other_nll)[:, 0])
 
         def rank(out: DCIMLOutput, batch: Batch) -> Tensor:
             found = require(out.grounded)
-            lead = found.nll.amin(dim=1, keepdim=True) - require(found.other_nll)
-            whole, outside = lead[:, 0] + reference_margin, lead[:, 1:] + outside_margin
-            return whole.clamp(min=0).mean() + outside.clamp(min=0).mean(dim=0).sum()
+            whole, outside = require(found.other_nll).split([1, 2], dim=1)
+            return better_than(found.nll, whole, margin=reference_margin) + better_than(
+                found.nll, outside, margin=outside_margin
+            )
 
         def diversity(out: DCIMLOutput, batch: Batch) -> Tensor:
             windows = require(out.grounded).windows

@@ -200,6 +200,8 @@ def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> O
         fused=train.FUSED,
         warmup=train.WARMUP,
         total_steps=steps_per_epoch * train.EPOCHS,
+        warmup_steps=train.WARMUP_STEPS,
+        steps_per_epoch=steps_per_epoch,
     )
 
 

@@ -54,6 +54,7 @@ def train_one_epoch(
     optimization.set_epoch(progress.epoch)
     for batch in batches:
         seed_everything(seed, progress.epoch, progress.step)
+        optimization.set_step(progress.step)
         work = batch_gradient.prepare(batch)
         numbers: dict[str, float] = {}
         for stage, step in enumerate(optimization.steps):

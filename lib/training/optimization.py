@@ -44,6 +44,8 @@ class Optimization:
             twenty times as fast on a processor.
         warmup: share of the steps in which ``bert_adam`` warms up, before a linear decay to zero.
         total_steps: of the whole run, for that schedule.
+        warmup_steps: if any, the rate follows ``inverse_root`` step by step, and not the epochs …
+        steps_per_epoch: … of which each has so many.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class Optimization:
         fused: bool = True,
         warmup: float = 0.0,
         total_steps: int = 1,
+        warmup_steps: int = 0,
+        steps_per_epoch: int = 1,
     ) -> None:
+        self.warmup_steps, self.steps_per_epoch = warmup_steps, steps_per_epoch
         self.criterion = criterion
         self.model, self.plan = model, plan or Plan()
         self.base_lr, self.decay, self.decay_every = lr, decay, decay_every
@@ -97,9 +102,9 @@ class Optimization:
         times = epoch // self.decay_every
         if self.milestones:
             times = sum(epoch >= milestone for milestone in self.milestones)
-        self.lr = self.base_lr * self.decay**times
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * group["rate"]
+        self._set_rate(self.base_lr * self.decay**times)
+        self.first_step = epoch * self.steps_per_epoch
+        self.set_step(0)
         for name, value in self.plan.settings(epoch).items():
             self.model.get_buffer(name).fill_(value)
         self.steps: list[Step] = []
@@ -112,6 +117,16 @@ class Optimization:
             self.steps.append(
                 Step(criterion, tuple(learning), tuple(self.learnable[n] for n in frozen))
             )
+
+    def set_step(self, step: int) -> None:
+        """The learning rate of a step of the epoch, counted from 0, where it changes with them."""
+        if self.warmup_steps:
+            self._set_rate(inverse_root(self.first_step + step, self.base_lr, self.warmup_steps))
+
+    def _set_rate(self, lr: float) -> None:
+        self.lr = lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["rate"]
 
     @contextmanager
     def learning(self, step: Step) -> Iterator[None]:
@@ -216,6 +231,16 @@ def warmup_linear(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
     return max((1 - progress) / (1 - warmup), 0.0)
+
+
+def inverse_root(step: int, lr: float, warmup_steps: int) -> float:
+    """The learning rate of a step, from 0: up from 1e-7 to ``lr``, then down with the root.
+
+    Source: fairseq, as CNM, CPL, PPS and SCN use it.
+    """
+    if step < warmup_steps:
+        return 1e-7 + step * (lr - 1e-7) / warmup_steps
+    return lr * (warmup_steps / step) ** 0.5
 
 
 def _shortened(gradient: Tensor, max_norm: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lib.base.batch import Batch, DataDims, Layout
 from lib.losses.reconstruction import candidate_nll
 from lib.models.interface import Encoded
-from lib.models.layers.text import all_words, draw_masked_words
+from lib.models.layers.text import MaskedWords, all_words, draw_masked_words
 from lib.models.layers.transformer import WeighedDecoder, sinusoids, small_normal
 
 
@@ -21,18 +21,28 @@ class ReadWords:
 
     memory: Float[Tensor, "M W1 D"]  # what proposals are made from
     mask: Bool[Tensor, "M W1"]
-    inputs: Float[Tensor, "M W D"]  # from which each word's successor is to be told
-    ids: Int[Tensor, "M W"]
-    counts: Int[Tensor, " M"]  # on the CPU
+    inputs: Float[Tensor, "M L D"]  # from which each word's successor is to be predicted
+    ids: Int[Tensor, "M K"]  # of the words; with a column more where their end is predicted too
+    counts: Int[Tensor, " M"]  # words of each, on the CPU
+
+    @property
+    def target_counts(self) -> Int[Tensor, " M"]:
+        """How much of each sentence is to be predicted: its words, and its end (id 0) where
+        ``ids`` has a column for that."""
+        return self.counts + (self.ids.shape[1] - self.memory.shape[1] + 1)
+
+    def keys(self, length: int) -> Bool[Tensor, "M L"]:
+        """Which of ``length`` inputs are read: the start vector and the words."""
+        return nn.functional.pad(self.mask, (0, max(0, length - self.mask.shape[1])))[:, :length]
 
     def encoded(self, batch: Batch) -> Encoded:
         """What grounding needs of them: ``mask`` (B, S): which exist; ``memory`` (B, S, 1 + W, D),
-        ``inputs``, ``word_ids`` (B, S, W, …) and ``word_counts`` (B, S)."""
+        ``inputs`` (B, S, L, D), ``word_ids`` (B, S, K) and ``word_counts`` (B, S)."""
         return {
             "mask": batch.sentence_mask,
             "memory": batch.padded(self.memory),
             "inputs": batch.padded(self.inputs),
-            "word_ids": batch.word_ids,
+            "word_ids": batch.padded(self.ids),
             "word_counts": batch.word_mask.sum(dim=2),
         }
 
@@ -48,7 +58,7 @@ class ReadWords:
 
 class DualDecoder(nn.Module):
     """Each decoder serves twice: alone it encodes; with what the other encoded as its memory, it
-    decodes. Frames that read words make proposals, words that read frames are told from them.
+    decodes. Frames that read words make proposals, words that read frames are predicted from them.
 
     A frame reads the frames up to itself, a word the words up to itself; words have positions,
     frames have none.
@@ -77,7 +87,7 @@ class DualDecoder(nn.Module):
         large_start: bool = False,
     ) -> None:
         super().__init__()
-        D = hidden_size
+        self.hidden_size = D = hidden_size
         sizes = {"num_layers": layers, "heads": heads, "feedforward": 2 * D, "dropout": 0.1}
         self.frame_decoder = WeighedDecoder(D, **sizes)  # type: ignore[arg-type]
         self.word_decoder = WeighedDecoder(D, **sizes)  # type: ignore[arg-type]
@@ -108,22 +118,48 @@ class DualDecoder(nn.Module):
             hide: hide this ``ratio`` of each sentence's words from ``inputs``.
         """
         mask = batch.flat(batch.word_mask)
-        words = torch.where(mask[..., None], words, 0.0)
-        first = self.first_word.expand(len(words), 1, -1)
-        w = self.word(self.dropout(torch.cat([first, words], dim=1)))  # (M, 1 + W, D)
-        place = torch.arange(w.shape[1], device=w.device).clamp(max=len(self.positions) - 1)
-        positions = self.positions[place]
-        mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        w = self.word(self.dropout(self._rows(words, mask)))  # (M, 1 + W, D)
+        positions = self._positions(w.shape[1])
+        mask = nn.functional.pad(mask, (1, 0), value=True)
 
         memory = self.word_decoder(w + positions, mask)
         if hide:
-            drawn = draw_masked_words(
-                batch.flat(batch.word_weights), batch.word_counts, ratio=ratio
+            w = self.masked(
+                w,
+                draw_masked_words(batch.flat(batch.word_weights), batch.word_counts, ratio=ratio),
+                self.mask_word,
             )
-            hidden = torch.cat([torch.zeros_like(mask[:, :1]), drawn.mask(words.shape[1])], dim=1)
-            w = torch.where(hidden[..., None], self.mask_word, w)
         ids = batch.flat(batch.word_ids)
         return ReadWords(memory, mask, (w + positions)[:, :-1], ids, batch.word_counts)
+
+    def _rows(
+        self, words: Float[Tensor, "M W E"], mask: Bool[Tensor, "M W"]
+    ) -> Float[Tensor, "M W1 E"]:
+        """The start vector and the words; zeros where there is none."""
+        words = torch.where(mask[..., None], words, 0.0)
+        return torch.cat([self.first_word.expand(len(words), 1, -1), words], dim=1)
+
+    def _positions(self, length: int) -> Float[Tensor, "L D"]:
+        """Of the start vector and what follows it; beyond the table all share its last."""
+        place = torch.arange(length, device=self.positions.device)
+        return self.positions[place.clamp(max=len(self.positions) - 1)]
+
+    @staticmethod
+    def masked(
+        w: Float[Tensor, "M L D"], drawn: MaskedWords, vector: Float[Tensor, " D"]
+    ) -> Float[Tensor, "M L D"]:
+        """``vector`` in the place of the words drawn, of which the first is at 1."""
+        marked = nn.functional.pad(drawn.mask(w.shape[1] - 1), (1, 0))
+        return torch.where(marked[..., None], vector, w)
+
+    def propose(
+        self,
+        text: ReadWords,
+        frames: Float[Tensor, "M L D"],
+        real: Bool[Tensor, "M L"] | None = None,
+    ) -> Float[Tensor, "M L D"]:
+        """States of the frames, which read the words; only ``real`` ones are read by others."""
+        return self.frame_decoder(frames, real, memory=text.memory, memory_mask=text.mask)
 
     def nll(
         self,
@@ -140,18 +176,31 @@ class DualDecoder(nn.Module):
             vocabulary: D to the words' logits.
             weights: on the frames, in both decoders.
         """
-        M, MQ = len(text.inputs), len(frames)
-        Q = MQ // M
+        M, K = text.ids.shape
+        decoded, encoded = self.decode(text, frames, weights, K)
+        masked = all_words(text.target_counts, frames.device)
+        place = masked.position(K)
+        states = decoded.transpose(0, 1).flatten(1, 2).index_select(1, place)
+        target = text.ids.flatten().index_select(0, place)
+        nll = candidate_nll(vocabulary(states), target, masked.sentence, M, label_smoothing=0.1)
+        return nll, encoded
+
+    def decode(
+        self,
+        text: ReadWords,
+        frames: Float[Tensor, "MQ F D"],
+        weights: Float[Tensor, "MQ F"] | None,
+        length: int,
+    ) -> tuple[Float[Tensor, "M Q L D"], Float[Tensor, "M Q F D"]]:
+        """States of the first ``length`` inputs, which read the frames of each proposal; and these
+        frames, encoded."""
+        M = len(text.inputs)
+        Q = len(frames) // M
         encoded = self.frame_decoder(frames, weights=weights)
         decoded = self.word_decoder(
-            text.inputs.repeat_interleave(Q, dim=0),
-            text.mask[:, :-1].repeat_interleave(Q, dim=0),
+            text.inputs[:, :length].repeat_interleave(Q, dim=0),
+            text.keys(length).repeat_interleave(Q, dim=0),
             memory=encoded,
             memory_weights=weights,
         )
-        masked = all_words(text.counts, frames.device)
-        place = masked.position(text.ids.shape[1])
-        told = decoded.unflatten(0, (M, Q)).transpose(0, 1).flatten(1, 2).index_select(1, place)
-        target = text.ids.flatten().index_select(0, place)
-        nll = candidate_nll(vocabulary(told), target, masked.sentence, M, label_smoothing=0.1)
-        return nll, encoded.unflatten(0, (M, Q))
+        return decoded.unflatten(0, (M, Q)), encoded.unflatten(0, (M, Q))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lib.base.batch import Batch, DataDims
 from lib.models.layers.dual_decoder import DualDecoder, ReadWords
-from lib.models.layers.gaussian import outside_windows, proposal_windows
-from lib.models.layers.text import word_logits
+from lib.models.layers.gaussian import outside_windows, proposal_windows, spans_of
+from lib.models.layers.gaussian_grounding import GaussianGrounding, parameters_of
 from lib.models.layers.transformer import FiLM
 
 
@@ -28,10 +28,8 @@ class Grounded:
     states: Float[Tensor, "M D"] | None = None  # mean over frames, before any proposal
 
 
-class GroundingBranch(nn.Module):
-    """Proposals for a sentence as Gaussian windows, judged by how well they tell its words."""
-
-    sampled: Int[Tensor, " F"]
+class GroundingBranch(GaussianGrounding):
+    """Gaussian windows as proposals, judged by how well they reconstruct a sentence's words."""
 
     def __init__(
         self,
@@ -45,25 +43,20 @@ class GroundingBranch(nn.Module):
         large_start: bool,
         tied_embeddings: bool,
     ) -> None:
-        super().__init__()
-        D, T = hidden_size, dims.num_frames
-        self.num_proposals = proposals
-        self.decoders = DualDecoder(
+        D = hidden_size
+        decoders = DualDecoder(
             dims, D, heads=heads, layers=layers, small_start=True, large_start=large_start
         )
-        self.last_frame = nn.Parameter(torch.zeros(dims.video_dim))  # reads all, makes proposals
-        self.window = nn.Linear(D, 2 * proposals)
-        self.vocabulary = word_logits(dims, D, tied=tied_embeddings)
+        window = nn.Linear(D, 2 * proposals)
+        super().__init__(
+            dims, decoders, window, sampled_frames=sampled_frames, tied_embeddings=tied_embeddings
+        )
         self.from_retrieval = nn.Linear(retrieval_size, D)
         self.guide = FiLM(D, D)
-        rows = torch.linspace(0, T - 1, sampled_frames).floor().long()
-        self.register_buffer("sampled", rows, persistent=False)
 
     def videos(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B T1 D"]:
         """Frames with the proposing one behind them."""
-        video = nn.functional.normalize(video, dim=-1)
-        last = self.last_frame.expand(len(video), 1, -1)
-        return self.decoders.frames(torch.cat([video, last], dim=1))
+        return super().videos(nn.functional.normalize(video, dim=-1))
 
     def read(self, batch: Batch) -> ReadWords:
         """The sentences alone. In training a third of the words is hidden from ``inputs``."""
@@ -74,35 +67,25 @@ class GroundingBranch(nn.Module):
         self, text: ReadWords, x: Float[Tensor, "M T1 D"], *, others: bool = False
     ) -> Grounded:
         """Proposals on every sentence's frames; with ``others`` also worse windows."""
-        real = torch.ones_like(x[0, :, 0], dtype=torch.bool)
-        real[-1] = False  # nobody reads the proposing frame
-        read = self.decoders.frame_decoder(
-            x, real.expand(x.shape[:2]), memory=text.memory, memory_mask=text.mask
-        )
-        raw = self.window(read[:, -1]).float().sigmoid().unflatten(1, (self.num_proposals, 2))
-        center, width = raw.unbind(dim=-1)  # (M, Q)
-
+        center, width = parameters_of(self.window(self.proposing(text, x)))  # (M, Q)
         steps = len(self.sampled)
-        sampled = x.index_select(1, self.sampled)
+        sampled = self.sample(x)
         windows = proposal_windows(center, width, steps)
-        nll, encoded = self._reconstruct(text, sampled, windows)
+        nll, encoded = self.reconstruct(text, sampled, windows)
         best = nll.argmin(dim=1, keepdim=True)
         other_nll = None
         if others:
             sides = outside_windows(center.gather(1, best), width.gather(1, best), steps)
             everything = torch.cat([torch.ones_like(sides[0]), *sides], dim=1)
-            other_nll, _ = self._reconstruct(text, sampled, everything)
+            other_nll, _ = self.reconstruct(text, sampled, everything)
         rows = torch.arange(len(best), device=best.device)
-        spans = torch.stack([center - width / 2, center + width / 2], dim=-1).clamp(0, 1)
         states = x.mean(dim=1)
-        return Grounded(spans, windows, nll, best, other_nll, encoded[rows, best[:, 0]], states)
-
-    def _reconstruct(
-        self,
-        text: ReadWords,
-        sampled: Float[Tensor, "M F D"],
-        windows: Float[Tensor, "M Q F"],
-    ) -> tuple[Float[Tensor, "M Q"], Float[Tensor, "M Q F D"]]:
-        """Mean negative log-likelihood of a sentence's words under each window, and its frames."""
-        frames = sampled.repeat_interleave(windows.shape[1], dim=0)
-        return self.decoders.nll(text, frames, self.vocabulary, windows.flatten(0, 1))
+        return Grounded(
+            spans_of(center, width),
+            windows,
+            nll,
+            best,
+            other_nll,
+            encoded[rows, best[:, 0]],
+            states,
+        )

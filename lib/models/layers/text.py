@@ -272,6 +272,7 @@ def draw_masked_words(
     *,
     ratio: float = 1 / 3,
     generator: torch.Generator | None = None,
+    noise: Float[Tensor, "M W"] | None = None,
 ) -> MaskedWords:
     """Draw a share of every sentence's words to be hidden, at least one, without replacement.
 
@@ -279,11 +280,40 @@ def draw_masked_words(
     by the weights, smallest first, are such a draw (Efraimidis and Spirakis, 2006). How many words
     are hidden follows from ``counts`` alone, which lives on the CPU: no shape waits for the device.
 
+    Args:
+        noise: the exponential numbers, where they are not to be drawn (``noise_of_words``).
+
     Source: DMR-JRG III-C.1, after SCN.
     """
-    noise = torch.empty_like(weights).exponential_(generator=generator)
+    if noise is None:
+        noise = torch.empty_like(weights).exponential_(generator=generator)
     keys = torch.where(weights > 0, noise / weights.clamp(min=1e-6), torch.inf)
     quota = (counts * ratio).floor().long().clamp(min=1)
     column = keys.argsort(dim=1)[:, : int(quota.max())]
     sentence, slot = (index.to(weights.device, non_blocking=True) for index in word_places(quota))
     return MaskedWords(column, sentence, slot)
+
+
+def noise_of_words(ids: Int[Tensor, "M W"], mask: Bool[Tensor, "M W"]) -> Float[Tensor, "M W"]:
+    """Exponential noise for each word that follows from the words of its sentence and from nothing
+    else: a sentence draws the same in any batch, however padded, and on any device.
+
+    The ids and their places are hashed to a number for the sentence, that and the place to one for
+    the word. Source: the mixing function is that of SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    place = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+    mixed = _mixed(ids * _GOLDEN + place * _ODD)
+    sentence = torch.where(mask, mixed, 0).sum(dim=1, keepdim=True)
+    bits = (_mixed(sentence + place * _GOLDEN) >> 40) & (2**24 - 1)
+    return -((bits.to(torch.float32) + 0.5) / 2**24).log()
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as signed numbers, which wrap around
+_ODD = 0xBF58476D1CE4E5B9 - 2**64
+_OTHER = 0x94D049BB133111EB - 2**64
+
+
+def _mixed(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    for shift, factor in ((30, _ODD), (27, _OTHER)):
+        x = (x ^ ((x >> shift) & (2 ** (64 - shift) - 1))) * factor
+    return x ^ ((x >> 31) & (2**33 - 1))

@@ -116,20 +116,32 @@ class WeighedDecoder(nn.Module):
     Weights multiply the attention's probabilities, which are brought back to sum 1; that is adding
     their logarithm before the soft-max. Attention itself drops nothing.
 
+    Args:
+        memory: False for one that never reads a memory and has no attention for it.
+
     Source: CPL's decoders, as DCIML uses them.
     """
 
     def __init__(
-        self, hidden_size: int, *, num_layers: int, heads: int, feedforward: int, dropout: float
+        self,
+        hidden_size: int,
+        *,
+        num_layers: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        memory: bool = True,
     ) -> None:
         super().__init__()
         self.heads = heads
+        kind = nn.TransformerDecoderLayer if memory else nn.TransformerEncoderLayer
         self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(hidden_size, heads, feedforward, dropout, batch_first=True)
+            kind(hidden_size, heads, feedforward, dropout, batch_first=True)
             for _ in range(num_layers)
         )
-        for layer in self.layers:
-            layer.self_attn.dropout = layer.multihead_attn.dropout = 0.0  # type: ignore
+        for attention in self.modules():
+            if isinstance(attention, nn.MultiheadAttention):
+                attention.dropout = 0.0
 
     def forward(
         self,
@@ -146,16 +158,20 @@ class WeighedDecoder(nn.Module):
         bias = self._bias(x, mask, weights).masked_fill(future, -torch.inf)
         across = None if memory is None else self._bias(memory, memory_mask, memory_weights)
         for layer in self.layers:
-            assert isinstance(layer, nn.TransformerDecoderLayer)
+            assert isinstance(layer, nn.TransformerDecoderLayer | nn.TransformerEncoderLayer)
             found = layer.self_attn(x, x, x, attn_mask=self._heads(bias, L), need_weights=False)[0]
             x = layer.norm1(x + layer.dropout1(found))
+            last = layer.norm2
+            if isinstance(layer, nn.TransformerDecoderLayer):
+                last = layer.norm3
             if memory is not None and across is not None:
+                assert isinstance(layer, nn.TransformerDecoderLayer), "built without a memory"
                 bias_across = self._heads(across, L)
                 found = layer.multihead_attn(
                     x, memory, memory, attn_mask=bias_across, need_weights=False
                 )[0]
                 x = layer.norm2(x + layer.dropout2(found))
-            x = layer.norm3(x + layer._ff_block(x))
+            x = last(x + layer._ff_block(x))
         return x
 
     @staticmethod
@@ -207,6 +223,16 @@ def sinusoids(length: int, hidden_size: int) -> Float[Tensor, "L D"]:
     return table
 
 
+def interleaved_sinusoids(length: int, hidden_size: int) -> Float[Tensor, "L D"]:
+    """Positions as sine and cosine of each falling frequency in turn; the first row is 0, 1, 0, 1 …
+
+    Source: Vaswani et al. 2017.
+    """
+    even = torch.arange(0, hidden_size, 2)
+    angle = torch.arange(length)[:, None] / 10_000 ** (even / hidden_size)
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+
+
 def small_normal(module: nn.Module) -> None:
     """BERT's initialisation of linear maps and tables."""
     if isinstance(module, nn.Linear | nn.Embedding):
@@ -215,3 +241,11 @@ def small_normal(module: nn.Module) -> None:
         nn.init.normal_(module.in_proj_weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def xavier_attention(module: nn.Module) -> None:
+    """fairseq's initialisation of attention: Xavier's uniform on both matrices, biases 0. (PyTorch
+    has that for the one of queries, keys and values; its output begins as a linear layer does.)"""
+    if isinstance(module, nn.MultiheadAttention):
+        nn.init.xavier_uniform_(module.in_proj_weight)
+        nn.init.xavier_uniform_(module.out_proj.weight)
