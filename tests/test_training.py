@@ -25,9 +25,9 @@ import numpy as np
 import pytest
 import torch
 
+from lib.base.command import run_script
 from lib.datasets.synthetic import WorldOptions, write_world
 from lib.training import checkpoint
-from lib.base.command import run_script
 from moment_localization import best_test, dense_train, make_synthetic
 from tests.disk import room_for
 
