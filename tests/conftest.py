@@ -1,4 +1,9 @@
-"""A tiny synthetic corpus on disk, read once for the whole session."""
+"""A tiny synthetic corpus on disk, read once for the whole session; and models from outside.
+
+    python -m pytest --model /path/my_model.py:MyModel
+
+runs the property suite over that model alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,19 @@ from lib.datasets import LoadedCorpus, build_loader, load_corpus
 torch.set_num_threads(1)  # with busy cores more threads are slower
 
 TINY = {"train": 16, "val": 6, "test": 8, "feature_dim": 12, "word_dim": 8, "rows_per_second": 0.5}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--model",
+        metavar="REFERENCE",
+        help="run the property suite over package.module:Class or folder/file.py:Class",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--model") and config.args_source != config.ArgsSource.ARGS:
+        config.args = [str(Path(__file__).with_name("test_properties.py"))]
 
 
 @pytest.fixture(scope="session")

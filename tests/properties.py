@@ -1,7 +1,7 @@
 """Five properties that every model has, as functions that raise AssertionError.
 
-``tests/test_models.py`` runs them over every model, and over models with a planted fault, where
-the one that should notice must.
+``tests/test_properties.py`` runs them over every model, ``tests/test_models.py`` over models with a
+planted fault, where the one that should notice must.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.base.batch import Batch, DataDims, Sample, collate
-from lib.losses import Criterion
-from lib.models.interface import Grounder, Retriever, ground
+from lib.losses import Criterion, Term
+from lib.models.interface import Model, ground
 from lib.models.layers.text import MaskedWords, word_places
 
 DIMS = DataDims(
@@ -26,7 +26,7 @@ DIMS = DataDims(
     max_sentences=5,
     word_vectors=torch.randn(30, 8, generator=torch.Generator().manual_seed(7)),
 )
-Build = Callable[[], nn.Module]
+Build = Callable[[], Model]
 
 
 def make_sample(index: int, sentences: int, *, video: int | None = None) -> Sample:
@@ -56,14 +56,14 @@ def make_batch(sizes: tuple[int, ...] = (2, 4, 1, 3)) -> Batch:
     return collate([make_sample(index, size) for index, size in enumerate(sizes)])
 
 
-def hide_first_words(weights: Tensor, counts: Tensor, **_: object) -> MaskedWords:
-    """The first third of every sentence: what a test hides, so that nothing is drawn."""
+def mask_first_words(weights: Tensor, counts: Tensor, **_: object) -> MaskedWords:
+    """The first third of every sentence: what a test masks, so that nothing is drawn."""
     quota = (counts // 3).clamp(min=1)
     column = torch.arange(int(quota.max())).expand(len(counts), -1)
     return MaskedWords(column, *word_places(quota))
 
 
-def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def per_item(model: Model, batch: Batch) -> dict[str, Tensor]:
     """What a model says of each paragraph or sentence, batch axis first, in evaluation mode."""
     model.eval()
     M, B = len(batch.flat_index), len(batch)
@@ -84,12 +84,15 @@ def per_item(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
                 said[f"{field.name}.{number}"] = batch.padded(tensor.diagonal())
             elif tensor.dim() and tensor.shape[0] == M and field.name != "spans":
                 said[f"{field.name}.{number}"] = batch.padded(tensor)
-    if isinstance(model, Grounder):
+    videos, paragraphs = model.encode_videos(batch.video), model.encode_paragraphs(batch)
+    said |= {f"video.{k}": v for k, v in videos.items()}
+    said |= {f"text.{k}": v for k, v in paragraphs.items() if v.is_floating_point()}
+    if model.retrieves():
+        said["similarity"] = model.similarity(paragraphs, videos).diagonal()
+    if model.grounds():
         said["ground"] = batch.padded(ground(model, batch).scores)
-    if isinstance(model, Retriever):
-        said |= {f"video.{k}": v for k, v in model.encode_videos(batch.video).items()}
-        text = model.encode_paragraphs(batch)
-        said |= {f"text.{k}": v for k, v in text.items() if v.is_floating_point()}
+        evidence = model.ground_pairs(paragraphs, videos)
+        said |= {f"evidence.{k}": batch.padded(v) for k, v in evidence.clips.items()}
     return said
 
 
@@ -99,11 +102,14 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=1e-3 * spread + 1e-6)
 
 
-def loss_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    terms = type(model).losses()
-    terms = {
-        name: terms[name] for name in terms if name not in getattr(model, "unavailable_terms", ())
-    }
+def terms_of(model: Model) -> dict[str, Term]:
+    """The loss terms that an instance can compute."""
+    terms = model.losses()
+    return {name: terms[name] for name in terms if name not in model.unavailable_terms}
+
+
+def loss_of(model: Model, batch: Batch) -> dict[str, Tensor]:
+    terms = terms_of(model)
     criterion = Criterion(terms, dict.fromkeys(terms, 1.0))
     return criterion(model(batch, terms=criterion.active), batch)
 

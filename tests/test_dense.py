@@ -275,7 +275,7 @@ def test_missing_features_are_counted_and_five_are_named(tmp_path: Path) -> None
         ({"features": "other.hdf5"}, "other.hdf5: the feature file does not exist"),
         ({"feature_dim": 4}, "is 5 wide; expected 4"),
         ({"word_vectors": "other.pkl"}, "other.pkl do not exist; looked for .*charades"),
-        ({"directory": "elsewhere"}, "no train annotations of Charades-STA in .*elsewhere"),
+        ({"dir": "elsewhere"}, "no train annotations of Charades-STA in .*elsewhere"),
     ],
 )
 def test_what_is_missing_or_does_not_fit_is_told_before_anything_starts(

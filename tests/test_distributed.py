@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from easydict import EasyDict
 from torch import Tensor, nn
 
 import lib.models.dmr_jrg as dmr_jrg_module
@@ -24,18 +23,19 @@ from lib.base import distributed
 from lib.base.errors import InputError
 from lib.base.runtime import Runtime, seed_everything
 from lib.datasets import dense, load_corpus
+from lib.decoding import Decoding
 from lib.evaluation.records import CandidateMoments, Predictions
 from lib.losses import Criterion
 from lib.models.dciml import DCIML
-from lib.models.dmr_jrg import DMRJRG
+from lib.models.dmr_jrg_evidence import DMRJRGEvidence
 from lib.models.jsg import JSG
 from lib.models.tan2d import TAN2D
 from lib.training import checkpoint, nonfinite
 from lib.training.batch_gradient import COMPARISON, BatchGradient
-from lib.training.build import Scorer
 from lib.training.run import Run
+from lib.training.scorer import Options, Scorer
 from tests.conftest import TINY
-from tests.properties import make_batch, mask_first_words
+from tests.properties import make_batch, mask_first_words, terms_of
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
 from tests.several import Launcher, together
 from tests.test_faults import at_call, die
@@ -49,7 +49,7 @@ Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # loss terms, gradients
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_else_is_drawn() -> Any:
-    """Words that are hidden depend on the process; and no pretrained encoder is on the disk."""
+    """Words that are masked depend on the process; and no pretrained encoder is on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
         patch.setattr(dmr_jrg_module, "draw_masked_words", mask_first_words)
@@ -68,10 +68,7 @@ def learner(variant: str) -> tuple[nn.Module, Criterion]:
             module.p = 0.0
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
-    terms = type(model).losses()
-    terms = {
-        name: terms[name] for name in terms if name not in getattr(model, "unavailable_terms", ())
-    }
+    terms = terms_of(model)
     return model, Criterion(terms, dict.fromkeys(terms, 1.0))
 
 
@@ -130,7 +127,7 @@ def test_a_batch_in_three_parts_is_the_batch(variant):
     assert_same(in_parts(variant, 3), in_one_piece(variant))
 
 
-@pytest.mark.parametrize("variant", ["dmr_jrg, plus", "tan2d", "dciml", "jsg"])
+@pytest.mark.parametrize("variant", ["dmr_jrg_evidence, aligned", "tan2d", "dciml", "jsg"])
 def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
     """Seven paragraphs for two, a candidate at a time; all have all answers, in order."""
     corpus = load_corpus(
@@ -142,25 +139,27 @@ def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
         limit_test=7,
         synthetic=TINY,
     )
-    test = {"BATCH_SIZE": 2, "PAIRS": 5, "MOMENTS": 3, "NMS_IOU": 0.5}
-    config = EasyDict(TEST=test, WORKERS=0)
+    options = Options(batch_size=2, pairs=5, moments=3, nms_iou=0.5)
 
     def answers() -> Predictions:
         torch.manual_seed(0)
         model = build(corpus.dims)
-        return Scorer(config, corpus["test"], CPU).predict(model, calibrate=True, candidates=3)
+        return Scorer(corpus["test"], CPU, options, decoding).predict(model, candidates=3)
 
     build = {
-        "dmr_jrg, plus": lambda dims: DMRJRG(
+        "dmr_jrg_evidence, aligned": lambda dims: DMRJRGEvidence(
             dims, hidden_size=16, heads=2, feedforward=16, encoder_layers=1, kernel_size=3,
-            reconstructor_layers=1, alignment=True, retrieval="alignment", decoder="order",
+            reconstructor_layers=1, alignment=True, rank_by="alignment",
         ),
         "tan2d": lambda dims: TAN2D(dims, hidden_size=16, lstm_layers=1, kernel_size=3),
         "dciml": lambda dims: DCIML(
             dims, retrieval_size=16, grounding_size=8, heads=2, decoder_layers=1, proposals=3
         ),
-        "jsg": lambda dims: JSG(dims, hidden_size=16, heads=2, decoder="separation"),
+        "jsg": lambda dims: JSG(dims, hidden_size=16, heads=2),
     }[variant]  # fmt: skip
+    decoding = Decoding(
+        source="both", calibration="retrieval", position_prior_weight=0.3, order_penalty=1.0
+    )
     alone = answers()
     for found in together(answers, tmp_path):
         for field in dataclasses.fields(Predictions):

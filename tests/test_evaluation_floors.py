@@ -17,7 +17,7 @@ import pytest
 
 from lib.datasets.annotations import Paragraph, read_paragraphs
 from lib.evaluation import Predictions, Truth, count
-from lib.evaluation.floors import equal_parts, fixed_list, whole_video
+from lib.evaluation.baselines import equal_parts, fixed_list, whole_video
 
 ANNOTATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations"
 IOU = (0.3, 0.5, 0.7)

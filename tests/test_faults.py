@@ -24,8 +24,15 @@ from lib.training import checkpoint, nonfinite
 from lib.training.progress import Progress
 from lib.training.run import Run
 from moment_localization.dense_train import keep_best
-from tests.kill_harness import TRAIN, Tally, differences, everything, reference, round_of_kills
 from tests.runs import Ended, Process, run, write_experiment
+from tests.stress.kill_harness import (
+    TRAIN,
+    Tally,
+    differences,
+    everything,
+    reference,
+    round_of_kills,
+)
 
 
 @pytest.fixture(scope="module")

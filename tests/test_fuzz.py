@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from lib.base.errors import InputError
 from lib.datasets.vocabulary import read_word_vectors
 from lib.training import checkpoint
-from tests import fuzz
-from tests.fuzz import FORMATS, FOUND, Evil
-from tests.kill_harness import differences
+from tests.stress import fuzz
+from tests.stress.fuzz import FORMATS, FOUND, Evil
+from tests.stress.kill_harness import differences
 
-CASES = 150  # of each format here; `python -m tests.fuzz` runs as many as one likes
+CASES = 150  # of each format here; `python -m tests.stress.fuzz` runs as many as one likes
 CRASHES = "ends the process (-11)"  # inside the HDF5 library, which not every damage spares
 
 

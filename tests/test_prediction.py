@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import lib.training.prediction as prediction
-from lib.base.batch import Batch, Sample, collate
+from lib.base.batch import Batch, Layout, Sample, collate
 from lib.base.runtime import Runtime
 from lib.datasets import LoadedCorpus
+from lib.decoding import Decoding, Evidence
 from lib.evaluation.examples import maps_of_cells
 from lib.evaluation.records import Ranking, clips_of
-from lib.models.interface import Encoded, Proposals, ground
+from lib.models.interface import Encoded, Model, ground
 from lib.models.scn import spans_by_end
 from lib.training.prediction import (
     Grounding,
@@ -28,7 +29,8 @@ from lib.training.prediction import (
     split_candidates,
 )
 from tests.properties import make_sample
-from tests.test_models import VARIANTS, a_tiny_pretrained_encoder  # noqa: F401 (a fixture)
+from tests.test_properties import a_tiny_pretrained_encoder  # noqa: F401 (a fixture)
+from tests.variants import PARAGRAPH_SOFTMAX, VARIANTS
 
 CPU = Runtime(torch.device("cpu"))
 SIZES = (3, 1, 4, 2, 2)
@@ -59,13 +61,14 @@ def built(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_pairs_from_what_is_kept_are_grounded_as_each_pair_alone(name: str) -> None:
     model = built(name)
-    found = ground_in(model, read(model), PAIRS, CPU, pairs=7, **RULES)
+    decoding = getattr(model, "decoding", Decoding())
+    found = ground_in(model, read(model), PAIRS, CPU, decoding, {}, pairs=7, **RULES)
     spans, scores = [], []
     for sample, row in zip(SAMPLES, PAIRS, strict=True):
         for video in row:
             alone = batch_of([dataclasses.replace(sample, video=SAMPLES[video].video)])
             with torch.no_grad():
-                proposals = ground(model, alone)
+                proposals = ground(model, alone, decoding)
             span, score = best_moments(proposals, **RULES)
             spans.append(span)
             scores.append(score)
@@ -75,28 +78,31 @@ def test_pairs_from_what_is_kept_are_grounded_as_each_pair_alone(name: str) -> N
 
 @pytest.mark.parametrize("pairs", [1, 5, 10_000])
 def test_how_many_pairs_are_grounded_at_once_changes_nothing(pairs: int) -> None:
-    model = built("dmr_jrg, plus")
+    model = built("dmr_jrg_evidence, aligned")
     kept = read(model)
-    few, many = (ground_in(model, kept, PAIRS, CPU, pairs=n, **RULES) for n in (pairs, 7))
+    few, many = (
+        ground_in(model, kept, PAIRS, CPU, PARAGRAPH_SOFTMAX, {}, pairs=n, **RULES)
+        for n in (pairs, 7)
+    )
     assert np.allclose(few.scores, many.scores, atol=1e-6)
     assert np.array_equal(few.grid, many.grid)
 
 
 def test_spans_are_exact_on_a_grid_of_clips_and_left_alone_elsewhere() -> None:
     clips = built("mmn")
-    found = ground_in(clips, read(clips), PAIRS, CPU, pairs=7, **RULES)
+    found = ground_in(clips, read(clips), PAIRS, CPU, Decoding(), {}, pairs=7, **RULES)
     assert np.array_equal(found.grid * 8, np.round(found.grid * 8))
     bells = built("jsg")
-    found = ground_in(bells, read(bells), PAIRS, CPU, pairs=7, **RULES)
+    found = ground_in(bells, read(bells), PAIRS, CPU, Decoding(), {}, pairs=7, **RULES)
     assert np.abs(found.grid - bells.spans.numpy()).max() < 1e-6  # and to no coarser grid
 
 
-class Counting(nn.Module):
-    """A model that remembers what it was asked."""
+class Counting(Model):
+    """A model that remembers what it was called with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.videos, self.paragraphs, self.asked = 0, 0, []
+        self.videos, self.paragraphs, self.grounded = 0, 0, []
 
     def encode_videos(self, video: Tensor) -> Encoded:
         self.videos += len(video)
@@ -109,25 +115,29 @@ class Counting(nn.Module):
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Tensor:
         return paragraphs["mask"].sum(dim=1, keepdim=True) + videos["mean"].sum(dim=1)
 
-    def ground_pairs(self, paragraphs: Encoded, videos: Encoded) -> Proposals:
+    def ground_pairs(
+        self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
+    ) -> Evidence:
         sentences = int(paragraphs["mask"].sum())
-        self.asked.append(sentences)
+        self.grounded.append(sentences)
         assert len(paragraphs["mask"]) == len(videos["mean"])
-        return Proposals(torch.tensor([[0.0, 0.5], [0.5, 1.0]]), torch.zeros(sentences, 2))
+        spans = torch.tensor([[0.0, 0.5], [0.5, 1.0]])
+        layout = Layout.of(paragraphs["mask"])
+        return Evidence(layout, spans, 2, torch.zeros(sentences, 2))
 
 
 def test_everything_is_read_once_and_pairs_stay_below_the_limit() -> None:
     model = Counting()
     kept = read(model)
     similarities(model, kept, CPU)
-    ground_in(model, kept, PAIRS, CPU, pairs=5, **RULES)
+    ground_in(model, kept, PAIRS, CPU, Decoding(), {}, pairs=5, **RULES)
     assert (model.videos, model.paragraphs) == (len(SAMPLES), len(SAMPLES))
-    assert sum(model.asked) == sum(SIZES) * PAIRS.shape[1]
+    assert sum(model.grounded) == sum(SIZES) * PAIRS.shape[1]
     # A step's paragraphs of 3 and 1, 4 and 2, and 2 sentences, in three videos each.
-    assert model.asked == [3, 3, 5, 1, 4, 4, 4, 4, 2, 4, 2]
+    assert model.grounded == [3, 3, 5, 1, 4, 4, 4, 4, 2, 4, 2]
 
 
-@pytest.mark.parametrize("name", ["dmr_jrg", "dmr_jrg, plus", "mmn", "dciml", "jsg"])
+@pytest.mark.parametrize("name", ["dmr_jrg", "dmr_jrg_evidence, aligned", "mmn", "dciml", "jsg"])
 def test_videos_kept_in_main_memory_answer_the_same(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,12 +28,12 @@ from tests.test_distributed import (
     learner,
     nothing_else_is_drawn,
 )
-from tests.test_models import VARIANTS
+from tests.variants import VARIANTS
 
 __all__ = ["nothing_else_is_drawn"]  # a fixture, for this file too
 # The release asks which words it knows; a pretrained encoder is somebody else's code.
 WITHOUT_WAITING = [n for n in VARIANTS if n != "dmr_release" and "pretrained" not in n]
-MAPS = [name for name in VARIANTS if name.split(",")[0] in ("dmr_jrg", "tan2d", "cdn", "mmn")]
+MAPS = [name for name in VARIANTS if name.startswith(("dmr_jrg", "tan2d", "cdn", "mmn"))]
 
 
 def one_step(variant: str, *, train: bool = False, seed: int = 0, **options: Any) -> Found:
@@ -121,7 +121,7 @@ def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
         ("prvg", 0.03),
         ("dmr_release", 0.01),
         ("dmr_jrg, mean retrieval, no TAN", 0.003),
-        ("dmr_jrg, plus", 0.03),  # other candidates may win where the map is flat
+        ("dmr_jrg_evidence, aligned", 0.03),  # other candidates may win where the map is flat
     ],
 )
 def test_bfloat16_learns_as_float32_does(variant, tolerance):
@@ -133,7 +133,7 @@ def test_bfloat16_learns_as_float32_does(variant, tolerance):
 
 def test_what_is_delicate_stays_in_float32():
     """The losses see float32, and what a model says of a span has not three digits only."""
-    model, criterion = learner("dmr_jrg, plus")
+    model, criterion = learner("dmr_jrg_evidence, aligned")
     whole = BatchGradient(model, Runtime(torch.device("cpu"), "bfloat16"))
     batch = make_batch((2, 4, 1, 3))
     parts = whole._encoded(batch, criterion.active)

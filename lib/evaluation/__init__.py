@@ -1,4 +1,4 @@
-"""Predictions in, numbers out: every protocol by name, and the floor beside it. NumPy only."""
+"""Predictions in, numbers out: every protocol by name, with its baselines. NumPy only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
-from lib.evaluation.beside import ceiling, floor_rows
+from lib.evaluation.baselines import baseline_rows, ceiling, fixed_list, grid_fit
 from lib.evaluation.bootstrap import Counted, compare, interval, resampled
 from lib.evaluation.diagnostics import retrieval_diagnostics, span_diagnostics, warnings
-from lib.evaluation.floors import fixed_list, grid_fit
 from lib.evaluation.joint import choose_alpha
 from lib.evaluation.protocols import PROTOCOLS, Protocol
 from lib.evaluation.records import (
@@ -27,7 +26,7 @@ from lib.evaluation.records import (
     per_sentence,
 )
 from lib.evaluation.retrieval import top_videos
-from lib.evaluation.scoring import Asked, count, ranks_of
+from lib.evaluation.scoring import ScoringOptions, count, ranks_of
 from lib.evaluation.table import console_table, markdown_table
 
 __all__ = [
@@ -67,12 +66,12 @@ def summarise(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every number that the predictions allow, with what it stands beside.
+    """Every number that the predictions allow, with its baselines, ceiling and interval.
 
     Args:
-        protocols: which; None: all that the predictions allow.
+        protocols: which ones to count; None: all that the predictions allow.
         alpha: weight of the video's score in a pair's (``choose_alpha`` on validation data).
-        fixed_spans: (10, 2) from ``fixed_list`` on training moments, for its floor row.
+        fixed_spans: (10, 2) from ``fixed_list`` on training moments, for that baseline.
         ties: "expected", "optimistic" or "pessimistic"; see ``retrieval.Ranks``.
         resamples: bootstrap draws of paragraphs for the 95 % intervals; 0: none.
 
@@ -84,10 +83,10 @@ def summarise(
 
     Raises:
         InputError: predictions that do not fit the truth, a score that is no finite number, or a
-            protocol that was asked for by name and cannot be counted.
+            protocol that is named in ``protocols`` and cannot be counted.
     """
     check(truth, predictions)
-    asked = Asked(iou, grounding_n, retrieval_k, ties, alpha)
+    options = ScoringOptions(iou, grounding_n, retrieval_k, ties, alpha)
     ranks = ranks_of(truth, predictions)
     cells = predictions.proposal_spans
     fit = None if cells is None else grid_fit(truth, cells, iou)
@@ -97,7 +96,7 @@ def summarise(
     notes = []
     for name in PROTOCOLS if protocols is None else protocols:
         try:
-            counted = count(name, truth, predictions, ranks=ranks, **vars(asked))
+            counted = count(name, truth, predictions, ranks=ranks, **vars(options))
         except InputError as refusal:
             if protocols is not None:
                 raise
@@ -109,9 +108,9 @@ def summarise(
             continue
         protocol = PROTOCOLS[name]
         out["protocols"][name] = counted.scores()
-        out["floors"][name] = floor_rows(protocol, truth, ranks, fit, fixed_spans, asked)
-        out["ceilings"][name] = ceiling(protocol, truth, predictions, ranks, fit, asked)
-        out["queries"][name] = _about(protocol, counted, asked)
+        out["floors"][name] = baseline_rows(protocol, truth, ranks, fit, fixed_spans, options)
+        out["ceilings"][name] = ceiling(protocol, truth, predictions, ranks, fit, options)
+        out["queries"][name] = _about(protocol, counted, options)
         if protocol.mixed and isinstance(predictions.candidates, CandidateMoments):
             out["queries"][name]["alpha"] = alpha
         if resamples:
@@ -128,14 +127,14 @@ def summarise(
     if predictions.similarity is not None:
         retrieval = retrieval_diagnostics(predictions.similarity)
     out["diagnostics"] = {**spans, **retrieval}
-    floor = [row.get("mIoU", 0.0) for row in out["floors"].get("svmr_2dtan", {}).values()]
+    baselines = [row.get("mIoU", 0.0) for row in out["floors"].get("svmr_2dtan", {}).values()]
     out["warnings"] = notes + warnings(
         spans,
         retrieval,
         paragraphs=len(truth.paragraph_ids),
         sentences=len(truth.sentences),
         mean_iou=out["protocols"].get("svmr_2dtan", {}).get("mIoU"),
-        floor=max(floor, default=None),
+        baseline=max(baselines, default=None),
     )
     out["settings"] = {"ties": ties, "alpha": alpha, "resamples": resamples, "seed": seed}
     return out
@@ -149,17 +148,19 @@ def compare_predictions(
     protocols: Sequence[str] | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    **asked: Any,
+    **options: Any,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Two models on the same queries: protocol -> metric -> what ``bootstrap.compare`` says.
+    """Two models on the same queries: protocol -> metric -> the result of ``bootstrap.compare``.
 
-    ``asked``: the fields of ``scoring.Asked``. Protocols that either cannot be counted under are
-    left out.
+    Protocols under which one of the two cannot be counted are left out.
+
+    Args:
+        options: the fields of ``scoring.ScoringOptions``.
     """
     out = {}
     for name in PROTOCOLS if protocols is None else protocols:
         try:
-            both = [count(name, truth, each, **asked) for each in (first, second)]
+            both = [count(name, truth, each, **options) for each in (first, second)]
         except InputError:
             if protocols is not None:
                 raise
@@ -171,8 +172,8 @@ def compare_predictions(
     return out
 
 
-def _about(protocol: Protocol, counted: Counted, asked: Asked) -> dict[str, Any]:
-    numbers = asked.grounding_n if protocol.ranked == "moments" else asked.retrieval_k
+def _about(protocol: Protocol, counted: Counted, options: ScoringOptions) -> dict[str, Any]:
+    numbers = options.grounding_n if protocol.ranked == "moments" else options.retrieval_k
     return {
         "counted": len(counted.paragraph),
         "missing": counted.missing,

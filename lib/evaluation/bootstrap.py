@@ -14,14 +14,15 @@ _DRAWS_AT_ONCE = 100  # memory; fixed, so that every machine sums in the same or
 
 @dataclass(frozen=True)
 class Counted:
-    """What a protocol counted: the value of every item; a score is 100 times their mean.
+    """What a protocol counted: the value of every sentence or paragraph (item); a score is 100
+    times their mean.
 
     ``ranks`` are the right videos' ranks, where videos are ranked; then ``MedR`` (their median) and
     ``SumR`` (the sum of the recalls) are scores too.
     """
 
     values: dict[str, NDArray[np.float64]]  # metric -> (items,) in [0, 1]
-    paragraph: NDArray[np.int64]  # (items,) whose item; the bootstrap draws paragraphs
+    paragraph: NDArray[np.int64]  # (items,) of each item; the bootstrap draws paragraphs
     ranks: NDArray[np.float64] | None = None  # (items,) from 1
     missing: int = 0  # queries without an answer, counted as misses
 
@@ -80,9 +81,11 @@ def _weighted_median(
 
 
 def interval(draws: NDArray[np.float64], level: float = 0.95) -> list[float]:
-    """The middle ``level`` of the draws."""
-    place = np.array([1 - level, 1 + level]) / 2 * (len(draws) - 1)
-    bounds = np.sort(draws)[np.round(place).astype(int)]  # no mean of two: ranks may be infinite
+    """[low, high] bounds between which the middle ``level`` (a fraction) of the draws lies."""
+    bounds_at = np.array([1 - level, 1 + level]) / 2 * (len(draws) - 1)
+    bounds = np.sort(draws)[
+        np.round(bounds_at).astype(int)
+    ]  # no mean of two: ranks may be infinite
     return [float(bound) for bound in bounds]
 
 

@@ -53,15 +53,16 @@ def span_diagnostics(truth: Truth, spans: NDArray[np.float64]) -> dict[str, Any]
 
 
 def retrieval_diagnostics(similarity: NDArray[np.floating] | Ranking) -> dict[str, Any]:
-    """How varied the first places are: ``most_common_first`` is the per cent of paragraphs that
-    rank one and the same video first, ``all_tied`` of those that give all videos the same score."""
+    """How varied the first-ranked videos are: ``most_common_first`` is the per cent of paragraphs
+    that rank one and the same video first, ``all_tied`` of those that give all videos the same
+    score."""
     if isinstance(similarity, Ranking):
         real = similarity.videos >= 0
         scores = np.where(real, similarity.scores, -np.inf)
         if not scores.size:
             return {}
-        place = scores.argmax(axis=1)
-        first = np.take_along_axis(similarity.videos, place[:, None], 1)[:, 0]
+        first_column = scores.argmax(axis=1)
+        first = np.take_along_axis(similarity.videos, first_column[:, None], 1)[:, 0]
         lowest = np.where(real, similarity.scores, np.inf).min(axis=1)
         tied = (scores.max(axis=1) == lowest) & (real.sum(axis=1) > 1)
         first = first[first >= 0]
@@ -79,46 +80,46 @@ def warnings(
     paragraphs: int,
     sentences: int,
     mean_iou: float | None = None,
-    floor: float | None = None,
+    baseline: float | None = None,
 ) -> list[str]:
-    """Sentences for whoever reads the numbers; empty when nothing looks wrong.
+    """Warnings for readers of the numbers, a sentence each; empty when nothing looks wrong.
 
-    Sameness among fewer than twenty is no sign of anything, and is not told.
+    Identical answers to fewer than twenty queries are no sign of a collapse and are not reported.
     """
-    found = []
+    messages = []
     if sentences < _FEW:
         spans = {}
     if spans.get("most_common_share", 0) > 50:
         start, end = spans["most_common_span"]
-        found.append(
+        messages.append(
             f"{spans['most_common_share']:.1f} % of the sentences got the same span, "
             f"[{start:.3f}, {end:.3f}] of the video: grounding has collapsed"
         )
     elif spans.get("width_spread", 1) < 0.01:
-        found.append(
+        messages.append(
             f"all predicted spans are {spans['mean_width']:.3f} of the video wide "
             f"(spread {spans['width_spread']:.4f}): the width has collapsed"
         )
     if spans.get("identical_within_paragraph", 0) > 50:
-        found.append(
+        messages.append(
             f"{spans['identical_within_paragraph']:.1f} % of the sentences got the span of another "
-            "sentence of their paragraph: the text is not heard"
+            "sentence of their paragraph: the text has no effect"
         )
-    if mean_iou is not None and floor is not None and mean_iou <= floor:
-        found.append(
-            f"mIoU {mean_iou:.2f} does not beat the best floor without a model, {floor:.2f}: the "
-            "model has not learned to ground"
+    if mean_iou is not None and baseline is not None and mean_iou <= baseline:
+        messages.append(
+            f"mIoU {mean_iou:.2f} does not beat the best floor without a model, {baseline:.2f}: "
+            "the model has not learned to ground"
         )
     if retrieval.get("all_tied", 0) > 0:
-        found.append(
+        messages.append(
             f"{retrieval['all_tied']:.1f} % of the paragraphs give every video the same score"
         )
     elif paragraphs >= _FEW and retrieval.get("most_common_first", 0) > 25:
-        found.append(
+        messages.append(
             f"{retrieval['most_common_first']:.1f} % of the paragraphs rank one and the same video "
             "first: retrieval has collapsed or has a hub"
         )
-    return found
+    return messages
 
 
 def _percent(flags: NDArray[np.bool_]) -> float:

@@ -54,15 +54,15 @@ def error_breakdown(
 ) -> dict[str, float]:
     """Where sentences fail, in per cent that add up to 100; empty unless the model does both.
 
-    The first video and the best moment count; an overlap must exceed ``iou``. Ties for the first
-    place count by their chance. The moment is the one found in the right video.
+    The first-ranked video and the best-ranked moment in the right video count; an overlap must
+    exceed ``iou``. Where several videos tie for rank 1, each counts with its probability.
     """
     if predictions.similarity is None or predictions.spans is None:
         return {}
     ranks = rank_videos(predictions.similarity, truth.paragraph_video)
     first = ranks.within(1)[truth.sentence_paragraph]
-    own = overlap(predictions.spans[:, :1], truth.fractions[:, None]).max(axis=1, initial=0)
-    right = passes(own, iou, strict=True)
+    overlaps = overlap(predictions.spans[:, :1], truth.fractions[:, None]).max(axis=1, initial=0)
+    right = passes(overlaps, iou, strict=True)
     shares = {
         "right video, right moment": first * right,
         "right video, wrong moment": first * ~right,
@@ -81,8 +81,8 @@ class ScoreMaps:
 
     def of(self, sentence: int) -> NDArray[np.float32] | None:
         """The map of one sentence."""
-        found = np.flatnonzero(self.sentences == sentence)
-        return self.maps[found[0]] if len(found) else None
+        rows = np.flatnonzero(self.sentences == sentence)
+        return self.maps[rows[0]] if len(rows) else None
 
 
 def maps_of_cells(cells: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -110,13 +110,13 @@ def load_maps(path: str | Path, truth: Truth) -> ScoreMaps:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = ScoreMaps(file["sentences"], file["maps"])
+            loaded = ScoreMaps(file["sentences"], file["maps"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as score maps ({error})") from None
     M = len(truth.sentences)
-    if found.maps.shape[:1] != found.sentences.shape or (found.sentences >= M).any():
-        raise InputError(f"{path}: maps of sentences that the truth, of {M} sentences, has not")
-    return found
+    if loaded.maps.shape[:1] != loaded.sentences.shape or (loaded.sentences >= M).any():
+        raise InputError(f"{path}: maps of sentences that the truth, of {M} sentences, lacks")
+    return loaded
 
 
 def best_cell(scores: NDArray[np.floating]) -> tuple[int, int]:
@@ -129,5 +129,5 @@ def true_cell(scores: NDArray[np.floating], moment: NDArray[np.float64]) -> tupl
     """(start, end) clip of the proposal that overlaps a moment, in fractions, most."""
     N = len(scores)
     start, end = np.nonzero(~np.isnan(scores))
-    own = overlap(np.stack([start, end + 1], axis=-1) / N, moment)
-    return int(start[own.argmax()]), int(end[own.argmax()])
+    overlaps = overlap(np.stack([start, end + 1], axis=-1) / N, moment)
+    return int(start[overlaps.argmax()]), int(end[overlaps.argmax()])

@@ -32,18 +32,18 @@ def grounding_values(
     Source: 2D-TAN's Rank@n; discounted: Yuan et al. 2023 (dR@n, IoU=m), whose single moment is
     generalised to n by the best discounted hit.
     """
-    own = overlap(spans, truth[:, None])
-    weight = np.ones_like(own)
+    overlaps = overlap(spans, truth[:, None])
+    weight = np.ones_like(overlaps)
     if discounted:
         weight = np.nan_to_num(1.0 - np.abs(spans - truth[:, None])).clip(min=0).prod(axis=-1)
     name = "dR" if discounted else "R"
     values = {}
     for number in n:
         for threshold in iou:
-            hits = passes(own[:, :number], threshold, strict=strict) * weight[:, :number]
+            hits = passes(overlaps[:, :number], threshold, strict=strict) * weight[:, :number]
             values[f"{name}@{number},IoU={threshold:g}"] = hits.max(axis=1, initial=0.0)
     if not discounted:
-        values["mIoU"] = own[:, :1].max(axis=1, initial=0.0)
+        values["mIoU"] = overlaps[:, :1].max(axis=1, initial=0.0)
     return values
 
 

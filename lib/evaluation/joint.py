@@ -1,7 +1,7 @@
 """Retrieved and grounded: lists of (video, moment) pairs, and videos with moments in the right one.
 
 Two families under one name in the literature. *Pairs*: the first K entries of one list of
-(video, moment) pairs, so that moments of wrong videos cost places (TVR, JSG). *Videos*: the right
+(video, moment) pairs, so that moments of wrong videos take up ranks (TVR, JSG). *Videos*: the right
 video among the first K and one of n moments grounded in it right (DMR-JRG); it shows n·K
 moments.
 """
@@ -36,8 +36,8 @@ def video_values(
     Args:
         spans: (M, L, 2) fractions of the sentence's **own** video, best first; NaN = none.
 
-    Source: the released test script of DMR-JRG (n = 10, strict). A wrong video never costs a moment
-    its place, which is why this count is the generous one.
+    Source: the released test script of DMR-JRG (n = 10, strict). A moment of a wrong video never
+    lowers the rank of a right one, which is why this count is the generous one.
     """
     values = {}
     for number in k:
@@ -77,7 +77,7 @@ def pair_values(
             annotators, all of them.
         chunk: sentences at once; the result does not depend on it.
 
-    Ties at place k follow ``Ranks``: the probability, over random orders of equal scores, that a
+    Ties at rank k follow ``Ranks``: the probability, over random orders of equal scores, that a
     hit is among the first k. Suppression and the cut ``before`` take equal scores in the order in
     which they are listed, when expected; by overlap with the truth otherwise.
 
@@ -90,13 +90,13 @@ def pair_values(
     for low in range(0, M, chunk):
         rows = slice(low, min(low + chunk, M))
         videos, spans, scores = _flat(candidates, rows, alpha, moments_per_video)
-        own = _own_overlap(truth, rows, videos, spans, target[rows], annotators)
-        order = _order(scores, own, ties)
-        own = np.take_along_axis(own, order, 1)
+        overlaps = _overlap_with_truth(truth, rows, videos, spans, target[rows], annotators)
+        order = _order(scores, overlaps, ties)
+        overlaps = np.take_along_axis(overlaps, order, 1)
         scores = _finished(videos, spans, scores, order, moments_per_video, before, nms_iou)
         alive = scores > -np.inf
         for threshold in iou:
-            hits = alive & passes(own, threshold, strict=strict)
+            hits = alive & passes(overlaps, threshold, strict=strict)
             for number in k:
                 name = f"R@{number},IoU={threshold:g}"
                 values[name][rows] = _hit_within(hits, scores, min(number, after), ties)
@@ -111,7 +111,7 @@ def finished_pairs(
     keep: int = 100,
     chunk: int = 256,
 ) -> Pairs:
-    """The list that a protocol makes of candidates, best first, for a predictions file.
+    """The list that a protocol ranks, built from candidates, best first, for a predictions file.
 
     Scoring the list under the same protocol gives the same numbers, up to equal scores on both
     sides of the cut at ``keep``.
@@ -193,7 +193,7 @@ def _finished(
     videos, scores = (np.take_along_axis(x, order, 1) for x in (videos, scores))
     alive = scores > -np.inf
     if moments_per_video is not None:
-        alive &= _place_in_video(videos) < moments_per_video
+        alive &= _position_in_video(videos) < moments_per_video
     if before is not None:
         alive &= np.cumsum(alive, axis=1) <= before
     if nms_iou is not None:
@@ -202,7 +202,7 @@ def _finished(
     return np.where(alive, scores, -np.inf)
 
 
-def _own_overlap(
+def _overlap_with_truth(
     truth: Truth,
     rows: slice,
     videos: NDArray,
@@ -214,28 +214,28 @@ def _own_overlap(
     other videos."""
     right = videos == target[:, None]
     row, column = right.nonzero()
-    own = np.full(videos.shape, -1.0)
+    overlaps = np.full(videos.shape, -1.0)
     if truth.annotations is None:
-        own[row, column] = overlap(spans[row, column], truth.fractions[rows][row])
-        return own
+        overlaps[row, column] = overlap(spans[row, column], truth.fractions[rows][row])
+        return overlaps
     times = truth.annotations[rows] / truth.durations[target, None, None]
     each = overlap(spans[row, column, None], times[row])  # (hits, A); 0 where no annotator
     count = (~np.isnan(times[row]).any(axis=-1)).sum(axis=-1)
-    place = np.minimum(annotators, np.maximum(count, 1)) - 1
+    needed = np.minimum(annotators, np.maximum(count, 1)) - 1
     ranked = -np.sort(-each, axis=-1)
-    own[row, column] = np.take_along_axis(ranked, place[:, None], 1)[:, 0]
-    return own
+    overlaps[row, column] = np.take_along_axis(ranked, needed[:, None], 1)[:, 0]
+    return overlaps
 
 
-def _order(scores: NDArray, own: NDArray, ties: str) -> NDArray[np.int64]:
+def _order(scores: NDArray, overlaps: NDArray, ties: str) -> NDArray[np.int64]:
     """(m, L) best first."""
     if ties == "expected":
         return np.argsort(-scores, axis=1, kind="stable")
-    second = -own if ties == "optimistic" else own
+    second = -overlaps if ties == "optimistic" else overlaps
     return np.lexsort((second, -scores), axis=1)
 
 
-def _place_in_video(videos: NDArray) -> NDArray[np.int64]:
+def _position_in_video(videos: NDArray) -> NDArray[np.int64]:
     """(m, L) how many entries of the same video stand before this one."""
     order = np.argsort(videos, axis=1, kind="stable")
     grouped = np.take_along_axis(videos, order, 1)
@@ -243,9 +243,9 @@ def _place_in_video(videos: NDArray) -> NDArray[np.int64]:
     starts = np.ones(videos.shape, np.bool_)
     starts[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
     first = np.maximum.accumulate(np.where(starts, column, 0), axis=1)
-    place = np.empty(videos.shape, np.int64)
-    np.put_along_axis(place, order, column - first, 1)
-    return place
+    position = np.empty(videos.shape, np.int64)
+    np.put_along_axis(position, order, column - first, 1)
+    return position
 
 
 def _suppress_in_videos(
@@ -278,8 +278,8 @@ def _hit_within(hits: NDArray[np.bool_], scores: NDArray, k: int, ties: str) -> 
     if k == 0:
         return np.zeros(len(hits))
     if ties != "expected":
-        place = np.cumsum(scores > -np.inf, axis=1)
-        return np.asarray((hits & (place <= k)).any(axis=1), np.float64)
+        position = np.cumsum(scores > -np.inf, axis=1)
+        return np.asarray((hits & (position <= k)).any(axis=1), np.float64)
     kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
     above = scores > kth
     level = (scores == kth) & (kth > -np.inf)

@@ -20,7 +20,7 @@ class Protocol:
     definition: str
     source: str
     unit: Literal["paragraph", "sentence"] = "sentence"  # what is counted
-    strict: bool | None = None  # True: IoU > m; False: IoU >= m; None: no overlap is asked
+    strict: bool | None = None  # True: IoU > m; False: IoU >= m; None: no overlap is required
     moments_per_video: int | None = None
     before: int | None = None  # pairs that enter suppression
     nms_iou: float | None = None  # per video; suppresses what overlaps by more
@@ -80,7 +80,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "videos",
             "The corpus is ranked for each paragraph; the right video is among the first K. Also "
             "the median rank and the mean reciprocal rank; SumR is the sum of the recalls.",
-            "JSG and XML (there per sentence), COOT (per paragraph)",
+            "JSG and XML (per sentence), COOT (per paragraph)",
             unit="paragraph",
         ),
         Protocol(
@@ -166,7 +166,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "videos, then moments",
             "The right video is among the first K of the paragraph's ranking, and one of ten "
             "moments grounded in the right video overlaps the truth by more than m. Wrong "
-            "videos cost no moment its place: R@10 may show 100 moments.",
+            "videos cost no moment its rank: R@10 may show 100 moments.",
             "the released test script of DMR-JRG; the numbers of its tables",
             strict=True,
             moments_per_video=10,

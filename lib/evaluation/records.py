@@ -1,4 +1,4 @@
-"""What is asked and what was answered, as arrays. ``files`` reads and writes them."""
+"""Queries with their true moments, and predictions, as arrays. ``files`` reads and writes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Truth:
     moments: NDArray[np.float64]  # (M, 2) seconds
     sentences: tuple[str, ...]
     annotations: NDArray[np.float64] | None = None  # (M, A, 2) seconds, NaN where fewer annotators
-    sentence_ids: tuple[str, ...] = ()  # unique; empty: "<paragraph>/<place, from 1>"
+    sentence_ids: tuple[str, ...] = ()  # unique; empty: "<paragraph>/<position, from 1>"
 
     def __post_init__(self) -> None:
         for kind, ids in (("video", self.video_ids), ("paragraph", self.paragraph_ids)):
@@ -86,11 +86,12 @@ class Truth:
 
     @property
     def position(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each sentence's place in its paragraph, from 0, and the paragraph's length, both (M,)."""
+        """Each sentence's position in its paragraph, from 0, and how many sentences the paragraph
+        has, both (M,)."""
         counts = np.bincount(self.sentence_paragraph, minlength=len(self.paragraph_ids))
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        place = np.arange(len(self.sentences)) - first[self.sentence_paragraph]
-        return place, counts[self.sentence_paragraph]
+        position = np.arange(len(self.sentences)) - first[self.sentence_paragraph]
+        return position, counts[self.sentence_paragraph]
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class CandidateMoments:
 class Pairs:
     """One finished list of (video, moment) pairs per sentence, in any order.
 
-    A pair's score already holds whatever the model mixed into it, so that a list may have been made
-    for some protocols only: it is then not counted under others.
+    A pair's score already holds whatever the model mixed into it, so that a list may be meant for
+    some protocols only: it is then not counted under others.
     """
 
     videos: NDArray[np.integer]  # (M, L) index into video_ids; -1 where the list is shorter
@@ -132,7 +133,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said. None: the model does not do this.
+    """The predictions of a model. None: the model does not do this.
 
     Spans are fractions [0, 1] of a video. They should be exact on the model's grid (``on_grid``);
     float32 thirds are not.
@@ -147,9 +148,9 @@ class Predictions:
 
 
 def clips_of(grid: NDArray[np.floating]) -> int:
-    """The least number of clips, up to 256, on whose borders all spans of a grid (P, 2) begin and
-    end, as fractions of the video. No span need be as short as one of them. Where there is none, so
-    many clips as are as long as the shortest span."""
+    """The least number of clips, up to 256, on whose borders all spans of a grid (P, 2), fractions
+    of the video, begin and end. No span need be as short as one clip. If no such number exists, the
+    number of clips as long as the shortest span."""
     borders, clips = np.unique(grid.round(6)), np.arange(1, 257)[:, None]
     fits = np.abs(np.round(borders * clips) / clips - borders).max(axis=1) < 2e-6
     if fits.any():
@@ -184,9 +185,9 @@ def merge_videos(
     unique = tuple(dict.fromkeys(names))
     if len(unique) == len(names):
         return unique, similarity
-    place = {name: index for index, name in enumerate(unique)}
-    places = np.array([place[name] for name in names])
-    order, sizes = np.argsort(places, kind="stable"), np.bincount(places)
+    index_of = {name: index for index, name in enumerate(unique)}
+    indices = np.array([index_of[name] for name in names])
+    order, sizes = np.argsort(indices, kind="stable"), np.bincount(indices)
     first = np.cumsum(sizes) - sizes
     return unique, np.maximum.reduceat(similarity[:, order], first, axis=1)
 
@@ -234,7 +235,7 @@ def check(truth: Truth, predictions: Predictions) -> None:
         listed = np.sort(candidates.videos, axis=1)
         twice = ((listed[:, 1:] == listed[:, :-1]) & (listed[:, 1:] >= 0)).any(axis=1)
         if twice.any():
-            where = _place(truth, int(twice.argmax()), truth.sentence_paragraph)
+            where = _location(truth, int(twice.argmax()), truth.sentence_paragraph)
             raise InputError(f"{where}: a candidate video is listed twice")
         _known(truth, candidates.videos)
     elif candidates is not None:
@@ -244,15 +245,15 @@ def check(truth: Truth, predictions: Predictions) -> None:
         _known(truth, candidates.videos)
 
 
-def _expect(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        raise InputError(f"predictions: {name} has shape {found}, expected {wanted}")
+def _expect(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise InputError(f"predictions: {name} has shape {shape}, expected {expected}")
 
 
 def _finite(truth: Truth, scores: NDArray, exists: NDArray, owner: NDArray | None) -> None:
     bad = (exists & ~np.isfinite(scores)).any(axis=1)
     if bad.any():
-        where = _place(truth, int(bad.argmax()), owner)
+        where = _location(truth, int(bad.argmax()), owner)
         raise InputError(f"{where}: a score is not a finite number")
 
 
@@ -263,7 +264,7 @@ def _known(truth: Truth, videos: NDArray) -> None:
         )
 
 
-def _place(truth: Truth, row: int, owner: NDArray | None) -> str:
+def _location(truth: Truth, row: int, owner: NDArray | None) -> str:
     paragraph = truth.paragraph_ids[row if owner is None else owner[row]]
-    where = "" if owner is None else f", sentence {int(truth.position[0][row]) + 1}"
-    return f"paragraph {paragraph!r}{where}"
+    sentence = "" if owner is None else f", sentence {int(truth.position[0][row]) + 1}"
+    return f"paragraph {paragraph!r}{sentence}"

@@ -1,4 +1,4 @@
-"""Where the right video stands in a paragraph's ranking."""
+"""The rank of the right video among all videos, for every paragraph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIES = ("expected", "optimistic", "pessimistic")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The right video's place, with its ties kept apart. Letters as in ``spans``.
+    """The rank of the right video of each paragraph, ties kept apart. Letters as in ``spans``.
 
     Ties follow one of three rules. ``expected``: ties stand in random order and the value is its
     mean, so that recall at K is the probability of being among the first K and the rank is
@@ -66,19 +66,19 @@ def rank_videos(
     if isinstance(similarity, Ranking):
         right = similarity.videos == target[:, None]
         listed = right.any(axis=1)
-        own = np.where(right, similarity.scores, -np.inf).max(axis=1, initial=-np.inf)
+        right_score = np.where(right, similarity.scores, -np.inf).max(axis=1, initial=-np.inf)
         real = similarity.videos >= 0
-        better = (real & (similarity.scores > own[:, None])).sum(axis=1)
-        equal = (real & (similarity.scores == own[:, None])).sum(axis=1) - listed
+        better = (real & (similarity.scores > right_score[:, None])).sum(axis=1)
+        equal = (real & (similarity.scores == right_score[:, None])).sum(axis=1) - listed
         return Ranks(better, np.maximum(equal, 0), listed)
     better = np.empty(len(target), np.int64)
     equal = np.empty(len(target), np.int64)
     for low in range(0, len(target), chunk):
         rows = slice(low, low + chunk)
         part = similarity[rows]
-        own = np.take_along_axis(part, target[rows, None], axis=1)
-        better[rows] = (part > own).sum(axis=1)
-        equal[rows] = (part == own).sum(axis=1) - 1
+        right_score = np.take_along_axis(part, target[rows, None], axis=1)
+        better[rows] = (part > right_score).sum(axis=1)
+        equal[rows] = (part == right_score).sum(axis=1) - 1
     return Ranks(better, equal, np.ones(len(target), np.bool_))
 
 
@@ -105,7 +105,9 @@ def pairing_skill(similarity: NDArray[np.floating], target: NDArray[np.int64]) -
     needs to know which paragraph belongs to which video, and no timestamp.
     """
     P, V = similarity.shape
-    own = similarity[np.arange(P), target][:, None]
-    below = (similarity < own).sum(axis=1) + 0.5 * ((similarity == own).sum(axis=1) - 1)
+    right_score = similarity[np.arange(P), target][:, None]
+    below = (similarity < right_score).sum(axis=1) + 0.5 * (
+        (similarity == right_score).sum(axis=1) - 1
+    )
     skill = 2 * below / max(V - 1, 1) - 1
     return float(np.clip(skill.mean() - 2 * skill.std() / np.sqrt(P), 0, 1))

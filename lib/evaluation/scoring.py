@@ -18,8 +18,8 @@ from lib.evaluation.retrieval import TIES, Ranks, rank_videos, retrieval_values
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which columns a table has, and how ties and mixed scores are read."""
+class ScoringOptions:
+    """The thresholds and list lengths to count at, and how ties and mixed scores are read."""
 
     iou: Sequence[float] = (0.3, 0.5, 0.7)
     grounding_n: Sequence[int] = (1, 5)
@@ -42,14 +42,14 @@ def count(
     predictions: Predictions,
     *,
     ranks: Ranks | None = None,
-    **asked: object,
+    **fields: object,
 ) -> Counted | None:
-    """Score predictions under one protocol; None when the model does not do what it asks.
+    """Score predictions under one protocol; None when they lack what the protocol counts.
 
     Args:
         name: a key of ``PROTOCOLS``.
         ranks: those of ``ranks_of``, where known: the predictions are then taken as checked.
-        asked: the fields of ``Asked``.
+        fields: the fields of ``ScoringOptions``.
 
     Raises:
         InputError: predictions that do not fit the truth, an unknown protocol, or a missing query
@@ -60,7 +60,7 @@ def count(
     if ranks is None:
         check(truth, predictions)
         ranks = ranks_of(truth, predictions)
-    protocol, options = PROTOCOLS[name], Asked(**asked)  # type: ignore[arg-type]
+    protocol, options = PROTOCOLS[name], ScoringOptions(**fields)  # type: ignore[arg-type]
     if protocol.ranked == "videos":
         return None if ranks is None else count_videos(protocol, truth, ranks, options)
     if protocol.ranked == "pairs":
@@ -74,38 +74,44 @@ def count(
 
 
 def ranks_of(truth: Truth, predictions: Predictions) -> Ranks | None:
-    """Where the right videos stand; None without retrieval."""
+    """The ranks of the right videos; None if the model does not retrieve."""
     if predictions.similarity is None:
         return None
     return rank_videos(predictions.similarity, truth.paragraph_video)
 
 
 def guided(
-    protocol: Protocol, truth: Truth, ranks: Ranks, spans: NDArray[np.float64], asked: Asked
+    protocol: Protocol,
+    truth: Truth,
+    ranks: Ranks,
+    spans: NDArray[np.float64],
+    options: ScoringOptions,
 ) -> dict[str, NDArray[np.float64]]:
     """``video_values`` with a protocol's settings."""
     return video_values(
         truth,
         ranks,
         spans,
-        k=asked.retrieval_k,
-        iou=asked.iou,
+        k=options.retrieval_k,
+        iou=options.iou,
         n=protocol.moments_per_video or 1,
         strict=bool(protocol.strict),
-        ties=asked.ties,
+        ties=options.ties,
     )
 
 
-def count_videos(protocol: Protocol, truth: Truth, ranks: Ranks, asked: Asked) -> Counted:
+def count_videos(
+    protocol: Protocol, truth: Truth, ranks: Ranks, options: ScoringOptions
+) -> Counted:
     """Ranks counted per paragraph, or with each paragraph's rank once per sentence."""
     owner = np.arange(len(truth.paragraph_ids))
     if protocol.unit == "sentence":
         owner = truth.sentence_paragraph
-    values = retrieval_values(ranks, asked.retrieval_k, ties=asked.ties)
+    values = retrieval_values(ranks, options.retrieval_k, ties=options.ties)
     return Counted(
         {name: value[owner] for name, value in values.items()},
         owner,
-        ranks.rank(asked.ties)[owner],
+        ranks.rank(options.ties)[owner],
         int((~ranks.listed[owner]).sum()),
     )
 
@@ -130,25 +136,29 @@ def missing_sentences(protocol: Protocol, truth: Truth, predictions: Predictions
 
 
 def _count_spans(
-    protocol: Protocol, truth: Truth, predictions: Predictions, ranks: Ranks | None, asked: Asked
+    protocol: Protocol,
+    truth: Truth,
+    predictions: Predictions,
+    ranks: Ranks | None,
+    options: ScoringOptions,
 ) -> dict[str, NDArray[np.float64]] | None:
     spans = predictions.spans
     if spans is None:
         return None
     if protocol.ranked != "moments":
-        return None if ranks is None else guided(protocol, truth, ranks, spans, asked)
+        return None if ranks is None else guided(protocol, truth, ranks, spans, options)
     return grounding_values(
         spans,
         truth.fractions,
-        n=asked.grounding_n,
-        iou=asked.iou,
+        n=options.grounding_n,
+        iou=options.iou,
         strict=bool(protocol.strict),
         discounted=protocol.discounted,
     )
 
 
 def _count_pairs(
-    protocol: Protocol, truth: Truth, predictions: Predictions, asked: Asked
+    protocol: Protocol, truth: Truth, predictions: Predictions, options: ScoringOptions
 ) -> dict[str, NDArray[np.float64]] | None:
     candidates = predictions.candidates
     if candidates is None or (protocol.annotators > 1 and truth.annotations is None):
@@ -159,14 +169,14 @@ def _count_pairs(
     return pair_values(
         truth,
         candidates,
-        k=asked.retrieval_k,
-        iou=asked.iou,
+        k=options.retrieval_k,
+        iou=options.iou,
         strict=bool(protocol.strict),
-        alpha=asked.alpha if protocol.mixed else None,
+        alpha=options.alpha if protocol.mixed else None,
         moments_per_video=protocol.moments_per_video,
         before=protocol.before,
         nms_iou=protocol.nms_iou,
         after=protocol.after,
         annotators=protocol.annotators,
-        ties=asked.ties,
+        ties=options.ties,
     )

@@ -11,15 +11,15 @@ Row = list[str]
 
 
 def rows_of(summary: dict[str, Any], name: str) -> list[Row]:
-    """One protocol as rows of text, the head first: metric, score, interval, floors, ceiling."""
+    """One protocol as rows of text, the head first: metric, score, interval, baselines, ceiling."""
     scores = summary["protocols"][name]
     intervals = summary.get("intervals", {}).get(name, {})
     ceiling = summary.get("ceilings", {}).get(name, {})
     columns: dict[str, list[str]] = {"score": [_number(scores[m]) for m in scores]}
     if intervals:
         columns["95 % interval"] = [_range(intervals.get(m)) for m in scores]
-    for rule, row in summary.get("floors", {}).get(name, {}).items():
-        columns[rule] = [_number(row.get(m)) for m in scores]
+    for rule, baseline in summary.get("floors", {}).get(name, {}).items():
+        columns[rule] = [_number(baseline.get(m)) for m in scores]
     if ceiling:
         columns["ceiling"] = [_number(ceiling.get(m)) for m in scores]
     return [

@@ -25,12 +25,12 @@ __all__ = [
 
 
 def read_any(path: str | Path, truth: Truth) -> tuple[Truth, Predictions]:
-    """Predictions of any kind, told apart by content, and the truth they are scored against.
+    """Predictions of any format, recognised by content, and the truth they are scored against.
 
-    That is the given truth, but for TVR's submissions the same one with every sentence a query.
+    For TVR's submissions that is the given truth with every sentence a query, else the given one.
 
     Raises:
-        InputError: what the reader of that kind refuses.
+        InputError: what the reader of that format refuses.
     """
     path = Path(path)
     try:

@@ -12,7 +12,7 @@ from lib.base.errors import InputError
 from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth
 
 # Kinds and axes: P paragraphs, V videos, M sentences; other letters agree within a part.
-_FORMS = {
+_LAYOUTS = {
     "similarity": ("f", "PV"),
     "spans": ("f", "Mn2"),
     "scores": ("f", "Mn"),
@@ -57,7 +57,7 @@ def load_arrays(path: str | Path, truth: Truth) -> Predictions:
     Raises:
         InputError: no such file, or arrays that belong to other videos or sentences.
     """
-    wanted = {
+    true_ids = {
         "video_ids": truth.video_ids,
         "paragraph_ids": truth.paragraph_ids,
         "sentence_ids": truth.names,
@@ -65,44 +65,44 @@ def load_arrays(path: str | Path, truth: Truth) -> Predictions:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        found = {name: np.asarray(arrays.pop(name, None)).tolist() for name in wanted}
+        stored = {name: np.asarray(arrays.pop(name, None)).tolist() for name in true_ids}
     except Exception as error:  # whatever a damaged archive makes zipfile and NumPy raise
-        why = (str(error) or type(error).__name__).split("\n")[0][:120]
-        raise InputError(f"{path}: cannot be read as arrays ({why})") from None
-    for name, ids in wanted.items():
-        if found[name] != list(ids):
+        reason = (str(error) or type(error).__name__).split("\n")[0][:120]
+        raise InputError(f"{path}: cannot be read as arrays ({reason})") from None
+    for name, ids in true_ids.items():
+        if stored[name] != list(ids):
             raise InputError(f"{path}: its {name} are not those of the truth")
-    _check_forms(path, arrays, {"P": len(truth.paragraph_ids), "M": len(truth.names)})
+    _check_layouts(path, arrays, {"P": len(truth.paragraph_ids), "M": len(truth.names)})
     fields = {name: value for name, value in arrays.items() if "." not in name}
     for part, kind in _PARTS.items():
-        own = {n.partition(".")[2]: v for n, v in arrays.items() if n.startswith(f"{part}.")}
-        if own:
+        members = {n.partition(".")[2]: v for n, v in arrays.items() if n.startswith(f"{part}.")}
+        if members:
             if part == "pairs":
-                own["made_for"] = tuple(own["made_for"].tolist())
-            fields["similarity" if part == "ranking" else "candidates"] = kind(**own)
+                members["made_for"] = tuple(members["made_for"].tolist())
+            fields["similarity" if part == "ranking" else "candidates"] = kind(**members)
     return Predictions(**fields)  # type: ignore[arg-type]
 
 
-def _check_forms(path: str | Path, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """Every array known, of its kind and its axes, and no part without all of its arrays."""
-    found: dict[str, int] = dict(sizes)
+def _check_layouts(path: str | Path, arrays: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """Refuse an unknown array, a wrong kind or shape, and a part that lacks one of its arrays."""
+    axis_sizes: dict[str, int] = dict(sizes)
     for name, value in arrays.items():
-        if name not in _FORMS:
-            raise InputError(f"{path}: has an array {name[:40]!r}, expected {', '.join(_FORMS)}")
-        kinds, axes = _FORMS[name]
+        if name not in _LAYOUTS:
+            raise InputError(f"{path}: has an array {name[:40]!r}, expected {', '.join(_LAYOUTS)}")
+        kinds, axes = _LAYOUTS[name]
         shape: tuple[int, ...] = getattr(value, "shape", ())  # a member that is no array is bytes
         kind = value.dtype.kind if hasattr(value, "dtype") else "bytes"
         fits = len(shape) == len(axes) and (kind in kinds or 0 in shape)
         fits = fits and not (axes.startswith("C") and shape[0] == 0)  # a grid without a cell
         for axis, size in zip(axes, shape, strict=False):
-            fits = fits and size == (2 if axis == "2" else found.setdefault(axis, size))
+            fits = fits and size == (2 if axis == "2" else axis_sizes.setdefault(axis, size))
         if not fits:
             raise InputError(
                 f"{path}: {name} has the shape {shape} and the kind {kind}; expected "
                 f"({', '.join(axes)}) of kind {' or '.join(kinds)}, as the other arrays have it"
             )
     groups = {name.partition(".")[0] for name in arrays if "." in name}
-    missing = [n for n in _FORMS if n.partition(".")[0] in groups and n not in arrays]
+    missing = [n for n in _LAYOUTS if n.partition(".")[0] in groups and n not in arrays]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}")
     if ("spans" in arrays) != ("scores" in arrays):

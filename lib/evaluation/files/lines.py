@@ -1,4 +1,4 @@
-"""JSON lines with faults told by line number."""
+"""JSON lines, with the line number of every fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from lib.base.errors import InputError
 
-_FAULTS_TOLD = 10
+_MAX_FAULTS = 10
 
 
 def for_each_line(path: Path, add: Callable[[str, dict[str, Any]], None]) -> None:
@@ -33,23 +33,23 @@ def for_each_line(path: Path, add: Callable[[str, dict[str, Any]], None]) -> Non
     faults.raise_if_any()
 
 
-def _add(place: str, line: str, add: Callable[[str, dict[str, Any]], None]) -> None:
-    add(place, _object(place, line))
+def _add(location: str, line: str, add: Callable[[str, dict[str, Any]], None]) -> None:
+    add(location, _object(location, line))
 
 
-def _object(place: str, line: str) -> dict[str, Any]:
+def _object(location: str, line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "nested too deeply")
-        raise InputError(f"{place}: not valid JSON ({reason}); is it complete?") from None
+        raise InputError(f"{location}: not valid JSON ({reason}); is it complete?") from None
     if not isinstance(value, dict):
-        raise InputError(f"{place}: expected a JSON object, found {short(value)}")
+        raise InputError(f"{location}: expected a JSON object, found {short(value)}")
     return value
 
 
 class Faults:
-    """Collects what is wrong with a file, so that a user sees ten faults at once and not one."""
+    """Collects what is wrong with a file, so that a user sees up to ten faults at once, not one."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -60,7 +60,7 @@ class Faults:
             action()
         except InputError as error:
             self.messages.append(str(error))
-            if len(self.messages) >= _FAULTS_TOLD:
+            if len(self.messages) >= _MAX_FAULTS:
                 self.raise_if_any()
 
     def raise_if_any(self) -> None:
@@ -69,30 +69,32 @@ class Faults:
             raise InputError("\n".join(self.messages))
 
 
-def number(value: Any, place: str, what: str) -> float:
+def number(value: Any, location: str, what: str) -> float:
     """A finite number, or InputError."""
     # Compared and not converted: an int may be too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        raise InputError(f"{place}: {what} is {short(value)}, expected a finite number")
+        raise InputError(f"{location}: {what} is {short(value)}, expected a finite number")
     return float(value)
 
 
-def span(start: Any, end: Any, place: str) -> tuple[float, float]:
+def span(start: Any, end: Any, location: str) -> tuple[float, float]:
     """start < end, or InputError."""
-    low, high = number(start, place, "a start"), number(end, place, "an end")
+    low, high = number(start, location, "a start"), number(end, location, "an end")
     if low >= high:
-        raise InputError(f"{place}: the moment [{low:g}, {high:g}] is none, expected start < end")
+        raise InputError(
+            f"{location}: the moment [{low:g}, {high:g}] is none, expected start < end"
+        )
     return low, high
 
 
-def rows(value: Any, place: str, what: str, form: str) -> list[list[Any]]:
+def rows(value: Any, location: str, what: str, form: str) -> list[list[Any]]:
     """A list of lists shaped like ``form``, for example "[video, score]"; or InputError."""
     width = form.count(",") + 1
     if not isinstance(value, list):
-        raise InputError(f"{place}: {what} is {short(value)}, expected a list of {form}")
+        raise InputError(f"{location}: {what} is {short(value)}, expected a list of {form}")
     for row in value:
         if not isinstance(row, list) or len(row) != width:
-            raise InputError(f"{place}: {what} holds {short(row)}, expected {form}")
+            raise InputError(f"{location}: {what} holds {short(row)}, expected {form}")
     return value
 
 

@@ -72,9 +72,9 @@ def write_predictions(
                 record["moments"] = _moments(predictions.spans[i], predictions.scores[i])
             if pairs is not None:
                 real = pairs.videos[i] >= 0
-                where = [truth.video_ids[v] for v in pairs.videos[i][real]]
+                names = [truth.video_ids[v] for v in pairs.videos[i][real]]
                 moments = _moments(pairs.spans[i][real], pairs.scores[i][real])
-                record["pairs"] = [[v, *m] for v, m in zip(where, moments, strict=True)]
+                record["pairs"] = [[v, *m] for v, m in zip(names, moments, strict=True)]
             if len(record) > 1:
                 _write(file, record)
 
@@ -101,7 +101,7 @@ def exact(scores: NDArray) -> list[float]:
 
 
 def read_predictions(path: str | Path, truth: Truth) -> Predictions:
-    """Read a file of ``write_predictions``, or one made elsewhere by the same schema.
+    """Read a file of ``write_predictions``, or one of the same schema from elsewhere.
 
     Moments and videos are ordered by their scores, equal ones as listed. A sentence without a line
     is missing; a paragraph without one retrieves nothing.
@@ -123,103 +123,109 @@ class _Reader:
             "paragraph_id": {name: p for p, name in enumerate(truth.paragraph_ids)},
             "desc_id": {name: i for i, name in enumerate(truth.names)},
         }
-        self.places: dict[tuple[str, int], str] = {}
+        self.locations: dict[tuple[str, int], str] = {}
         self.header: dict[str, Any] = {}
         self.in_seconds = False
         self.ranking: dict[int, list[tuple[int, float]]] = {}
         self.moments: dict[int, list[tuple[float, float, float]]] = {}
         self.pairs: dict[int, list[tuple[int, float, float, float]]] = {}
 
-    def add(self, place: str, record: dict[str, Any]) -> None:
+    def add(self, location: str, record: dict[str, Any]) -> None:
         kind = next((key for key in ("paragraph_id", "desc_id") if key in record), "header")
         if kind == "header" and "predictions" not in record:
             raise InputError(
-                f"{place}: has no paragraph_id and no desc_id, expected one of them "
+                f"{location}: has no paragraph_id and no desc_id, expected one of them "
                 '(or, in the first line, the header with "predictions": 1)'
             )
         unknown = [key for key in record if key not in _KEYS[kind]]
         if unknown:
             raise InputError(
-                f"{place}: unknown key {unknown[0]!r}, expected {', '.join(_KEYS[kind])}"
+                f"{location}: unknown key {unknown[0]!r}, expected {', '.join(_KEYS[kind])}"
             )
         if kind == "header":
-            self._add_header(place, record)
+            self._add_header(location, record)
             return
         name = str(record[kind])
         if name not in self.index[kind]:
-            raise InputError(f"{place}: {kind} {name!r} is not in the truth")
+            raise InputError(f"{location}: {kind} {name!r} is not in the truth")
         item = self.index[kind][name]
-        if (kind, item) in self.places:
-            raise InputError(f"{place}: {kind} {name!r} was in {self.places[kind, item]} already")
-        self.places[kind, item] = place
-        place = f"{place}: {kind} {name!r}"
+        if (kind, item) in self.locations:
+            raise InputError(
+                f"{location}: {kind} {name!r} was in {self.locations[kind, item]} already"
+            )
+        self.locations[kind, item] = location
+        location = f"{location}: {kind} {name!r}"
         if "videos" in record:
-            self._add_ranking(item, record["videos"], place)
+            self._add_ranking(item, record["videos"], location)
         if "moments" in record:
-            own = int(self.truth.sentence_video[item])
+            true_video = int(self.truth.sentence_video[item])
             self.moments[item] = [
-                (*self._span(start, end, own, place), number(score, place, "a moment's score"))
+                (
+                    *self._span(start, end, true_video, location),
+                    number(score, location, "a moment's score"),
+                )
                 for start, end, score in rows(
-                    record["moments"], place, "moments", "[start, end, score]"
+                    record["moments"], location, "moments", "[start, end, score]"
                 )
             ]
         if "pairs" in record:
             self.pairs[item] = [
-                self._pair(row, place)
-                for row in rows(record["pairs"], place, "pairs", "[video, start, end, score]")
+                self._pair(row, location)
+                for row in rows(record["pairs"], location, "pairs", "[video, start, end, score]")
             ]
 
-    def _add_header(self, place: str, record: dict[str, Any]) -> None:
-        if self.header or self.places:
-            raise InputError(f"{place}: a header, expected only in the first line")
+    def _add_header(self, location: str, record: dict[str, Any]) -> None:
+        if self.header or self.locations:
+            raise InputError(f"{location}: a header, expected only in the first line")
         if record["predictions"] != VERSION:
             raise InputError(
-                f"{place}: predictions is {short(record['predictions'])}, expected {VERSION}"
+                f"{location}: predictions is {short(record['predictions'])}, expected {VERSION}"
             )
         if record.get("unit", "fraction") not in ("fraction", "seconds"):
             raise InputError(
-                f"{place}: unit is {short(record['unit'])}, expected fraction or seconds"
+                f"{location}: unit is {short(record['unit'])}, expected fraction or seconds"
             )
         unknown = [name for name in record.get("pairs_for", []) if name not in PROTOCOLS]
         if unknown:
-            raise InputError(f"{place}: pairs_for names the unknown protocol {unknown[0]!r}")
+            raise InputError(f"{location}: pairs_for names the unknown protocol {unknown[0]!r}")
         if record.get("proposals") == []:
-            raise InputError(f"{place}: proposals is empty, expected spans or no such key")
-        for start, end in rows(record.get("proposals", []), place, "proposals", "[start, end]"):
-            if not 0 <= span(start, end, place)[0] < end <= 1:
+            raise InputError(f"{location}: proposals is empty, expected spans or no such key")
+        for start, end in rows(record.get("proposals", []), location, "proposals", "[start, end]"):
+            if not 0 <= span(start, end, location)[0] < end <= 1:
                 raise InputError(
-                    f"{place}: proposals hold [{start:g}, {end:g}], expected fractions from 0 to 1"
+                    f"{location}: proposals hold [{start:g}, {end:g}], "
+                    "expected fractions from 0 to 1"
                 )
         self.header, self.in_seconds = record, record.get("unit") == "seconds"
 
-    def _add_ranking(self, item: int, value: Any, place: str) -> None:
-        found: dict[int, float] = {}
-        for name, score in rows(value, place, "videos", "[video, score]"):
-            video = self._video(name, place)
-            if video in found:
-                raise InputError(f"{place}: ranks the video {name!r} twice")
-            found[video] = number(score, place, f"the score of video {name!r}")
-        self.ranking[item] = list(found.items())
+    def _add_ranking(self, item: int, value: Any, location: str) -> None:
+        scores: dict[int, float] = {}
+        for name, score in rows(value, location, "videos", "[video, score]"):
+            video = self._video(name, location)
+            if video in scores:
+                raise InputError(f"{location}: ranks the video {name!r} twice")
+            scores[video] = number(score, location, f"the score of video {name!r}")
+        self.ranking[item] = list(scores.items())
 
-    def _pair(self, row: list[Any], place: str) -> tuple[int, float, float, float]:
-        video = self._video(row[0], place)
-        start, end = self._span(row[1], row[2], video, place)
-        return video, start, end, number(row[3], place, "a pair's score")
+    def _pair(self, row: list[Any], location: str) -> tuple[int, float, float, float]:
+        video = self._video(row[0], location)
+        start, end = self._span(row[1], row[2], video, location)
+        return video, start, end, number(row[3], location, "a pair's score")
 
-    def _video(self, name: Any, place: str) -> int:
+    def _video(self, name: Any, location: str) -> int:
         if not isinstance(name, str) or name not in self.video:
-            raise InputError(f"{place}: the video {short(name)} is not in the corpus")
+            raise InputError(f"{location}: the video {short(name)} is not in the corpus")
         return self.video[name]
 
-    def _span(self, start: Any, end: Any, video: int, place: str) -> tuple[float, float]:
-        low, high = span(start, end, place)
+    def _span(self, start: Any, end: Any, video: int, location: str) -> tuple[float, float]:
+        low, high = span(start, end, location)
         unit = self.truth.durations[video] if self.in_seconds else 1.0
         return low / unit, high / unit
 
     def predictions(self) -> Predictions:
         P, M = len(self.truth.paragraph_ids), len(self.truth.sentences)
         answered = np.zeros(M, np.bool_)
-        answered[[item for kind, item in self.places if kind == "desc_id"]] = True
+        answered[[item for kind, item in self.locations if kind == "desc_id"]] = True
         proposals = self.header.get("proposals")
         spans = scores = None
         if self.moments:
@@ -265,8 +271,8 @@ def table(
     cuts = np.cumsum(widths)[:-1]
     for item, each in lists.items():
         if each:
-            found = np.array(each, dtype)
-            found = found[np.argsort(-found[:, -1], kind="stable")]
-            for column, part in zip(columns, np.split(found, cuts, axis=1), strict=True):
-                column[item, : len(found)] = part
+            values = np.array(each, dtype)
+            values = values[np.argsort(-values[:, -1], kind="stable")]
+            for column, part in zip(columns, np.split(values, cuts, axis=1), strict=True):
+                column[item, : len(values)] = part
     return columns

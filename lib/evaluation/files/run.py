@@ -1,4 +1,4 @@
-"""What a finished run left in its folder, read for a report."""
+"""The predictions, results and log in a finished run's folder, read for a report."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_run(folder: str | Path, *, name: str | None = None) -> RunFiles:
     source = folder / ARRAYS if (folder / ARRAYS).is_file() else folder / LINES
     if not (folder / TRUTH).is_file() or not source.is_file():
         raise InputError(
-            f"{folder}: holds no {TRUTH} with {LINES} or {ARRAYS}; a report is made of those, and "
+            f"{folder}: holds no {TRUTH} with {LINES} or {ARRAYS}; a report needs them, and "
             "best_test.py writes them"
         )
     truth = read_truth(folder / TRUTH)

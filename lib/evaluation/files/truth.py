@@ -65,47 +65,47 @@ class _Reader:
         self.path = path
         self.videos: dict[str, float] = {}
         self.paragraphs: dict[str, str] = {}
-        self.places: dict[str, str] = {}
+        self.locations: dict[str, str] = {}
         self.rows: list[tuple[str, str, list[tuple[float, float]]]] = []  # paragraph, text, spans
 
-    def add(self, place: str, record: dict[str, Any]) -> None:
+    def add(self, location: str, record: dict[str, Any]) -> None:
         missing = [key for key in ("vid_name", "duration") if key not in record]
         if "desc" in record or "desc_id" in record:
             missing += [key for key in ("desc_id", "desc", "ts") if key not in record]
         if missing:
-            raise InputError(f"{place}: lacks {' and '.join(missing)}")
-        video, duration = str(record["vid_name"]), number(record["duration"], place, "duration")
+            raise InputError(f"{location}: lacks {' and '.join(missing)}")
+        video, duration = str(record["vid_name"]), number(record["duration"], location, "duration")
         if duration <= 0:
-            raise InputError(f"{place}: duration is {duration:g}, expected more than 0")
+            raise InputError(f"{location}: duration is {duration:g}, expected more than 0")
         if self.videos.setdefault(video, duration) != duration:
             raise InputError(
-                f"{place}: video {video!r} has the duration {duration:g}, "
+                f"{location}: video {video!r} has the duration {duration:g}, "
                 f"before it had {self.videos[video]:g}"
             )
         if "desc" in record:
-            self._add_sentence(place, video, record)
+            self._add_sentence(location, video, record)
 
-    def _add_sentence(self, place: str, video: str, record: dict[str, Any]) -> None:
+    def _add_sentence(self, location: str, video: str, record: dict[str, Any]) -> None:
         name = str(record["desc_id"])
-        if name in self.places:
-            raise InputError(f"{place}: desc_id {name!r} was in {self.places[name]} already")
-        self.places[name] = place
+        if name in self.locations:
+            raise InputError(f"{location}: desc_id {name!r} was in {self.locations[name]} already")
+        self.locations[name] = location
         paragraph = str(record.get("paragraph_id", name))
         if self.paragraphs.setdefault(paragraph, video) != video:
             raise InputError(
-                f"{place}: paragraph {paragraph!r} describes {video!r}, "
+                f"{location}: paragraph {paragraph!r} describes {video!r}, "
                 f"before it described {self.paragraphs[paragraph]!r}"
             )
-        self.rows.append((paragraph, str(record["desc"]), _spans(record["ts"], place)))
+        self.rows.append((paragraph, str(record["desc"]), _spans(record["ts"], location)))
 
     def truth(self) -> Truth:
         if not self.rows:
             raise InputError(f"{self.path}: holds no sentence")
-        place = {paragraph: p for p, paragraph in enumerate(self.paragraphs)}
-        video = {name: v for v, name in enumerate(self.videos)}
-        owner = np.array([place[paragraph] for paragraph, _, _ in self.rows])
+        paragraph_index = {paragraph: p for p, paragraph in enumerate(self.paragraphs)}
+        video_index = {name: v for v, name in enumerate(self.videos)}
+        owner = np.array([paragraph_index[paragraph] for paragraph, _, _ in self.rows])
         order = np.argsort(owner, kind="stable")
-        names = list(self.places)
+        names = list(self.locations)
         width = max(len(spans) for _, _, spans in self.rows)
         times = np.full((len(order), width, 2), np.nan)
         for i, row in enumerate(order):
@@ -115,7 +115,7 @@ class _Reader:
             video_ids=tuple(self.videos),
             durations=np.array(list(self.videos.values())),
             paragraph_ids=tuple(self.paragraphs),
-            paragraph_video=np.array([video[v] for v in self.paragraphs.values()]),
+            paragraph_video=np.array([video_index[v] for v in self.paragraphs.values()]),
             sentence_paragraph=owner[order],
             moments=times[:, 0],
             sentences=tuple(self.rows[row][1] for row in order),
@@ -124,13 +124,15 @@ class _Reader:
         )
 
 
-def _spans(value: Any, place: str) -> list[tuple[float, float]]:
+def _spans(value: Any, location: str) -> list[tuple[float, float]]:
     """``[start, end]``, or a list of those, one per annotator."""
     if isinstance(value, list) and value and not isinstance(value[0], list):
         value = [value]
     if not isinstance(value, list) or not value:
-        raise InputError(f"{place}: ts is {short(value)}, expected [start, end] in seconds")
+        raise InputError(f"{location}: ts is {short(value)}, expected [start, end] in seconds")
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise InputError(f"{place}: ts holds {short(pair)}, expected [start, end] in seconds")
-    return [span(start, end, place) for start, end in value]
+            raise InputError(
+                f"{location}: ts holds {short(pair)}, expected [start, end] in seconds"
+            )
+    return [span(start, end, location) for start, end in value]

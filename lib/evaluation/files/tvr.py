@@ -41,26 +41,28 @@ def write_tvr(
 
     Each sentence gets its paragraph's ranking under VR. VCMR is the finished list of ``pairs_for``.
     """
-    listed, found = predictions.similarity, predictions.candidates
+    listed, finished = predictions.similarity, predictions.candidates
     if isinstance(listed, np.ndarray):
         listed = top_videos(listed, keep)
-    if isinstance(found, CandidateMoments):
-        found = finished_pairs(found, PROTOCOLS[pairs_for], alpha=alpha, keep=keep)
+    if isinstance(finished, CandidateMoments):
+        finished = finished_pairs(finished, PROTOCOLS[pairs_for], alpha=alpha, keep=keep)
     tasks: dict[str, Any] = {"video2idx": {name: v for v, name in enumerate(truth.video_ids)}}
     if listed is not None:
-        own = truth.sentence_paragraph
-        nothing = np.zeros((*listed.videos.shape, 2))
-        tasks["VR"] = _entries(truth, listed.videos[own], nothing[own], listed.scores[own], keep)
+        owner = truth.sentence_paragraph
+        no_times = np.zeros((*listed.videos.shape, 2))
+        tasks["VR"] = _entries(
+            truth, listed.videos[owner], no_times[owner], listed.scores[owner], keep
+        )
     if predictions.spans is not None and predictions.scores is not None:
         videos = np.broadcast_to(truth.sentence_video[:, None], predictions.scores.shape)
         tasks["SVMR"] = _entries(truth, videos, predictions.spans, predictions.scores, keep)
-    if found is not None:
-        order = np.argsort(-found.scores, axis=1, kind="stable")
+    if finished is not None:
+        order = np.argsort(-finished.scores, axis=1, kind="stable")
         tasks["VCMR"] = _entries(
             truth,
-            np.take_along_axis(found.videos, order, 1),
-            np.take_along_axis(found.spans, order[..., None], 1),
-            np.take_along_axis(found.scores, order, 1),
+            np.take_along_axis(finished.videos, order, 1),
+            np.take_along_axis(finished.spans, order[..., None], 1),
+            np.take_along_axis(finished.scores, order, 1),
             keep,
         )
     Path(path).write_text(json.dumps(tasks, allow_nan=False), encoding="utf-8")
@@ -109,33 +111,33 @@ def read_tvr(path: str | Path, truth: Truth) -> Predictions:
     if not isinstance(data, dict) or not isinstance(data.get("video2idx"), dict):
         raise InputError(f"{path}: lacks video2idx, expected TVR's submission format")
     videos = _corpus(path, data["video2idx"], truth)
-    found: dict[str, dict[int, list[tuple[int, float, float, float]]]] = {}
+    tasks: dict[str, dict[int, list[tuple[int, float, float, float]]]] = {}
     for task in (task for task in _TASKS if task in data):
-        found[task] = _read_task(path, task, data[task], truth, videos)
+        tasks[task] = _read_task(path, task, data[task], truth, videos)
     M = len(truth.sentences)
     answered = np.zeros(M, np.bool_)
     for task in ("SVMR", "VCMR"):
-        answered[list(found.get(task, {}))] = True
+        answered[list(tasks.get(task, {}))] = True
     spans = scores = None
-    if "SVMR" in found:
-        rows_of = {i: [row[1:] for row in listed] for i, listed in found["SVMR"].items()}
-        spans, scores = table(M, rows_of, (2, 1), (np.nan, -np.inf), np.float64)
+    if "SVMR" in tasks:
+        moments = {i: [row[1:] for row in listed] for i, listed in tasks["SVMR"].items()}
+        spans, scores = table(M, moments, (2, 1), (np.nan, -np.inf), np.float64)
     listed: Ranking | None = None
-    if "VR" in found:
-        listed = ranking(M, {i: [(r[0], r[3]) for r in each] for i, each in found["VR"].items()})
+    if "VR" in tasks:
+        listed = ranking(M, {i: [(r[0], r[3]) for r in each] for i, each in tasks["VR"].items()})
     return Predictions(
         similarity=listed,
         spans=spans,
         scores=None if scores is None else scores[..., 0],
-        candidates=pairs(M, found["VCMR"], ()) if "VCMR" in found else None,
-        answered=answered if spans is not None or "VCMR" in found else None,
+        candidates=pairs(M, tasks["VCMR"], ()) if "VCMR" in tasks else None,
+        answered=answered if spans is not None or "VCMR" in tasks else None,
     )
 
 
 def _corpus(path: Path, video2idx: dict[str, Any], truth: Truth) -> dict[int, int]:
-    """The submission's video numbers -> ours."""
-    ours = {name: v for v, name in enumerate(truth.video_ids)}
-    unknown = [name for name in video2idx if name not in ours]
+    """The submission's number of each video -> its index in the truth."""
+    index = {name: v for v, name in enumerate(truth.video_ids)}
+    unknown = [name for name in video2idx if name not in index]
     if unknown:
         raise InputError(
             f"{path}: video2idx names {len(unknown)} videos that are not in the corpus, the first "
@@ -146,7 +148,7 @@ def _corpus(path: Path, video2idx: dict[str, Any], truth: Truth) -> dict[int, in
         raise InputError(f"{path}: video2idx holds something else than whole numbers")
     if len(set(numbers)) != len(numbers):
         raise InputError(f"{path}: video2idx gives two videos one number")
-    return {number: ours[name] for name, number in video2idx.items()}
+    return {number: index[name] for name, number in video2idx.items()}
 
 
 def _read_task(
@@ -155,38 +157,38 @@ def _read_task(
     if not isinstance(entries, list):
         raise InputError(f"{path}: {task} is {short(entries)}, expected a list")
     index = {name: i for i, name in enumerate(truth.names)}
-    found: dict[int, list[tuple[int, float, float, float]]] = {}
+    listed_by_query: dict[int, list[tuple[int, float, float, float]]] = {}
     faults = Faults()
 
-    def read(place: str, entry: Any) -> None:
+    def read(location: str, entry: Any) -> None:
         if not isinstance(entry, dict) or not {"desc_id", "predictions"} <= set(entry):
-            raise InputError(f"{place}: expected an object with desc_id and predictions")
+            raise InputError(f"{location}: expected an object with desc_id and predictions")
         name = str(entry["desc_id"])
-        place = f"{place}, desc_id {name!r}"
+        location = f"{location}, desc_id {name!r}"
         if name not in index:
-            raise InputError(f"{place}: is not in the truth")
-        if index[name] in found:
-            raise InputError(f"{place}: occurs twice")
-        own, listed = int(truth.sentence_video[index[name]]), []
+            raise InputError(f"{location}: is not in the truth")
+        if index[name] in listed_by_query:
+            raise InputError(f"{location}: occurs twice")
+        true_video, listed = int(truth.sentence_video[index[name]]), []
         form = "[video, start, end, score]"
-        for video, start, end, score in rows(entry["predictions"], place, "predictions", form):
+        for video, start, end, score in rows(entry["predictions"], location, "predictions", form):
             if not isinstance(video, int) or video not in videos:
-                raise InputError(f"{place}: the video {short(video)} is not in video2idx")
+                raise InputError(f"{location}: the video {short(video)} is not in video2idx")
             v, low, high = videos[video], 0.0, 1.0
             if task != "VR":
-                low, high = span(start, end, place)
-            if task == "SVMR" and v != own:
+                low, high = span(start, end, location)
+            if task == "SVMR" and v != true_video:
                 raise InputError(
-                    f"{place}: a moment in {truth.video_ids[v]!r}, expected its own video "
-                    f"{truth.video_ids[own]!r}"
+                    f"{location}: a moment in {truth.video_ids[v]!r}, expected its own video "
+                    f"{truth.video_ids[true_video]!r}"
                 )
             unit = truth.durations[v]
-            listed.append((v, low / unit, high / unit, number(score, place, "a score")))
+            listed.append((v, low / unit, high / unit, number(score, location, "a score")))
         if task == "VR" and len({row[0] for row in listed}) != len(listed):
-            raise InputError(f"{place}: ranks a video twice")
-        found[index[name]] = listed
+            raise InputError(f"{location}: ranks a video twice")
+        listed_by_query[index[name]] = listed
 
     for position, entry in enumerate(entries):
         faults.collect(partial(read, f"{path}: {task}[{position}]", entry))
     faults.raise_if_any()
-    return found
+    return listed_by_query

@@ -14,7 +14,7 @@ from lib.evaluation.report.cases import case
 from lib.evaluation.report.charts import bar
 from lib.evaluation.report.curves import curves
 from lib.evaluation.report.markup import Cell, details, page, paragraph, table
-from lib.evaluation.report.tables import best_floor, comparison, number, score_tables
+from lib.evaluation.report.tables import best_baseline, comparison, number, score_tables
 
 # Protocol and metric of the cards and of the curves, if the run has them.
 _HEADLINES = (
@@ -64,13 +64,13 @@ def report(
 
 
 def _notes(runs: Sequence[RunFiles]) -> str:
-    told = []
+    parts = []
     for run in runs:
         prefix = f"{run.name}: " if len(runs) > 1 else ""
         for text in run.summary.get("warnings", []):
-            told.append(f'<p class="warning" role="note">{escape(f"{prefix}{text}")}</p>')
-        told += [paragraph(f"{prefix}{text}", "soft") for text in run.summary.get("notes", [])]
-    return "".join(told)
+            parts.append(f'<p class="warning" role="note">{escape(f"{prefix}{text}")}</p>')
+        parts += [paragraph(f"{prefix}{text}", "soft") for text in run.summary.get("notes", [])]
+    return "".join(parts)
 
 
 def _cards(run: RunFiles, named: bool) -> str:
@@ -81,16 +81,16 @@ def _cards(run: RunFiles, named: bool) -> str:
             continue
         interval = run.summary.get("intervals", {}).get(name, {}).get(metric)
         ceiling = run.summary.get("ceilings", {}).get(name, {}).get(metric)
-        floor, rule = best_floor(run.summary, name, metric)
-        beside = [f"95 % from {interval[0]:.2f} to {interval[1]:.2f}"] if interval else []
-        beside += [f"floor {floor:.2f} ({rule})"] if floor is not None else []
-        beside += [f"ceiling {ceiling:.2f}"] if ceiling is not None else []
-        label = f"{name} {metric}: {score:.2f}; {'; '.join(beside)}"
-        drawing = bar(score, interval=interval, floor=floor, ceiling=ceiling, label=label)
+        baseline, rule = best_baseline(run.summary, name, metric)
+        context = [f"95 % from {interval[0]:.2f} to {interval[1]:.2f}"] if interval else []
+        context += [f"floor {baseline:.2f} ({rule})"] if baseline is not None else []
+        context += [f"ceiling {ceiling:.2f}"] if ceiling is not None else []
+        label = f"{name} {metric}: {score:.2f}; {'; '.join(context)}"
+        drawing = bar(score, interval=interval, baseline=baseline, ceiling=ceiling, label=label)
         cards.append(
             f'<div class="card"><h3>{escape(f"{name}, {metric}")}</h3>'
             f'<div class="value">{score:.2f} <small>%</small></div>{drawing}'
-            f"<small>{escape('; '.join(beside))}</small></div>"
+            f"<small>{escape('; '.join(context))}</small></div>"
         )
     title = f"<h3>{escape(run.name)}</h3>" if named else ""
     return f'{title}<div class="cards">{"".join(cards)}</div>'
@@ -104,7 +104,7 @@ def _errors(runs: Sequence[RunFiles]) -> str:
         rows: list[list[Cell]] = [[k, *(f"{each[k]:.2f}" for each in broken)] for k in broken[0]]
         caption = "First video of the ranking, best moment, overlap above 0.5"
         parts.append(table(["", *names], rows, caption=caption))
-    told = {
+    labels = {
         "order_violated": "neighbouring sentences whose spans run backwards, %",
         "identical_within_paragraph": "sentences with the span of another of their paragraph, %",
         "most_common_share": "sentences that got the most common span, %",
@@ -112,15 +112,15 @@ def _errors(runs: Sequence[RunFiles]) -> str:
         "width_spread": "spread of the widths (standard deviation)",
         "most_common_first": "paragraphs that rank one and the same video first, %",
     }
-    found = [run.summary.get("diagnostics", {}) for run in runs]
+    diagnostics = [run.summary.get("diagnostics", {}) for run in runs]
     rows = [
-        [text, *(number(each.get(key), 3 if "width" in key else 2) for each in found)]
-        for key, text in told.items()
-        if any(key in each for each in found)
+        [text, *(number(each.get(key), 3 if "width" in key else 2) for each in diagnostics)]
+        for key, text in labels.items()
+        if any(key in each for each in diagnostics)
     ]
     if rows:
         parts.append(
-            table(["", *names], rows, caption="How the spans and the first places are spread")
+            table(["", *names], rows, caption="How the spans and the first-ranked videos vary")
         )
     return "<br>".join(parts)
 
@@ -148,7 +148,7 @@ def _cases(runs: Sequence[RunFiles], count: int, seed: int) -> str:
     ]
     intro = paragraph(
         "Ordered by reciprocal rank times mean overlap. Of a run's spans the best-ranked is solid, "
-        "the next ones are thin; they were found in the right video.",
+        "the next ones are thin; they were predicted for the right video.",
         "soft",
     )
     parts = [intro, f'<ul class="key">{"".join(key)}</ul>']

@@ -20,12 +20,16 @@ _SPANS_SHOWN = 3
 
 
 def case(runs: Sequence[RunFiles], paragraph: int, *, is_open: bool) -> str:
-    """What each run made of one paragraph, to unfold."""
+    """The predictions of each run for one paragraph, in a section to unfold."""
     truth = runs[0].truth
     video = int(truth.paragraph_video[paragraph])
     ranks = [_rank(run, paragraph) for run in runs]
-    told = ", ".join(f"{rank:g}" if np.isfinite(rank) else "not listed" for rank in ranks if rank)
-    title = truth.paragraph_ids[paragraph] + (f", right video at rank {told}" if told else "")
+    rank_text = ", ".join(
+        f"{rank:g}" if np.isfinite(rank) else "not listed" for rank in ranks if rank
+    )
+    title = truth.paragraph_ids[paragraph] + (
+        f", right video at rank {rank_text}" if rank_text else ""
+    )
     sentences = sentences_of(truth, [paragraph]).tolist()
     body = "".join(_sentence(runs, i) for i in sentences)
     times = f"<span>0 s</span><span>{truth.durations[video]:.1f} s</span>"
@@ -44,9 +48,9 @@ def _rank(run: RunFiles, paragraph: int) -> float:
 
 def _sentence(runs: Sequence[RunFiles], i: int) -> str:
     truth = runs[0].truth
-    own = truth.fractions[i]
+    true_span = truth.fractions[i]
     duration = truth.durations[truth.sentence_video[i]]
-    told = [f"truth {_seconds(truth.moments[i])}"]
+    descriptions = [f"truth {_seconds(truth.moments[i])}"]
     rows: list[list[tuple[float, float]]] = []
     for run in runs:
         spans = run.predictions.spans
@@ -54,16 +58,16 @@ def _sentence(runs: Sequence[RunFiles], i: int) -> str:
             continue
         real = [(float(s), float(e)) for s, e in spans[i, :_SPANS_SHOWN] if s == s]
         rows.append(real)
-        prefix = f"{run.name}: " if len(runs) > 1 else "found "
+        prefix = f"{run.name}: " if len(runs) > 1 else "predicted "
         if real:
             best = np.array(real[0])
-            fit = float(overlap(best, own))
-            told.append(f"{prefix}{_seconds(best * duration)}, overlap {fit:.2f}")
+            iou = float(overlap(best, true_span))
+            descriptions.append(f"{prefix}{_seconds(best * duration)}, overlap {iou:.2f}")
         else:
-            told.append(f"{prefix}nothing")
+            descriptions.append(f"{prefix}nothing")
     text = escape(truth.sentences[i] or truth.names[i])
-    label = "; ".join(told)
-    drawing = timeline((float(own[0]), float(own[1])), rows, label=label)
+    label = "; ".join(descriptions)
+    drawing = timeline((float(true_span[0]), float(true_span[1])), rows, label=label)
     return f'<p class="sentence">{text}<br><small>{escape(label)}</small></p>{drawing}'
 
 
@@ -75,14 +79,14 @@ def _maps(run: RunFiles, sentences: Sequence[int], named: bool) -> str:
     if run.maps is None:
         return ""
     figures = []
-    for place, i in enumerate(sentences, start=1):
+    for number, i in enumerate(sentences, start=1):
         scores = run.maps.of(i)
         if scores is None or np.isnan(scores).all():
             continue
-        label = f"score map of sentence {place}: start downwards, end to the right"
+        label = f"score map of sentence {number}: start downwards, end to the right"
         drawing = score_map(scores, run.truth.fractions[i], label=label)
-        whose = f"{run.name}, " if named else ""
-        caption = escape(f"{whose}sentence {place}; red: best cell, dashed: nearest to the truth")
+        prefix = f"{run.name}, " if named else ""
+        caption = escape(f"{prefix}sentence {number}; red: best cell, dashed: nearest to the truth")
         figures.append(f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="maps">{"".join(figures)}</div>' if figures else ""
 
@@ -97,9 +101,9 @@ def _ranking(run: RunFiles, paragraph: int, video: int, named: bool) -> str:
         best = top_videos(similarity[paragraph : paragraph + 1], _VIDEOS_SHOWN)
         listed = best.videos[0], best.scores[0]
     rows: list[list[Cell]] = []
-    for place, (v, score) in enumerate(zip(*listed, strict=True), start=1):
-        if v >= 0 and place <= _VIDEOS_SHOWN:
+    for rank, (v, score) in enumerate(zip(*listed, strict=True), start=1):
+        if v >= 0 and rank <= _VIDEOS_SHOWN:
             right: Cell = ("right video", "right") if v == video else ""
-            rows.append([f"{place}. {run.truth.video_ids[v]}", f"{score:.4f}", right])
+            rows.append([f"{rank}. {run.truth.video_ids[v]}", f"{score:.4f}", right])
     caption = "Ranked videos" + (f", {run.name}" if named else "")
     return table(["video", "score", ""], rows, caption=caption)

@@ -47,11 +47,11 @@ def bar(
     score: float,
     *,
     interval: Sequence[float] | None,
-    floor: float | None,
+    baseline: float | None,
     ceiling: float | None,
     label: str,
 ) -> str:
-    """A score on a line from 0 to 100, with its interval, the best floor and the ceiling."""
+    """A score on a line from 0 to 100, with its interval, the best baseline and the ceiling."""
     parts = ['<rect class="rail" x="0" y="9" width="1000" height="6" rx="3"/>']
     if ceiling is not None:
         parts.append(f'<rect class="reach" x="0" y="9" width="{10 * ceiling:.1f}" height="6"/>')
@@ -61,8 +61,8 @@ def bar(
         parts.append(
             f'<path class="interval" d="M{low:.1f} 12H{high:.1f}M{low:.1f} 5V19M{high:.1f} 5V19"/>'
         )
-    if floor is not None:
-        parts.append(f'<path class="floor" d="M{10 * floor:.1f} 1V23"/>')
+    if baseline is not None:
+        parts.append(f'<path class="floor" d="M{10 * baseline:.1f} 1V23"/>')
     inside = "".join(parts)
     return (
         f'<svg class="bar" viewBox="0 0 1000 24" preserveAspectRatio="none" role="img" '
@@ -92,8 +92,8 @@ def timeline(
 
 def _span(span: tuple[float, float], y: int, height: int, kind: str) -> str:
     left, width = 1000 * span[0], max(1000 * (span[1] - span[0]), 2)
-    place = f'x="{left:.1f}" y="{y}" width="{width:.1f}" height="{height}"'
-    return f'<rect class="{kind}" {place}/>'
+    box = f'x="{left:.1f}" y="{y}" width="{width:.1f}" height="{height}"'
+    return f'<rect class="{kind}" {box}/>'
 
 
 def score_map(scores: NDArray[np.floating], moment: NDArray[np.float64], *, label: str) -> str:
@@ -145,15 +145,15 @@ def curve(title: str, lines: Sequence[Line]) -> str:
         bottom, top = bottom - 0.5, top + 0.5
     width, height = max(right - left, 1e-9), top - bottom
 
-    def place(x: float, y: float) -> str:
+    def coordinates(x: float, y: float) -> str:
         return f"{50 + 262 * (x - left) / width:.1f},{118 - 104 * (y - bottom) / height:.1f}"
 
     drawn = []
     for line in lines:
-        joined = " ".join(place(x, y) for x, y in line.points)
+        joined = " ".join(coordinates(x, y) for x, y in line.points)
         drawn.append(f'<polyline class="curve {line.kind}" points="{joined}"/>')
         if line.kind != "floor":
-            x, y = place(*line.points[-1]).split(",")
+            x, y = coordinates(*line.points[-1]).split(",")
             drawn.append(f'<circle class="dot {line.kind}" cx="{x}" cy="{y}" r="3"/>')
     ticks = (
         f'<text x="45" y="18" text-anchor="end">{top:.3g}</text>'
@@ -161,9 +161,9 @@ def curve(title: str, lines: Sequence[Line]) -> str:
         f'<text x="50" y="136">epoch {left + 1:g}</text>'
         f'<text x="312" y="136" text-anchor="end">{right + 1:g}</text>'
     )
-    told = "; ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in lines)
+    summary = "; ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in lines)
     return (
         f'<svg class="chart" viewBox="0 0 320 142" role="img" '
-        f'aria-label="{escape(title)}: {escape(told)}"><path class="axis" d="M50 14V118H312"/>'
+        f'aria-label="{escape(title)}: {escape(summary)}"><path class="axis" d="M50 14V118H312"/>'
         f"{ticks}{''.join(drawn)}</svg>"
     )

@@ -1,4 +1,4 @@
-"""Training curves of a report: losses, and scores on validation beside their floor."""
+"""Training curves of a report: losses, and scores on validation with their best baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from lib.evaluation.files.run import RunFiles
 from lib.evaluation.report.charts import Line, curve
 from lib.evaluation.report.markup import details, table
-from lib.evaluation.report.tables import best_floor, number
+from lib.evaluation.report.tables import best_baseline, number
 
 
 def curves(runs: Sequence[RunFiles], scores: Sequence[tuple[str, str]]) -> str:
@@ -29,10 +29,10 @@ def curves(runs: Sequence[RunFiles], scores: Sequence[tuple[str, str]]) -> str:
             continue
         columns[path] = lines
         title = ", ".join(path[1:]) + (" (validation)" if path[0] == "protocols" else " (training)")
-        level = _floor_line(runs[0].log, path)
-        drawing = curve(title, lines + ([level] if level else []))
-        beside = f"; dashed: {level.name}" if level else ""
-        caption = f"<figcaption>{escape(title + beside)}</figcaption>"
+        baseline = _baseline_curve(runs[0].log, path)
+        drawing = curve(title, lines + ([baseline] if baseline else []))
+        legend = f"; dashed: {baseline.name}" if baseline else ""
+        caption = f"<figcaption>{escape(title + legend)}</figcaption>"
         drawings.append(f"<figure>{drawing}{caption}</figure>")
     epochs = sorted({x for lines in columns.values() for line in lines for x, _ in line.points})
     several = len(runs) > 1
@@ -62,13 +62,13 @@ def _points(log: Sequence[dict[str, Any]], path: tuple[str, ...]) -> list[tuple[
     return points
 
 
-def _floor_line(log: Sequence[dict[str, Any]], path: tuple[str, ...]) -> Line | None:
-    """The best floor of a curve's score, which may move with the retrieval."""
+def _baseline_curve(log: Sequence[dict[str, Any]], path: tuple[str, ...]) -> Line | None:
+    """The best baseline of a curve's score by epoch; it may move with the retrieval."""
     if path[0] != "protocols":
         return None
     points = []
     for record in log:
-        value, _ = best_floor(record, path[1], path[2])
+        value, _ = best_baseline(record, path[1], path[2])
         if value is not None:
             points.append((float(record["epoch"]), value))
     return Line("best floor", points, "floor") if len(points) > 1 else None

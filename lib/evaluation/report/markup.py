@@ -10,7 +10,7 @@ Cell = str | tuple[str, str]  # text, or text with a CSS class
 
 
 def page(title: str, sections: Iterable[tuple[str, str]], *, lead: str) -> str:
-    """A whole page that loads nothing: sections of (heading, HTML), with links to them.
+    """A complete page that loads nothing: sections of (heading, HTML), with links to them.
 
     The policy in its head makes a browser refuse any request to a network and any script.
     """

@@ -1,4 +1,4 @@
-"""The tables of a report: one run beside its floors, or several beside each other."""
+"""The tables of a report: one run with its baselines, or several runs compared."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def comparison(runs: Sequence[RunFiles], *, resamples: int) -> str:
 def difference_tables(
     runs: Sequence[RunFiles], *, resamples: int
 ) -> list[tuple[str, list[str], list[list[Cell]]]]:
-    """(title, head, rows) per protocol: each run beside its best floor, and its difference from the
-    first run with interval and verdict.
+    """(title, head, rows) per protocol: each run with its best baseline, and its difference from
+    the first run with interval and verdict.
 
     Raises:
         InputError: runs over different queries.
@@ -73,7 +73,7 @@ def difference_tables(
             first.predictions,
             run.predictions,
             resamples=resamples,
-            **_asked(first.summary),
+            **_scoring_options(first.summary),
         )
         for run in others
     ]
@@ -84,9 +84,9 @@ def difference_tables(
             head += [run.name, "its floor", "difference", "95 % interval", "verdict"]
         known = next(each[name] for each in compared if name in each)
         rows: list[list[Cell]] = []
-        for metric, found in known.items():
-            row: list[Cell] = [metric, (f"{found['first']:.2f}", "score")]
-            row.append(number(best_floor(first.summary, name, metric)[0]))
+        for metric, result in known.items():
+            row: list[Cell] = [metric, (f"{result['first']:.2f}", "score")]
+            row.append(number(best_baseline(first.summary, name, metric)[0]))
             for run, each in zip(others, compared, strict=True):
                 row += _difference(run, name, metric, each.get(name, {}).get(metric))
             rows.append(row)
@@ -105,21 +105,21 @@ def _check_same_queries(first: RunFiles, run: RunFiles) -> None:
         raise InputError(f"{run.name} and {first.name} were not scored against the same moments")
 
 
-def _difference(run: RunFiles, name: str, metric: str, found: dict[str, Any] | None) -> list[Cell]:
-    if found is None:
+def _difference(run: RunFiles, name: str, metric: str, result: dict[str, Any] | None) -> list[Cell]:
+    if result is None:
         return [""] * 5
-    low, high = found["interval"]
+    low, high = result["interval"]
     return [
-        (f"{found['second']:.2f}", "score"),
-        number(best_floor(run.summary, name, metric)[0]),
-        f"{found['difference']:+.2f}",
+        (f"{result['second']:.2f}", "score"),
+        number(best_baseline(run.summary, name, metric)[0]),
+        f"{result['difference']:+.2f}",
         f"{low:+.2f} to {high:+.2f}",
-        (found["verdict"], found["verdict"].split()[0]),
+        (result["verdict"], result["verdict"].split()[0]),
     ]
 
 
-def _asked(summary: dict[str, Any]) -> dict[str, Any]:
-    """The columns that a run's tables have, read off their names, and how it was scored."""
+def _scoring_options(summary: dict[str, Any]) -> dict[str, Any]:
+    """The ``ScoringOptions`` that a run was scored with, read off its summary's metric names."""
     metrics = {metric for row in summary["protocols"].values() for metric in row}
     pairs = [metric.split(",IoU=") for metric in metrics if ",IoU=" in metric]
     single = {
@@ -135,21 +135,21 @@ def _asked(summary: dict[str, Any]) -> dict[str, Any]:
         if ",IoU=" in metric
     }
     settings = summary.get("settings", {})
-    asked: dict[str, Any] = {key: settings[key] for key in ("ties", "alpha") if key in settings}
+    options: dict[str, Any] = {key: settings[key] for key in ("ties", "alpha") if key in settings}
     if pairs:
-        asked["iou"] = sorted({float(threshold) for _, threshold in pairs})
+        options["iou"] = sorted({float(threshold) for _, threshold in pairs})
     if single:
-        asked["retrieval_k"] = sorted(single)
+        options["retrieval_k"] = sorted(single)
     if moments:
-        asked["grounding_n"] = sorted(moments)
-    return asked
+        options["grounding_n"] = sorted(moments)
+    return options
 
 
-def best_floor(summary: dict[str, Any], name: str, metric: str) -> tuple[float | None, str]:
-    """The highest floor of a score, and its rule."""
+def best_baseline(summary: dict[str, Any], name: str, metric: str) -> tuple[float | None, str]:
+    """The highest baseline ("floor") of a score, in per cent, and its rule."""
     rows = summary.get("floors", {}).get(name, {})
-    found = [(row[metric], rule) for rule, row in rows.items() if metric in row]
-    return max(found, default=(None, ""))
+    values = [(row[metric], rule) for rule, row in rows.items() if metric in row]
+    return max(values, default=(None, ""))
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Kill a training run at random moments, resume it until it is done, and compare every bit.
 
-    python -m tests.kill_harness --kills 200
+    python -m tests.stress.kill_harness --kills 200
 
 Each round trains the same tiny experiment. It is killed by SIGKILL at random moments, in training,
 in validation and while it writes its files, and resumed until it ends by itself. Then weights,

@@ -1,13 +1,13 @@
 """Feed every reader of files damaged and invented ones; an ``InputError`` is all they may raise.
 
-    python -m tests.fuzz --count 100000 --seed 1
-    python -m tests.fuzz --only checkpoint --count 5000
+    python -m tests.stress.fuzz --count 100000 --seed 1
+    python -m tests.stress.fuzz --only checkpoint --count 5000
 
 Six formats: experiments (YAML), annotations (JSON, CSV, text), features (HDF5), word vectors
 (pickle, text), checkpoints, predictions (JSON lines, TVR's JSON, npz). A case is a function of
 format, seed and number, so a finding can be made again:
 
-    python -m tests.fuzz --only yaml --seed 1 --case 4711 --keep case.yaml
+    python -m tests.stress.fuzz --only yaml --seed 1 --case 4711 --keep case.yaml
 
 Cases run in forked processes with little memory and an alarm, so that a hang, a crash of a library
 or a bomb is a finding and not the end. Exit status 1 if anything was found.
@@ -55,8 +55,8 @@ from lib.evaluation.files import read_any, read_truth, read_tvr
 from lib.evaluation.records import per_sentence
 from lib.training import checkpoint, nonfinite
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-FOUND = Path(__file__).parent / "data" / "fuzz"  # what was found once, kept
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOUND = REPOSITORY / "tests" / "data" / "fuzz"  # what was found once, kept
 SECONDS = 5  # of one case, of computing
 MEMORY = 2 * 2**30  # that a case may take beyond what the process has
 LINES, LONGEST = 60, 10_000  # of a message that a person is to read, and letters of its lines
@@ -421,7 +421,7 @@ def read_checkpoint(path: Path) -> None:
 
 
 def make_predictions(draw: random.Random) -> bytes:
-    folder = Path(__file__).parent / "data" / "predictions"
+    folder = REPOSITORY / "tests" / "data" / "predictions"
     kind = draw.randrange(4)
     if kind == 0:
         tree = rearrange(json.loads((folder / "tvr_submission.json").read_text("utf-8")), draw)
@@ -439,7 +439,7 @@ def make_predictions(draw: random.Random) -> bytes:
 
 
 def _arrays(draw: random.Random) -> bytes:
-    truth = read_truth(Path(__file__).parent / "data/predictions/truth.jsonl")
+    truth = read_truth(REPOSITORY / "tests/data/predictions/truth.jsonl")
     V, P, M = len(truth.video_ids), len(truth.paragraph_ids), len(truth.sentences)
     arrays: dict[str, Any] = {
         "video_ids": np.array(truth.video_ids),
@@ -471,7 +471,7 @@ def _arrays(draw: random.Random) -> bytes:
 
 def read_predictions_file(path: Path) -> None:
     """As predictions of any kind, and as a truth; what can be read is scored."""
-    truth = read_truth(Path(__file__).parent / "data/predictions/truth.jsonl")
+    truth = read_truth(REPOSITORY / "tests/data/predictions/truth.jsonl")
     with contextlib.suppress(InputError):
         own = read_truth(path)
         summarise(own, read_any(path.with_name("absent"), own), resamples=0)

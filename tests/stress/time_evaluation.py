@@ -1,7 +1,7 @@
 """Time the scorers at the size of ActivityNet's test split, and keep the table in the docs.
 
-    python -m tests.time_evaluation            prints the table
-    python -m tests.time_evaluation --write    and puts it into docs/evaluation.md
+    python -m tests.stress.time_evaluation            prints the table
+    python -m tests.stress.time_evaluation --write    and puts it into docs/evaluation.md
 
 Random predictions for 17,031 sentences of 4,885 paragraphs: 10 moments in each of 100 candidate
 videos, and a ranking of 5,000 videos per sentence. Each row is a process of its own, so that its
@@ -27,7 +27,7 @@ from lib.evaluation import CandidateMoments, Predictions, Truth, count, summaris
 from lib.evaluation.joint import pair_values
 from lib.evaluation.retrieval import rank_videos
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SENTENCES, PARAGRAPHS, CANDIDATES, MOMENTS, CORPUS, CLIPS = 17_031, 4_885, 100, 10, 5_000, 32
 DOC = ROOT / "docs" / "evaluation.md"
 MARKS = ("<!-- timings -->\n", "<!-- end of timings -->\n")
@@ -152,7 +152,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     lines = ["| what | seconds | peak GB |", "| --- | ---: | ---: |"]
     for task, (what, _) in TASKS.items():
-        command = [sys.executable, "-m", "tests.time_evaluation", "--task", task]
+        command = [sys.executable, "-m", "tests.stress.time_evaluation", "--task", task]
         out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
         seconds, memory = map(float, out.split())
         lines.append(f"| {what} | {seconds:.1f} | {memory:.1f} |")

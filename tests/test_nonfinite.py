@@ -16,8 +16,8 @@ from lib.training import nonfinite
 from lib.training.engine import train_one_epoch
 from lib.training.optimization import Optimization
 from lib.training.progress import Progress
-from tests.properties import make_batch
-from tests.test_models import VARIANTS
+from tests.properties import make_batch, terms_of
+from tests.variants import VARIANTS
 
 CPU = Runtime(torch.device("cpu"))
 
@@ -52,11 +52,7 @@ def test_a_sound_step_has_no_origin(batch):
 def test_no_sound_model_is_accused(name):
     """A module that gives infinity on purpose would be named first, whatever the fault."""
     model = VARIANTS[name]()
-    terms = type(model).losses()
-    terms = {
-        term: terms[term] for term in terms if term not in getattr(model, "unavailable_terms", ())
-    }
-    origin = locate(model, make_batch(), **terms)
+    origin = locate(model, make_batch(), **terms_of(model))
     assert not origin, origin.lines()
 
 

@@ -1,0 +1,319 @@
+"""From evidence to moments, against loops in float64 that share nothing with the decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lib.base.batch import Layout
+from lib.base.moments import iou
+from lib.decoding import Decoding, Evidence, calibrate, decode
+from lib.decoding.decode import reads, span_scores
+from lib.decoding.ordering import backward_penalty, ordered_scores, position_prior
+from lib.decoding.separation import paragraph_softmax, separation, subtract_paragraph_mean
+from lib.models.layers.proposal_map import ProposalGrid
+from tests.properties import make_batch
+
+SIZES = (2, 1, 3)  # sentences of the paragraphs
+
+
+def layout_of(sizes: tuple[int, ...] = SIZES) -> Layout:
+    return Layout.of(torch.arange(max(sizes)) < torch.tensor(sizes)[:, None])
+
+
+def rows_of(sizes: tuple[int, ...]) -> list[range]:
+    """The sentences of each paragraph."""
+    ends = list(itertools.accumulate(sizes))
+    return [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def in_double(*shape: int, seed: int = 0) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+
+# Separation.
+
+
+def slow_separation(row: list[float], start: int, end: int, exponent: float) -> float:
+    """Of clips start … end - 1 from the others."""
+    N = len(row)
+    inside, outside = row[start:end], row[:start] + row[end:]
+    if not inside or not outside:
+        return 0.0
+    mean = sum(row) / N
+    spread = max(math.sqrt(sum((x - mean) ** 2 for x in row) / N), 1e-6)
+    contrast = sum(inside) / len(inside) - sum(outside) / len(outside)
+    return contrast / spread * (len(inside) * len(outside) / N**2) ** exponent
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 0.5, 1.0])
+def test_separation_is_the_contrast_of_inside_and_outside(exponent: float) -> None:
+    N, grid, evidence = 7, ProposalGrid(7, "dense"), in_double(3, 7)
+    ours = separation(evidence, grid.spans.double(), length_exponent=exponent)
+    for (i, j), column in zip(grid.mask.nonzero().tolist(), ours.T, strict=True):
+        for m in range(3):
+            if (i, j) == (0, N - 1) and exponent == 0:
+                continue  # 0 to the power of 0
+            slow = slow_separation(evidence[m].tolist(), i, j + 1, exponent)
+            assert column[m].item() == pytest.approx(slow, abs=1e-9)
+
+
+def test_with_a_list_of_spans_for_each_sentence_it_is_the_same() -> None:
+    grid, evidence = ProposalGrid(7, "dense"), in_double(4, 7)
+    each = torch.stack([torch.randperm(len(grid))[:5] for _ in range(4)])
+    spans = grid.spans.double()
+    shared = separation(evidence, spans)
+    own = separation(evidence, spans[each])
+    assert torch.allclose(own, shared.gather(1, each), atol=1e-12)
+
+
+def test_at_one_half_it_is_the_correlation_of_statistics() -> None:
+    """With the span's indicator, for every span but the whole video, which has none."""
+    grid, evidence = ProposalGrid(7, "dense"), in_double(3, 7)
+    ours = separation(evidence, grid.spans.double())
+    for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
+        indicator = np.zeros(7)
+        indicator[i : j + 1] = 1
+        for m in range(3):
+            whole = j - i == 6
+            expected = 0.0 if whole else np.corrcoef(evidence[m].numpy(), indicator)[0, 1]
+            assert ours[m, p].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_span_of_less_than_half_a_clip_and_flat_evidence_are_worth_nothing() -> None:
+    spans = torch.tensor([[0.5, 0.51], [0.0, 1.0], [0.0, 0.5]], dtype=torch.float64)
+    assert separation(in_double(2, 4), spans)[:, :2].abs().max() == 0
+    assert separation(torch.ones(1, 4), spans.float()).abs().max() == 0
+
+
+# Against the paragraph's other sentences.
+
+
+def test_a_sentence_s_evidence_less_the_mean_of_the_others() -> None:
+    evidence = in_double(6, 4)
+    ours = subtract_paragraph_mean(evidence, layout_of())
+    for rows in rows_of(SIZES):
+        for m in rows:
+            for n in range(4):
+                others = [evidence[k, n].item() for k in rows if k != m]
+                mean = sum(others) / len(others) if others else 0.0
+                assert ours[m, n].item() == pytest.approx(evidence[m, n].item() - mean, abs=1e-12)
+
+
+def test_a_clip_is_divided_among_the_sentences_of_its_paragraph() -> None:
+    evidence = in_double(6, 4)
+    ours = paragraph_softmax(evidence, layout_of(), scale=5.0)
+    for rows in rows_of(SIZES):
+        for m in rows:
+            for n in range(4):
+                total = sum(math.exp(5 * evidence[k, n].item()) for k in rows)
+                share = math.exp(5 * evidence[m, n].item()) / total
+                expected = share if len(rows) > 1 else evidence[m, n].item()
+                assert ours[m, n].item() == pytest.approx(expected, abs=1e-6)
+
+
+# The prior and the order.
+
+
+def test_the_prior_is_the_overlap_with_the_widened_equal_part() -> None:
+    """Second of four sentences, 1.5 wide: [0.25, 0.5] becomes [0.1875, 0.5625]; the first is cut
+    at the start of the video: [0, 0.3125]."""
+    grid = ProposalGrid(16, "dense")
+    first, second, *_ = position_prior(grid.spans, layout_of((4,)), width=1.5)
+    for row, expected in ((second, [0.1875, 0.5625]), (first, [0.0, 0.3125])):
+        assert torch.allclose(row, iou(torch.tensor(expected), grid.spans), atol=1e-6)
+
+
+def test_the_prior_of_own_spans_is_that_of_shared_ones() -> None:
+    spans, layout = ProposalGrid(8, "dense").spans, layout_of()
+    own = spans.expand(6, -1, -1)
+    assert torch.equal(position_prior(own, layout), position_prior(spans, layout))
+
+
+def slow_order(
+    scores: list[list[float]], centre: list[list[float]], strength: float
+) -> dict[tuple[int, int], float]:
+    """For every sentence and span: the best total of all assignments that choose it."""
+    best: dict[tuple[int, int], float] = {}
+    for choice in itertools.product(*(range(len(row)) for row in scores)):
+        value = sum(scores[s][p] for s, p in enumerate(choice))
+        for s, (before, after) in enumerate(itertools.pairwise(choice)):
+            back = max(0.0, centre[s][before] - centre[s + 1][after])
+            value -= strength * back if back > 1e-6 else 0.0
+        for s, p in enumerate(choice):
+            best[s, p] = max(best.get((s, p), -math.inf), value)
+    return best
+
+
+@pytest.mark.parametrize("own_spans", [False, True])
+@pytest.mark.parametrize("strength", [0.0, 1.0, math.inf])
+def test_ordered_scores_are_the_best_assignment_with_each_choice_made(
+    strength: float, own_spans: bool
+) -> None:
+    N, sizes = 3, (3, 2)
+    spans = ProposalGrid(N, "dense").spans.double()
+    if own_spans:
+        each = torch.stack([torch.randperm(len(spans))[:4] for _ in range(sum(sizes))])
+        spans = spans[each]
+    layout = layout_of(sizes)
+    P = spans.shape[-2]
+    scores = in_double(sum(sizes), P)
+    steps = (spans.sum(dim=-1) * N).round().long().expand(sum(sizes), P)
+    ours = ordered_scores(
+        layout.padded(scores),
+        layout.padded(steps),
+        layout.sentence_mask,
+        backward_penalty(N, strength).double(),
+    )
+    centre = spans.mean(dim=-1).expand(sum(sizes), P)
+    for b, rows in enumerate(rows_of(sizes)):
+        index = list(rows)
+        best = slow_order(scores[index].tolist(), centre[index].tolist(), strength)
+        for (s, p), value in best.items():
+            assert ours[b, s, p].item() == pytest.approx(value, abs=1e-6)
+
+
+def test_ranking_by_ordered_scores_gives_the_best_joint_assignment() -> None:
+    """Sentence 2 alone would go to the first clip; in order it follows sentence 1."""
+    spans = ProposalGrid(2, "dense").spans  # [0, .5], [0, 1], [.5, 1]
+    scores = torch.tensor([[0.0, 0.0, 3.0], [2.0, 0.0, 1.5]])
+    evidence = Evidence(layout_of((2,)), spans, 2, scores)
+    free = decode(evidence, Decoding()).scores.argmax(dim=1)
+    strict = decode(evidence, Decoding(order_penalty=1e6)).scores.argmax(dim=1)
+    assert free.tolist() == [2, 0] and strict.tolist() == [2, 2]
+
+
+# The whole decoding.
+
+
+def evidence_of(sizes: tuple[int, ...] = SIZES, *, own_spans: bool = False) -> Evidence:
+    """Of two sources, and with scores."""
+    M, N = sum(sizes), 8
+    spans = ProposalGrid(N, "dense").spans.double()
+    if own_spans:
+        spans = spans[torch.stack([torch.randperm(len(spans))[:6] for _ in range(M)])]
+    return Evidence(
+        layout_of(sizes),
+        spans,
+        N,
+        in_double(M, spans.shape[-2], seed=1),
+        {"alignment": in_double(M, N, seed=2), "reconstruction": in_double(M, N, seed=3)},
+    )
+
+
+def test_the_default_changes_nothing_of_a_score_map() -> None:
+    evidence = evidence_of()
+    assert decode(evidence, Decoding()).scores is evidence.scores
+    assert decode(evidence, Decoding()).spans is evidence.spans
+    assert decode(evidence, Decoding(calibration="retrieval"), trust=0.1).scores is evidence.scores
+
+
+def test_what_is_read_of_a_model_is_what_there_is_of_what_is_wanted() -> None:
+    source = get_args(get_type_hints(Decoding)["source"])
+    assert set(source) == {"auto", "scores", "evidence", "both"}
+    for name, scores, clips, expected in (
+        ("auto", True, True, {"scores"}),
+        ("auto", False, True, {"clips"}),
+        ("scores", True, True, {"scores"}),
+        ("scores", False, True, {"clips"}),
+        ("evidence", True, True, {"clips"}),
+        ("evidence", True, False, {"scores"}),
+        ("both", True, True, {"scores", "clips"}),
+        ("both", True, False, {"scores"}),
+    ):
+        assert reads(Decoding(source=name), has_scores=scores, has_clips=clips) == expected
+    silent = Decoding(source="both", score_weight=0.0)
+    assert reads(silent, has_scores=True, has_clips=True) == {"clips"}
+
+
+@pytest.mark.parametrize("own_spans", [False, True])
+@pytest.mark.parametrize("normalization", ["none", "paragraph_mean", "paragraph_softmax"])
+def test_span_scores_put_together_what_the_options_say(normalization: str, own_spans: bool) -> None:
+    evidence = evidence_of(own_spans=own_spans)
+    decoding = Decoding(
+        source="both",
+        evidence={"reconstruction": 0.7},
+        score_weight=0.4,
+        normalization=normalization,  # type: ignore[arg-type]
+        normalization_scale=3.0,
+        raw_weight=0.2,
+        length_exponent=0.3,
+    )
+    ours = span_scores(evidence, decoding)
+    total = evidence.clips["alignment"] + 0.7 * evidence.clips["reconstruction"]
+    normalized = total.clone()
+    for rows in rows_of(SIZES):
+        for m in rows:
+            for n in range(8):
+                others = [total[k, n].item() for k in rows if k != m]
+                if not others:
+                    continue
+                if normalization == "paragraph_mean":
+                    normalized[m, n] -= sum(others) / len(others)
+                elif normalization == "paragraph_softmax":
+                    everyone = sum(math.exp(3 * total[k, n].item()) for k in rows)
+                    normalized[m, n] = math.exp(3 * total[m, n].item()) / everyone
+    assert evidence.scores is not None
+    for m in range(6):
+        own = evidence.spans[m] if own_spans else evidence.spans
+        for p, (start, end) in enumerate((own * 8).round().long().tolist()):
+            slow = slow_separation(normalized[m].tolist(), start, end, 0.3)
+            slow += 0.2 * slow_separation(total[m].tolist(), start, end, 0.3)
+            slow += 0.4 * evidence.scores[m, p].item()
+            assert ours[m, p].item() == pytest.approx(slow, abs=1e-5)
+
+
+@pytest.mark.parametrize("own_spans", [False, True])
+def test_trust_scales_the_evidence_before_it_meets_the_prior(own_spans: bool) -> None:
+    evidence = evidence_of((2, 1), own_spans=own_spans)
+    decoding = Decoding(source="scores", position_prior_weight=0.5, order_penalty=2.0)
+    ours = decode(evidence, decoding, trust=0.3).scores
+    assert evidence.scores is not None
+    prior = position_prior(evidence.spans, evidence.layout)
+    worth = 0.3 * evidence.scores + 0.5 * prior
+    centre = evidence.spans.mean(dim=-1).expand(3, worth.shape[1])
+    for rows in ([0, 1], [2]):
+        best = slow_order(worth[rows].tolist(), centre[rows].tolist(), 2.0)
+        for (s, p), value in best.items():
+            assert ours[rows[s], p].item() == pytest.approx(value, abs=1e-6)
+
+
+def test_only_the_calibration_that_is_chosen_calibrates() -> None:
+    retrieval = Decoding(calibration="retrieval")
+    assert calibrate(retrieval, retrieval_skill=0.4) == {"trust": 0.4}
+    assert calibrate(retrieval, retrieval_skill=None) == {}
+    assert calibrate(Decoding(), retrieval_skill=0.4) == {}
+
+
+def test_nothing_of_a_paragraph_depends_on_its_neighbours() -> None:
+    whole = evidence_of()
+    decoding = Decoding(
+        source="both",
+        normalization="paragraph_softmax",
+        position_prior_weight=0.3,
+        order_penalty=1.0,
+    )
+    together = decode(whole, decoding).scores
+    assert whole.scores is not None
+    for size, rows in zip(SIZES, map(list, rows_of(SIZES)), strict=True):
+        alone = dataclasses.replace(
+            whole,
+            layout=layout_of((size,)),
+            scores=whole.scores[rows],
+            clips={name: values[rows] for name, values in whole.clips.items()},
+        )
+        assert torch.allclose(decode(alone, decoding).scores, together[rows], atol=1e-6)
+
+
+def test_a_batch_is_a_layout() -> None:
+    batch = make_batch(SIZES)
+    assert torch.equal(batch.owner, layout_of().owner)
+    assert torch.equal(batch.sentence_position, layout_of().sentence_position)
