@@ -25,6 +25,7 @@ DIMS = DataDims(
     num_clips=8,
     max_sentences=5,
     word_vectors=torch.randn(30, 8, generator=torch.Generator().manual_seed(7)),
+    word_idf=torch.linspace(0, 3, 30),
 )
 Build = Callable[[], Model]
 

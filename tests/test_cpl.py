@@ -240,7 +240,7 @@ def test_a_content_word_is_e_times_as_likely(monkeypatch: pytest.MonkeyPatch) ->
     seen = []
 
     def spy(weights, counts, **keywords):
-        seen.append((weights, keywords["share"]))
+        seen.append((weights, keywords["ratio"]))
         return draw_masked_words(weights, counts, **keywords)
 
     monkeypatch.setattr(masked_module, "draw_masked_words", spy)

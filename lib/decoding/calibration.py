@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ def calibrate_trust(
         return {"trust": retrieval_skill}
     if decoding.calibration == "contiguity" and own and own[0].clips:
         gain = posterior.contiguity(_rows(own, decoding), _rows(shuffled, decoding), own[0].spans)
+        gain = gain if math.isfinite(gain) else 0.0  # of a single sentence nothing is known
         return {"trust": min(max(gain / decoding.full_trust, 0.0), 1.0), "contiguity": gain}
     return {}
 

@@ -63,17 +63,25 @@ def sentence_nce(
 
 
 def within_paragraph_nce(
-    similarity: Float[Tensor, "B S S"], scale: Float[Tensor, ""], mask: Bool[Tensor, "B S"]
+    similarity: Float[Tensor, "B S S"],
+    scale: Float[Tensor, ""],
+    mask: Bool[Tensor, "B S"],
+    ambiguous: Bool[Tensor, "B S S"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of finding a sentence for its moment among the sentences of its paragraph,
     plus that of finding its moment for the sentence. Zero for a paragraph of one sentence.
 
     Args:
         similarity: [b, s, t] of sentence s with the moment that sentence t points at.
+        ambiguous: pairs of sentences that may share a moment, and so are no negatives; symmetric.
     """
     B, S = mask.shape
-    logits = (similarity.float() * scale.float()).masked_fill(~mask[:, None, :], -torch.inf)
-    flipped = (similarity.mT.float() * scale.float()).masked_fill(~mask[:, None, :], -torch.inf)
+    excluded = ~mask[:, None, :]
+    if ambiguous is not None:
+        itself = torch.eye(S, dtype=torch.bool, device=mask.device)
+        excluded = excluded | (ambiguous & ~itself)
+    logits = (similarity.float() * scale.float()).masked_fill(excluded, -torch.inf)
+    flipped = (similarity.mT.float() * scale.float()).masked_fill(excluded, -torch.inf)
     target = torch.arange(S, device=mask.device).expand(B, S).masked_fill(~mask, -100).flatten()
     return nn.functional.cross_entropy(logits.flatten(0, 1), target) + nn.functional.cross_entropy(
         flipped.flatten(0, 1), target

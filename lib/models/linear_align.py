@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from lib.base.batch import Batch, DataDims, Layout
 from lib.decoding import Evidence
 from lib.losses import Losses
-from lib.losses.similarity import sentence_nce
+from lib.losses.similarity import sentence_nce, within_paragraph_nce
 from lib.models.interface import Encoded, Model
+from lib.models.layers.alignment import position_logits
 from lib.models.layers.bag import BagOfWords
 from lib.models.layers.proposal_map import ProposalGrid
 
@@ -34,6 +35,7 @@ class LinearAlignOutput:
     """What the loss reads."""
 
     similarity: Float[Tensor, "M B"]  # of a sentence with a video: pooled cosines
+    within: Float[Tensor, "B S S"]  # of sentence s with the clips that sentence t attends to
     text: Float[Tensor, "M F"]  # features of the sentences before any map
 
 
@@ -46,6 +48,7 @@ class LinearAlign(Model):
         dropout: of both inputs.
         smoothing: clips on each side that are averaged into a clip.
         attention: inverse temperature of the attention over clips.
+        position_bias: how strongly that attention looks where the sentence's position suggests.
         alike: cosine of text features above which sentences of a paragraph count once in the
             similarity of the paragraph with a video.
         density: which spans are proposals.
@@ -61,6 +64,7 @@ class LinearAlign(Model):
         dropout: float = 0.5,
         smoothing: int = 2,
         attention: float = 5.0,
+        position_bias: float = 0.0,
         alike: float = 0.7,
         density: Literal["sparse", "dense"] = "dense",
     ) -> None:
@@ -68,7 +72,8 @@ class LinearAlign(Model):
         if dims.num_frames % dims.num_clips:
             raise ValueError(f"{dims.num_clips} clips do not divide {dims.num_frames} frames")
         self.num_clips, self.smoothing = dims.num_clips, smoothing
-        self.attention, self.alike = attention, alike
+        self.attention, self.position_bias = attention, position_bias
+        self.alike = alike
         self.words = BagOfWords(dims)
         self.dropout = nn.Dropout(dropout)
         self.text = nn.Linear(self.words.width, hidden_size)
@@ -99,17 +104,27 @@ class LinearAlign(Model):
     def _sentences(self, text: Float[Tensor, "M F"]) -> Float[Tensor, "M D"]:
         return nn.functional.normalize(self.text(self.dropout(text)), dim=-1)
 
+    def _attended(self, cosines: Float[Tensor, "M B N"], layout: Layout) -> Float[Tensor, "M B N"]:
+        """The soft-max of a sentence's cosines over the clips of a video, and of where its position
+        suggests."""
+        logits = cosines * self.attention
+        if self.position_bias:
+            logits = (
+                logits + position_logits(layout, cosines.shape[-1], self.position_bias)[:, None]
+            )
+        return logits.softmax(dim=-1)
+
     def _pooled(
-        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"]
+        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], layout: Layout
     ) -> Float[Tensor, "M B"]:
-        """Mean over a video's clips of the cosines, weighted by their soft-max."""
+        """Mean over a video's clips of the cosines, weighted by the attention."""
         cosines = torch.einsum("md,bnd->mbn", sentences, clips)
-        return ((cosines * self.attention).softmax(dim=-1) * cosines).sum(dim=-1)
+        return (self._attended(cosines, layout) * cosines).sum(dim=-1)
 
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         """Mean over a paragraph's sentences, those that are alike counting once together."""
         queries = Layout.of(paragraphs["mask"])
-        pooled = self._pooled(queries.flat(paragraphs["sentences"]), videos["clips"])
+        pooled = self._pooled(queries.flat(paragraphs["sentences"]), videos["clips"], queries)
         text = nn.functional.normalize(paragraphs["text"], dim=-1)
         alike = (text @ text.mT > self.alike) & queries.sentence_mask[:, None, :]
         weights = queries.sentence_mask / alike.sum(dim=2).clamp(min=1)
@@ -125,8 +140,15 @@ class LinearAlign(Model):
         }
 
     def compare(self, parts: Encoded, batch: Batch) -> LinearAlignOutput:
-        pooled = self._pooled(parts["sentences"], parts["clips"])
-        return LinearAlignOutput(pooled, parts["text"])
+        cosines = torch.einsum("md,bnd->mbn", parts["sentences"], parts["clips"])
+        attended = self._attended(cosines, batch)
+        rows = torch.arange(len(cosines), device=cosines.device)
+        own, attention = (batch.padded(x[rows, batch.owner]) for x in (cosines, attended))
+        return LinearAlignOutput(
+            similarity=(attended * cosines).sum(dim=-1),
+            within=torch.einsum("bsn,btn->bst", own, attention),
+            text=parts["text"],
+        )
 
     def ground_pairs(
         self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
@@ -145,6 +167,7 @@ class LinearAlign(Model):
     @staticmethod
     def losses(*, scale: float = 5.0, alike: float = 0.8) -> Losses:
         """``sentence``: the right video for a sentence, and the right sentence for a video.
+        ``within``: the attended clips find their sentence among those of the paragraph.
 
         Args:
             scale: λ, on the similarities.
@@ -160,4 +183,11 @@ class LinearAlign(Model):
             ambiguous = likes @ holds > 0  # videos of which a sentence is like this one
             return sentence_nce(out.similarity, scaled, batch.owner, batch.same_video, ambiguous)
 
-        return {"sentence": sentence}
+        def within(out: LinearAlignOutput, batch: Batch) -> Tensor:
+            scaled = out.similarity.new_full((), scale)
+            unit = batch.padded(nn.functional.normalize(out.text, dim=-1))
+            return within_paragraph_nce(
+                out.within, scaled, batch.sentence_mask, unit @ unit.mT > alike
+            )
+
+        return {"sentence": sentence, "within": within}

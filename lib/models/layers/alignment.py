@@ -66,14 +66,6 @@ class ClipAlignment(nn.Module):
         cosines = torch.einsum("bsd,bnd->bsn", batch.padded(sentences), clips)
         return batch.flat(cosines)
 
-    def position_logits(self, layout: Layout, num_clips: int) -> Float[Tensor, "M N"]:
-        """What ``position_bias`` adds to the attention's logits."""
-        position = layout.sentence_position
-        count = layout.sentence_counts[layout.owner]
-        middle = (torch.arange(num_clips, device=position.device) + 0.5) / num_clips
-        off = middle * count[:, None] - (position[:, None] + 0.5)  # in equal parts
-        return -self.position_bias * (off / 1.5).square()
-
     def attend(
         self, cosines: Float[Tensor, "M B N"], expected: Float[Tensor, "M N"]
     ) -> Float[Tensor, "M B"]:
@@ -85,7 +77,7 @@ class ClipAlignment(nn.Module):
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Batch
     ) -> Alignment:
         cosines = self.cosines(sentences, self.clip(clips))
-        expected = self.position_logits(batch, clips.shape[1])
+        expected = position_logits(batch, clips.shape[1], self.position_bias)
         pooled = self.attend(cosines, expected)
         rows = torch.arange(len(cosines), device=cosines.device)
         evidence = cosines[rows, batch.owner]
@@ -107,5 +99,16 @@ class ClipAlignment(nn.Module):
     ) -> Float[Tensor, "Q G"]:
         """Mean over its sentences of a paragraph's attended cosine with each video."""
         batch = Layout.of(mask)
-        expected = self.position_logits(batch, clips.shape[1])
+        expected = position_logits(batch, clips.shape[1], self.position_bias)
         return batch.mean(self.attend(self.cosines(batch.flat(sentences), clips), expected))
+
+
+def position_logits(layout: Layout, num_clips: int, strength: float) -> Float[Tensor, "M N"]:
+    """What a sentence's position in its paragraph adds to the logits of attention over clips: they
+    lose ``strength`` at 1.5 equal parts from the middle of the sentence's own, growing with the
+    square of the distance."""
+    position = layout.sentence_position
+    count = layout.sentence_counts[layout.owner]
+    middle = (torch.arange(num_clips, device=position.device) + 0.5) / num_clips
+    off = middle * count[:, None] - (position[:, None] + 0.5)  # in equal parts
+    return -strength * (off / 1.5).square()
