@@ -10,12 +10,12 @@ from torch import Tensor
 def gram_distance(rows: Float[Tensor, "*b R F"], diagonal: float) -> Float[Tensor, ""]:
     """Squared Frobenius distance between the rows' inner products and ``diagonal`` times identity.
 
-    Rows are asked to be orthogonal and to have the squared length ``diagonal``: small for weights
-    that sum to one means spread over many items. Mean over the leading axes.
+    It is zero for orthogonal rows of squared length ``diagonal``. For rows that sum to one, a small
+    squared length means weights spread over many items. Mean over the leading axes.
 
     Source: the diversity of CPL's and DCIML's proposals (R proposals over F frames), and CDN's
     attention distance (R frames over F attention steps).
     """
     rows = rows.float()
-    wanted = diagonal * torch.eye(rows.shape[-2], device=rows.device)
-    return (rows @ rows.mT - wanted).square().sum(dim=(-2, -1)).mean()
+    target = diagonal * torch.eye(rows.shape[-2], device=rows.device)
+    return (rows @ rows.mT - target).square().sum(dim=(-2, -1)).mean()
