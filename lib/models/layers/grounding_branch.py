@@ -17,7 +17,7 @@ from lib.models.layers.transformer import FiLM
 
 @dataclass(frozen=True)
 class Grounded:
-    """What the grounding branch says of every sentence."""
+    """The proposals of the grounding branch for every sentence, and their likelihoods."""
 
     spans: Float[Tensor, "M Q 2"]  # fractions of the video
     windows: Float[Tensor, "M Q F"]
@@ -29,7 +29,8 @@ class Grounded:
 
 
 class GroundingBranch(nn.Module):
-    """Proposals for a sentence as Gaussian windows, judged by how well they tell its words."""
+    """Proposals for a sentence as Gaussian windows, ranked by how well its words can be
+    reconstructed from them."""
 
     sampled: Int[Tensor, " F"]
 
@@ -51,7 +52,7 @@ class GroundingBranch(nn.Module):
         self.decoders = DualDecoder(
             dims, D, heads=heads, layers=layers, small_start=True, large_start=large_start
         )
-        self.last_frame = nn.Parameter(torch.zeros(dims.video_dim))  # reads all, makes proposals
+        self.last_frame = nn.Parameter(torch.zeros(dims.video_dim))  # its state gives the proposals
         self.window = nn.Linear(D, 2 * proposals)
         self.vocabulary = word_logits(dims, D, tied=tied_embeddings)
         self.from_retrieval = nn.Linear(retrieval_size, D)
@@ -60,22 +61,23 @@ class GroundingBranch(nn.Module):
         self.register_buffer("sampled", rows, persistent=False)
 
     def videos(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B T1 D"]:
-        """Frames with the proposing one behind them."""
+        """Frames, followed by the learned last frame whose state gives the proposals."""
         video = nn.functional.normalize(video, dim=-1)
         last = self.last_frame.expand(len(video), 1, -1)
         return self.decoders.frames(torch.cat([video, last], dim=1))
 
     def read(self, batch: Batch) -> ReadWords:
-        """The sentences alone. In training a third of the words is hidden from ``inputs``."""
+        """The sentences alone. In training a third of the words is masked in ``inputs``."""
         words = nn.functional.normalize(batch.flat(batch.words), dim=-1)
         return self.decoders.read(words, batch, hide=self.training)
 
     def forward(
         self, text: ReadWords, x: Float[Tensor, "M T1 D"], *, others: bool = False
     ) -> Grounded:
-        """Proposals on every sentence's frames; with ``others`` also worse windows."""
+        """Proposals on every sentence's frames; with ``others`` also the likelihood of the words
+        given the whole video, and what lies before and after the best proposal."""
         real = torch.ones_like(x[0, :, 0], dtype=torch.bool)
-        real[-1] = False  # nobody reads the proposing frame
+        real[-1] = False  # no frame attends to the last one
         read = self.decoders.frame_decoder(
             x, real.expand(x.shape[:2]), memory=text.memory, memory_mask=text.mask
         )
@@ -103,6 +105,7 @@ class GroundingBranch(nn.Module):
         sampled: Float[Tensor, "M F D"],
         windows: Float[Tensor, "M Q F"],
     ) -> tuple[Float[Tensor, "M Q"], Float[Tensor, "M Q F D"]]:
-        """Mean negative log-likelihood of a sentence's words under each window, and its frames."""
+        """Negative log-likelihood of a sentence's words given each window, in nats, mean over
+        words, and the frames encoded under the window."""
         frames = sampled.repeat_interleave(windows.shape[1], dim=0)
         return self.decoders.nll(text, frames, self.vocabulary, windows.flatten(0, 1))
