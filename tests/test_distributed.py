@@ -275,7 +275,7 @@ def test_a_process_that_is_killed_does_not_leave_the_other_waiting(tmp_path):
     ended = Pair(tmp_path).train(sabotage=sabotage)
     assert [each.status for each in ended] == [2, -signal.SIGKILL], ended
     (line,) = [line for line in ended[0].output.splitlines() if "error" in line]
-    assert line.startswith("error: a process of this run ended without a word")
+    assert line.startswith("error: a process of this run ended without a message")
 
 
 def test_a_step_that_is_not_finite_in_one_process_is_told_by_one(tmp_path):

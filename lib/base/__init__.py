@@ -1,1 +1,1 @@
-"""The ground floor: errors, spans of time, the batch, and where a run computes."""
+"""What all other packages build on: errors, spans of time, the batch, device and processes."""

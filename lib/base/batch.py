@@ -31,7 +31,7 @@ class DataDims:
     num_frames: int  # T
     num_clips: int  # N
     max_sentences: int  # most sentences of any paragraph, for learned sentence positions
-    # None where words have no vector of their own but one wherever they stand
+    # None where a word has no fixed vector: word features then depend on the sentence
     word_vectors: Float[Tensor, "V E"] | None = field(default=None, compare=False, repr=False)
     # the logarithm of how rare each id is among the training sentences
     word_idf: Float[Tensor, " V"] | None = field(default=None, compare=False, repr=False)
@@ -63,11 +63,11 @@ class Layout:
     """Which sentences a batch of paragraphs has."""
 
     sentence_mask: Bool[Tensor, "B S"]
-    flat_index: Int[Tensor, " M"]  # place of each real sentence in the flattened (B·S) axis
+    flat_index: Int[Tensor, " M"]  # index of each real sentence in the flattened (B·S) axis
 
     @staticmethod
     def of(sentence_mask: Bool[Tensor, "B S"]) -> Layout:
-        return Layout(sentence_mask, _places(sentence_mask))
+        return Layout(sentence_mask, _real_indices(sentence_mask))
 
     @property
     def owner(self) -> Int[Tensor, " M"]:
@@ -175,7 +175,7 @@ class Batch(Layout):
             pieces.append(
                 Batch(
                     **fields,
-                    flat_index=_places(fields["sentence_mask"]),
+                    flat_index=_real_indices(fields["sentence_mask"]),
                     word_counts=counts,
                     video_ids=self.video_ids[paragraph : paragraph + size],
                     paragraph_ids=self.paragraph_ids[paragraph : paragraph + size],
@@ -192,8 +192,8 @@ _PADDED |= dict.fromkeys(("words", "word_ids", "word_weights", "word_mask"), 2)
 _BY_SENTENCE = ("flat_index", "word_counts")  # (M, …)
 
 
-def _places(mask: Bool[Tensor, "B S"]) -> Int[Tensor, " M"]:
-    """Of what is real, in the flattened axis."""
+def _real_indices(mask: Bool[Tensor, "B S"]) -> Int[Tensor, " M"]:
+    """Indices of the real entries (True) in the flattened axis."""
     return mask.flatten().nonzero().squeeze(1)
 
 
@@ -211,7 +211,7 @@ def join(batches: Sequence[Batch]) -> Batch:
         fields[name] = torch.cat(values)
     return Batch(
         **fields,
-        flat_index=_places(fields["sentence_mask"]),
+        flat_index=_real_indices(fields["sentence_mask"]),
         video_ids=tuple(i for batch in batches for i in batch.video_ids),
         paragraph_ids=tuple(i for batch in batches for i in batch.paragraph_ids),
         sentences=tuple(text for batch in batches for text in batch.sentences),
@@ -230,15 +230,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
     word_counts = torch.cat([sample.word_counts for sample in samples])
     B, S, W = len(samples), int(sentence_counts.max()), int(word_counts.max())
     sentence_mask = torch.arange(S) < sentence_counts[:, None]
-    flat_index = _places(sentence_mask)
+    flat_index = _real_indices(sentence_mask)
     word_mask = torch.zeros(B * S, W, dtype=torch.bool)
     word_mask[flat_index] = torch.arange(W) < word_counts[:, None]
-    word_index = _places(word_mask)
+    word_index = _real_indices(word_mask)
     moments = torch.full((B * S, 2), torch.nan)
     moments[flat_index] = torch.cat([sample.moments for sample in samples])
 
     def spread(words: list[Tensor]) -> Tensor:
-        """The words of all samples in their places, zero elsewhere: (B, S, W, …)."""
+        """The words of all samples, padded with zeros: (B, S, W, …)."""
         flat = torch.cat(words)
         out = flat.new_zeros(B * S * W, *flat.shape[1:])
         return out.index_copy_(0, word_index, flat).unflatten(0, (B, S, W))

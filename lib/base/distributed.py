@@ -1,6 +1,6 @@
-"""Several processes of one run, as torchrun starts them: who this one is, and what they exchange.
+"""Several processes of one run, as torchrun starts them: their ranks, and what they exchange.
 
-In a run of one process every function here does the obvious thing, without a process group.
+In a run of one process every function here works without a process group.
 
 Gradients are averaged by one all-reduce after the backward pass, not by DistributedDataParallel:
 that wants the parameters of its one forward pass to stay the same, while a plan freezes other ones
@@ -30,7 +30,7 @@ PATIENCE = timedelta(hours=12)
 
 
 class Left(InputError):
-    """Another process of the run has ended; it has said why, if it could."""
+    """Another process of the run has ended; it has printed the reason, if it could."""
 
 
 def launched() -> bool:
@@ -39,7 +39,7 @@ def launched() -> bool:
 
 
 def start(backend: str) -> None:
-    """Meet the other processes. ``backend`` names a library of collectives for each device."""
+    """Join the process group. ``backend`` names a library of collectives for each device."""
     if launched() and not dist.is_initialized():
         group = dist.PrefixStore("group", _store())
         number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -49,7 +49,7 @@ def start(backend: str) -> None:
 
 
 def end() -> None:
-    """Part from the others, all being well."""
+    """Leave the process group after a run without faults."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -60,7 +60,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """Its number among those of this machine."""
+    """The number of this process among those of its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -74,12 +74,12 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0 if launched() else True
 
 
-def first_to_tell() -> bool:
-    """True for one process alone, whichever asks first: the one that tells why the run ends."""
+def first_to_report() -> bool:
+    """True in the first process that calls this, which reports why the run ends; else False."""
     if not launched():
         return True
     try:
-        return _store().add("told", 1) == 1
+        return _store().add("reported", 1) == 1
     except RuntimeError:  # the process that kept the store is gone: rather twice than not at all
         return True
 
@@ -91,8 +91,8 @@ def _store() -> dist.Store:
     return store
 
 
-def _together(function: Callable[P, T]) -> Callable[P, T]:
-    """What all processes have to call; one that is gone is an ``InputError``, not a traceback."""
+def _collective(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that all processes have to call; if one of them has ended, an ``InputError``."""
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
@@ -103,45 +103,45 @@ def _together(function: Callable[P, T]) -> Callable[P, T]:
                 raise
             reason = str(fault).splitlines()[0][:200]
             raise Left(
-                f"a process of this run ended without a word ({reason}); "
+                f"a process of this run ended without a message ({reason}); "
                 "--resume goes on from last.pt"
             ) from None
 
     return call
 
 
-@_together
+@_collective
 def gather_objects(value: T) -> list[T]:
-    """What every process gives, in the order of their numbers; pickled, on the CPU."""
+    """The values of all processes, in the order of their ranks; pickled, on the CPU."""
     if world_size() == 1:
         return [value]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, value)
-    return found
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
 
 
-@_together
+@_collective
 def gather_numbers(numbers: Sequence[int]) -> list[list[int]]:
-    """Whole numbers, as many from every process; sooner than by ``gather_objects``."""
-    own = torch.tensor(numbers)
+    """The integers of all processes, equally many from each; faster than ``gather_objects``."""
+    local = torch.tensor(numbers)
     if world_size() == 1:
-        return [own.tolist()]
-    found = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(found, own)
-    return [each.tolist() for each in found]
+        return [local.tolist()]
+    gathered = [torch.empty_like(local) for _ in range(world_size())]
+    dist.all_gather(gathered, local)
+    return [each.tolist() for each in gathered]
 
 
-@_together
+@_collective
 def wait() -> None:
-    """Until all processes are here."""
+    """Block until all processes have called this."""
     if world_size() > 1:
         dist.all_reduce(torch.zeros(1))
 
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """One process of each machine goes through this first, and then the others: what it writes,
-    they read."""
+    """One process of each machine runs the block first, then the others: they read what it
+    wrote."""
     if local_rank() > 0:
         wait()
     yield
@@ -149,33 +149,33 @@ def main_first() -> Iterator[None]:
         wait()
 
 
-@_together
-def gather_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
-    """The rows of all processes, in the order of their numbers.
+@_collective
+def gather_rows(local: Tensor, counts: Sequence[int]) -> Tensor:
+    """The rows of all processes, in the order of their ranks.
 
     Its gradient assumes that every process computes the same loss from the result, and that the
-    gradients of the parameters are then averaged: of the whole gradient, a process takes the part
-    of its own rows, times the number of processes.
+    gradients of the parameters are then averaged: of the gradient of the gathered rows, a process
+    takes the part of its own rows, times the number of processes.
 
     Args:
-        own: the rows of this process.
+        local: the rows of this process.
         counts: how many rows each process has.
     """
     if world_size() == 1:
-        return own
-    gathered: Tensor = _GatherRows.apply(own, tuple(counts))  # type: ignore[no-untyped-call]
+        return local
+    gathered: Tensor = _GatherRows.apply(local, tuple(counts))  # type: ignore[no-untyped-call]
     return gathered
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def forward(ctx: Any, local: Tensor, counts: tuple[int, ...]) -> Tensor:
         ctx.counts = counts
-        padded = own.new_zeros(max(counts), *own.shape[1:])
-        padded[: len(own)] = own
-        found = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(found, padded)
-        return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
+        padded = local.new_zeros(max(counts), *local.shape[1:])
+        padded[: len(local)] = local
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
@@ -183,23 +183,23 @@ class _GatherRows(torch.autograd.Function):
         return gradient[first : first + ctx.counts[rank()]] * world_size(), None
 
 
-@_together
+@_collective
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Put the mean over processes in the place of each gradient; all at once.
+    """Replace each gradient by its mean over processes; all in one all-reduce.
 
     Every process computes with the same layers, and so has gradients for the same parameters.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if world_size() == 1 or not gradients:
         return
-    together = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(together)
-    means = (together / world_size()).split([gradient.numel() for gradient in gradients])
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    means = (flat / world_size()).split([gradient.numel() for gradient in gradients])
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-@_together
+@_collective
 def same_buffers(model: nn.Module) -> None:
     """Give all processes what the first one has in the model's buffers (statistics of a batch
     norm, which sees the rows of its own process)."""
@@ -209,8 +209,8 @@ def same_buffers(model: nn.Module) -> None:
 
 
 def own_share(count: int) -> range:
-    """The items of ``count`` that are this process's: neighbours, at most one more than another's.
-    Put together in the order of processes, all shares are all items in order."""
+    """The consecutive items of ``range(count)`` that belong to this process. Shares differ in size
+    by at most one; concatenated in the order of ranks they are all items in order."""
     size, longer = divmod(count, world_size())
     first = rank() * size + min(rank(), longer)
     return range(first, first + size + (rank() < longer))

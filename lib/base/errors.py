@@ -1,4 +1,4 @@
-"""Bad input, told in one sentence."""
+"""The error for bad input, with a message of one sentence."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ def is_external(name: str) -> bool:
 
 def absolute(name: str, folder: Path) -> str:
     """The same reference with the path of a file, if it names one, made absolute."""
-    place, _, attribute = name.rpartition(":")
-    if not place.endswith(".py"):
+    module, _, attribute = name.rpartition(":")
+    if not module.endswith(".py"):
         return name
-    return f"{os.path.normpath(os.path.abspath(folder / place))}:{attribute}"
+    return f"{os.path.normpath(os.path.abspath(folder / module))}:{attribute}"
 
 
 def load_object(name: str) -> Any:
@@ -31,15 +31,21 @@ def load_object(name: str) -> Any:
     Raises:
         InputError: there is no such file, module or name, or it cannot be imported.
     """
-    place, _, attribute = name.rpartition(":")
+    module_name, _, attribute = name.rpartition(":")
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+        module = (
+            _load_file(Path(module_name))
+            if module_name.endswith(".py")
+            else _load_module(module_name)
+        )
     except Exception as fault:  # whatever a stranger's module raises while it is imported
         reason = str(fault).split("\n")[0] or type(fault).__name__
         raise InputError(f"{name} cannot be imported ({type(fault).__name__}: {reason})") from None
     if not hasattr(module, attribute):
         public = [n for n in vars(module) if not n.startswith("_")]
-        raise InputError(f"{place} has no {attribute}; it has {', '.join(public) or 'nothing'}")
+        raise InputError(
+            f"{module_name} has no {attribute}; it has {', '.join(public) or 'nothing'}"
+        )
     return getattr(module, attribute)
 
 

@@ -38,7 +38,7 @@ class Runtime:
     ) -> Runtime:
         """Pick the device: ``""`` the first GPU if there is one, ``cpu`` or ``-1`` the CPU, ``2``
         that GPU. Of several processes that torchrun starts on a machine, each takes the GPU of its
-        own number, or all the CPU; and all meet here.
+        local rank, or all take the CPU; they join one process group here.
 
         On the CPU the same seed gives the same bits on one machine, whatever the number of loader
         processes; the number of threads may change the order of a sum. A GPU adds some gradients in
@@ -114,7 +114,7 @@ class Runtime:
         return f"{_processor()}, {torch.get_num_threads()} threads"
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was asked for."""
+        """Wait until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -133,8 +133,8 @@ class Runtime:
 
     def versions(self) -> dict[str, str]:
         """Of the libraries under Torch that this device needs."""
-        found = {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
-        return {k: v for k, v in found.items() if v and self.device.type == "cuda"}
+        versions = {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+        return {k: v for k, v in versions.items() if v and self.device.type == "cuda"}
 
     @property
     def default_workers(self) -> int:
@@ -143,7 +143,7 @@ class Runtime:
 
 
 def _processor() -> str:
-    """The name that Linux tells, or what Python knows."""
+    """The name of the processor as Linux reports it, or as Python does."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
@@ -163,13 +163,13 @@ def _keep_memory() -> None:
         library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def seed_everything(seed: int, *place: int) -> None:
-    """Seed every generator of torch as a pure function of the seed and a place in the run.
+def seed_everything(seed: int, *position: int) -> None:
+    """Seed every generator of torch as a pure function of the seed and a position in the run.
 
-    With (epoch, step) as the place, what a step draws — dropout, hidden words, negatives — does not
-    depend on what was drawn before it, so a run continued from any step draws the same.
+    With (epoch, step) as the position, what a step draws — dropout, masked words, negatives — does
+    not depend on what was drawn before it, so a run continued from any step draws the same.
     """
     state = seed
-    for number in place:
+    for number in position:
         state = (state * 1_000_003 + number + 1) % (2**63)
     torch.manual_seed(state)

@@ -1,13 +1,13 @@
 """Reads an experiment strictly: what ``options.py`` does not know is refused.
 
-An experiment is a YAML file, possibly over one parent (``BASE``). Every fault of every file is
-found before any is told, so that one edit mends them all. Only the scripts read a configuration;
-every other room takes keyword arguments.
+An experiment is a YAML file, possibly with one parent (``BASE``). All faults of all files are
+collected before any is reported, so that one edit can fix them all. Only the scripts read a
+configuration; all other modules take keyword arguments.
 
-How a child goes over its parent: key by key, ``LOSS.WEIGHTS`` and the ``PARAMS`` sections
-included. A child that names another model starts these sections empty, because they speak of the
-parent's model, unless its model derives from the parent's; one that names another corpus likewise
-drops ``DATASET.SYNTHETIC``.
+A child overrides its parent key by key, also inside ``LOSS.WEIGHTS`` and the ``PARAMS`` sections.
+A child that names another model starts these sections empty, because they belong to the parent's
+model, unless its model derives from the parent's; one that names another corpus likewise drops
+``DATASET.SYNTHETIC``.
 
 ``python -m lib.config.config > docs/options.md`` writes the reference page.
 """
@@ -57,7 +57,7 @@ from lib.datasets.catalog import CORPORA, facts
 from lib.datasets.synthetic import WorldOptions
 from lib.models import MODELS
 
-_FAULTS_TOLD = 50
+_MAX_FAULTS = 50
 WEIGHT = Option(float, 0.0, "", NOT_NEGATIVE)
 
 
@@ -76,15 +76,15 @@ def load_config(
         overrides: ``SECTION.KEY=VALUE`` texts of ``--set``, VALUE being YAML. Later ones win.
         flags: values of the command line's flags by name (``FLAGS``). None means not given and
             other names are passed over, so that ``vars(args)`` will do. Flags win over ``--set``.
-        decode: a YAML file, with its parents, whose DECODE section takes the place of the
-            experiment's; ``--set`` still goes over it.
+        decode: a YAML file, with its parents, whose DECODE section replaces the experiment's;
+            ``--set`` still overrides it.
         models: name -> class; ``lib.models.MODELS`` if left out.
 
     Returns:
-        The whole tree of ``SCHEMA``, with the keywords of model, losses and world written out.
+        All options of ``SCHEMA``, with the keywords of model, losses and synthetic world filled in.
 
     Raises:
-        InputError: one line for every fault found in any of the files and flags.
+        InputError: one line for every fault in any of the files and flags.
     """
     report = _Report()
     layers = _read_chain(Path(path), report)
@@ -93,11 +93,11 @@ def load_config(
         others = _read_chain(Path(decode), report)
         layers += [{k: v for k, v in layer.items() if k[0] == "DECODE"} for layer in others]
     layers.append(_read_command_line(overrides, flags or {}, report))
-    if report.unreadable:  # what else would be told could mislead
+    if report.unreadable:  # other messages could mislead
         report.raise_if_any()
     models = models or MODELS
     merged = _merge(layers, models)
-    config = _Resolver(merged, models, report, _Place(0, 0, str(path))).resolve()
+    config = _Resolver(merged, models, report, _Location(0, 0, str(path))).resolve()
     report.raise_if_any()
     return EasyDict(config)
 
@@ -150,15 +150,15 @@ def explain(models: Mapping[str, Any] | None = None) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-# Reading: text -> {key: found value}
+# Reading: text -> {key: value and location}
 
 
 Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, order=True)
-class _Place:
-    """Where something was written. The order is the order in which faults are told."""
+class _Location:
+    """Where something was written. Sorting by it gives the order in which faults are reported."""
 
     rank: int
     line: int
@@ -167,44 +167,44 @@ class _Place:
     def __str__(self) -> str:
         return f"{self.source}:{self.line}" if self.line else self.source
 
-    def at(self, node: yaml.Node) -> _Place:
-        """The place of a node in the same source; a flag has no lines."""
+    def at(self, node: yaml.Node) -> _Location:
+        """The location of a node in the same source; a flag has no lines."""
         return dataclasses.replace(self, line=node.start_mark.line + 1) if self.line else self
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Setting:
     value: Any
-    place: _Place
+    location: _Location
 
 
-Layer = dict[Key, _Found]
+Layer = dict[Key, _Setting]
 
 
 class _Report:
-    """Faults found so far."""
+    """Faults so far."""
 
     def __init__(self) -> None:
-        self.faults: list[tuple[_Place, str]] = []
-        self.refused: set[Key] = set()  # keys whose value is known to be wrong: told once
+        self.faults: list[tuple[_Location, str]] = []
+        self.refused: set[Key] = set()  # keys whose value is known to be wrong: reported once
         self.unreadable = False  # a file of the chain could not be read at all
 
-    def add(self, place: _Place, sentence: str, key: Key | None = None) -> None:
-        self.faults.append((place, sentence))
+    def add(self, location: _Location, sentence: str, key: Key | None = None) -> None:
+        self.faults.append((location, sentence))
         if key is not None:
             self.refused.add(key)
 
-    def cannot_read(self, place: _Place, sentence: str) -> None:
-        """A fault that hides a whole file: what is missing then says nothing."""
+    def cannot_read(self, location: _Location, sentence: str) -> None:
+        """A fault because of which a file is not read: options missing elsewhere may be in it."""
         self.unreadable = True
-        self.add(place, sentence)
+        self.add(location, sentence)
 
     def raise_if_any(self) -> None:
         if self.faults:
             ordered = sorted(self.faults, key=lambda fault: fault[0])
-            lines = [_line(f"{place}: {text}") for place, text in ordered]
-            if len(lines) > _FAULTS_TOLD:  # it is no experiment, then
-                lines[_FAULTS_TOLD:] = [f"… and {len(lines) - _FAULTS_TOLD} more"]
+            lines = [_line(f"{location}: {text}") for location, text in ordered]
+            if len(lines) > _MAX_FAULTS:  # the file is then hardly an experiment
+                lines[_MAX_FAULTS:] = [f"… and {len(lines) - _MAX_FAULTS} more"]
             raise InputError("\n".join(lines))
 
 
@@ -212,10 +212,10 @@ def _read_chain(path: Path, report: _Report) -> list[Layer]:
     """The files from the given one up to the last parent, as layers, the last parent first."""
     layers: list[Layer] = []
     seen: list[Path] = []
-    place = _Place(0, 0, str(path))  # of the BASE line that asks for the file, once there is one
+    location = _Location(0, 0, str(path))  # of a parent: the BASE line that names it
     while True:
         rank = len(layers)
-        start = _Place(rank, 1, str(path))
+        start = _Location(rank, 1, str(path))
         try:
             root = compose(read_text(path))
             if root is None:
@@ -224,10 +224,10 @@ def _read_chain(path: Path, report: _Report) -> list[Layer]:
             report.cannot_read(dataclasses.replace(start, line=fault.line), str(fault))
             break
         except Refused as fault:
-            report.cannot_read(place, f"BASE: {path} {fault}" if rank else str(fault))
+            report.cannot_read(location, f"BASE: {path} {fault}" if rank else str(fault))
             break
         if path.resolve() in seen:
-            report.cannot_read(place, f"BASE leads back to {path}; a chain of parents must end")
+            report.cannot_read(location, f"BASE leads back to {path}; a chain of parents must end")
             break
         seen.append(path.resolve())
         source = _Source(start, report, path.parent)
@@ -235,96 +235,98 @@ def _read_chain(path: Path, report: _Report) -> list[Layer]:
         layers.insert(0, source.layer)
         if source.base is None:
             break
-        place = source.base.place
+        location = source.base.location
         # Not resolved further: a message then shows the path that was written.
         path = Path(os.path.normpath(path.parent / source.base.value))
     return layers
 
 
 class _Source:
-    """One file, or one flag, as it is read: its options as far as they are sound, and its BASE."""
+    """One file, or one flag, as it is read: its valid options, and its BASE."""
 
-    def __init__(self, start: _Place, report: _Report, folder: Path) -> None:
+    def __init__(self, start: _Location, report: _Report, folder: Path) -> None:
         self.start = start
         self.report = report
-        self.folder = folder  # where the paths of this source begin
+        self.folder = folder  # that the paths in this source are relative to
         self.layer: Layer = {}
-        self.base: _Found | None = None
+        self.base: _Setting | None = None
         self._budget = [MAX_VALUES]
 
     def read(self, root: yaml.Node) -> None:
-        for name, place, node in self._items(root, (), self.start):
+        for name, location, node in self._items(root, (), self.start):
             if name == "BASE":
-                self._take_base(node, place)
+                self._take_base(node, location)
             elif name not in SCHEMA:
                 known = {**SCHEMA, "BASE": Option(str, "", "")}
-                self.report.add(place, _unknown((name,), known))
+                self.report.add(location, _unknown((name,), known))
             elif isinstance(option := SCHEMA[name], Option):
-                self.take((name,), node, place, option)
+                self.take((name,), node, location, option)
             else:
-                self._read_section(name, option, node, place)
+                self._read_section(name, option, node, location)
 
-    def take(self, key: Key, node: yaml.Node, place: _Place, option: Option) -> None:
+    def take(self, key: Key, node: yaml.Node, location: _Location, option: Option) -> None:
         """Keep the value, or report it."""
         try:
             value = fit_option(value_of(node, self._budget), option)
             if key in (("MODEL", "NAME"), ("DATASET", "NAME")):
                 value = absolute(value, self.folder)
-            self.layer[key] = _Found(value, place)
+            self.layer[key] = _Setting(value, location)
         except Refused as fault:
-            self.report.add(place, f"{_dotted(key)} {fault}", key)
+            self.report.add(location, f"{_dotted(key)} {fault}", key)
 
-    def _take_base(self, node: yaml.Node, place: _Place) -> None:
+    def _take_base(self, node: yaml.Node, location: _Location) -> None:
         try:
-            self.base = _Found(fit(value_of(node, self._budget), str), place)
+            self.base = _Setting(fit(value_of(node, self._budget), str), location)
         except Refused as fault:
-            self.report.cannot_read(place, f"BASE {fault}")
+            self.report.cannot_read(location, f"BASE {fault}")
 
-    def _read_section(self, section: str, options: Section, node: yaml.Node, at: _Place) -> None:
-        for name, place, child in self._items(node, (section,), at):
+    def _read_section(self, section: str, options: Section, node: yaml.Node, at: _Location) -> None:
+        for name, location, child in self._items(node, (section,), at):
             if name not in options:
-                self.report.add(place, _unknown((section, name), options))
+                self.report.add(location, _unknown((section, name), options))
             elif options[name].hint is not dict:
-                self.take((section, name), child, place, options[name])
-            else:  # what may stand in it is known when model and corpus are
-                for entry, entry_place, leaf in self._items(child, (section, name), place):
+                self.take((section, name), child, location, options[name])
+            else:  # its keys are checked later, when model and corpus are known
+                for entry, entry_location, leaf in self._items(child, (section, name), location):
                     entry = absolute(entry, self.folder)
-                    self.take((section, name, entry), leaf, entry_place, Option(Any, None, ""))
+                    self.take((section, name, entry), leaf, entry_location, Option(Any, None, ""))
 
     def _items(
-        self, node: yaml.Node, key: Key, place: _Place
-    ) -> Iterator[tuple[str, _Place, yaml.Node]]:
-        """Name, place and value of each entry of a mapping; repeated names are reported."""
+        self, node: yaml.Node, key: Key, location: _Location
+    ) -> Iterator[tuple[str, _Location, yaml.Node]]:
+        """Name, location and value of each entry of a mapping; repeated names are reported."""
         if not isinstance(node, yaml.MappingNode) or not node.tag.endswith(":map"):
-            wanted = "expected lines of the form KEY: value"
+            expected = "expected lines of the form KEY: value"
             if not key:
-                self.report.cannot_read(place, f"holds no options; {wanted}")
+                self.report.cannot_read(location, f"holds no options; {expected}")
                 return
-            found = node.value[:40] if isinstance(node, yaml.ScalarNode) else "no mapping"
-            self.report.add(place, f"{_dotted(key)} is {found or 'empty'}; {wanted}", key)
+            text = node.value[:40] if isinstance(node, yaml.ScalarNode) else "no mapping"
+            self.report.add(location, f"{_dotted(key)} is {text or 'empty'}; {expected}", key)
             return
         seen: dict[str, int] = {}
         for key_node, child in node.value:
-            here = place.at(key_node)
+            entry_location = location.at(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.report.add(here, f"a key of {_dotted(key) or 'the file'} is not a word")
+                self.report.add(
+                    entry_location, f"a key of {_dotted(key) or 'the file'} is not a word"
+                )
                 continue
             name = key_node.value
             if name in seen:
                 first = f"it was set in line {seen[name]} already"
-                self.report.add(here, f"{_dotted((*key, name))} is set twice; {first}")
+                self.report.add(entry_location, f"{_dotted((*key, name))} is set twice; {first}")
                 continue
             seen[name] = key_node.start_mark.line + 1
-            yield name, here, child
+            yield name, entry_location, child
 
 
 def _read_command_line(
     overrides: Iterable[str], flags: Mapping[str, Any], report: _Report
 ) -> Layer:
-    """What ``--set`` and the other flags say, as one layer."""
+    """The options of ``--set`` and the other flags, as one layer."""
     layer: Layer = {}
     for text in overrides:
-        source = _Source(_Place(-1, 0, f"--set {text}"), report, Path())
+        source = _Source(_Location(-1, 0, f"--set {text}"), report, Path())
         name, equals, value = text.partition("=")
         words = name.strip().split(".")
         if not equals or not all(words):
@@ -345,7 +347,7 @@ def _read_command_line(
         option = SCHEMA[name]
         assert isinstance(option, Option)
         if flags.get(flag) is not None:
-            source = _Source(_Place(-1, 0, f"--{flag}"), report, Path())
+            source = _Source(_Location(-1, 0, f"--{flag}"), report, Path())
             node = node_of(str(flags[flag]), text=option.hint is str)
             source.take((name,), node, source.start, option)
             layer.update(source.layer)
@@ -353,16 +355,16 @@ def _read_command_line(
 
 
 def _merge(layers: Sequence[Layer], models: Mapping[str, Any]) -> Layer:
-    """Later layers over earlier ones; what a renamed model or corpus leaves behind is dropped."""
+    """Later layers override earlier ones; options of a replaced model or corpus are dropped."""
 
-    def says_nothing_of(new: str, old: str, kind: str) -> bool:
-        """Whether options of the old model or corpus are none of the new one's."""
+    def unrelated(new: str, old: str, kind: str) -> bool:
+        """Whether options of the old model or corpus do not apply to the new one."""
         if kind == "MODEL" and new in models and old in models:
             return not issubclass(models[new], models[old])
         return new != old
 
     merged: Layer = {}
-    about = {
+    sections_of = {
         ("MODEL", "NAME"): [
             *(("MODEL", "PARAMS"), ("TRAIN", "PARAMS")),
             *(("LOSS", "WEIGHTS"), ("LOSS", "PARAMS")),
@@ -370,27 +372,29 @@ def _merge(layers: Sequence[Layer], models: Mapping[str, Any]) -> Layer:
         ("DATASET", "NAME"): [("DATASET", "SYNTHETIC")],
     }
     for layer in layers:
-        for name, sections in about.items():
+        for name, sections in sections_of.items():
             if (
                 name in layer
                 and name in merged
-                and says_nothing_of(layer[name].value, merged[name].value, name[0])
+                and unrelated(layer[name].value, merged[name].value, name[0])
             ):
-                merged = {key: found for key, found in merged.items() if key[:2] not in sections}
+                merged = {
+                    key: setting for key, setting in merged.items() if key[:2] not in sections
+                }
         merged.update(layer)
     return merged
 
 
-# Checking: {key: found value} -> the whole tree
+# Checking: {key: value and location} -> all options
 
 
 class _Resolver:
     """Fills in defaults, checks the open sections, and checks options against each other."""
 
     def __init__(
-        self, found: Layer, models: Mapping[str, Any], report: _Report, file: _Place
+        self, settings: Layer, models: Mapping[str, Any], report: _Report, file: _Location
     ) -> None:
-        self.found = found
+        self.settings = settings
         self.models = models
         self.report = report
         self.file = file
@@ -413,8 +417,8 @@ class _Resolver:
         return config
 
     def _get(self, key: Key, option: Option) -> Any:
-        if key in self.found:
-            return self.found[key].value
+        if key in self.settings:
+            return self.settings[key].value
         if option.default is MISSING and key not in self.report.refused:
             names: dict[Key, Any] = {
                 ("MODEL", "NAME"): Literal[tuple(self.models)],
@@ -426,10 +430,10 @@ class _Resolver:
 
     def _open(self, section: Key, options: Section) -> dict[str, Any]:
         """The entries of an open section against the options it may hold, defaults filled in."""
-        given = {key[2]: found for key, found in self.found.items() if key[:2] == section}
-        for name, found in given.items():
+        given = {key[2]: setting for key, setting in self.settings.items() if key[:2] == section}
+        for name, setting in given.items():
             if name not in options:
-                self.report.add(found.place, _unknown((*section, name), options))
+                self.report.add(setting.location, _unknown((*section, name), options))
         filled = {}
         for name, option in options.items():
             key = (*section, name)
@@ -439,7 +443,7 @@ class _Resolver:
             try:
                 filled[name] = fit_option(given[name].value, option)
             except Refused as fault:
-                self.report.add(given[name].place, f"{_dotted(key)} {fault}", key)
+                self.report.add(given[name].location, f"{_dotted(key)} {fault}", key)
         return filled
 
     def _fill_world(self, config: dict[str, Any]) -> None:
@@ -448,9 +452,9 @@ class _Resolver:
             try:
                 facts(corpus)
             except InputError as fault:
-                where = ("DATASET", "NAME")
-                self.report.add(self._place(where), f"DATASET.NAME: {fault}", where)
-        given = [key for key in self.found if key[:2] == section]
+                key = ("DATASET", "NAME")
+                self.report.add(self._location(key), f"DATASET.NAME: {fault}", key)
+        given = [key for key in self.settings if key[:2] == section]
         config["DATASET"]["SYNTHETIC"] = {}
         if corpus == "synthetic":
             config["DATASET"]["SYNTHETIC"] = knobs = self._open(section, _world_knobs())
@@ -466,7 +470,7 @@ class _Resolver:
     def _try_world(self, knobs: dict[str, Any], given: list[Key]) -> None:
         try:
             WorldOptions(**knobs)
-        except InputError as fault:  # how its knobs go together, in its own words
+        except InputError as fault:  # options that contradict each other
             self._conflict(f"DATASET.SYNTHETIC: {str(fault).rstrip('.')}", *given)
 
     def _fill_model(self, config: dict[str, Any]) -> None:
@@ -476,28 +480,28 @@ class _Resolver:
         try:
             self.model = model = find_model(name, self.models)
         except InputError as fault:
-            self.report.add(self._place(("MODEL", "NAME")), str(fault), ("MODEL", "NAME"))
+            self.report.add(self._location(("MODEL", "NAME")), str(fault), ("MODEL", "NAME"))
             return
         terms = dict.fromkeys(model.losses(), WEIGHT)
-        for key, found in self.found.items():
+        for key, setting in self.settings.items():
             if key[:2] == ("LOSS", "WEIGHTS") and is_external(key[2]):
                 terms[key[2]] = WEIGHT
                 try:
                     find_term(key[2])
                 except InputError as fault:
-                    self.report.add(found.place, f"LOSS.WEIGHTS: {fault}", key)
+                    self.report.add(setting.location, f"LOSS.WEIGHTS: {fault}", key)
         config["MODEL"]["PARAMS"] = self._open(("MODEL", "PARAMS"), keywords(model))
         config["LOSS"]["WEIGHTS"] = weights = self._open(("LOSS", "WEIGHTS"), terms)
         config["LOSS"]["PARAMS"] = self._open(("LOSS", "PARAMS"), keywords(model.losses))
         config["TRAIN"]["PARAMS"] = self._open(("TRAIN", "PARAMS"), _plan_options(model))
         if len(weights) == len(terms) and not any(weights.values()):
             self.report.add(
-                self._place(*[("LOSS", "WEIGHTS", term) for term in terms]),
+                self._location(*[("LOSS", "WEIGHTS", term) for term in terms]),
                 f"LOSS.WEIGHTS gives no term a weight above 0; {name} has {', '.join(terms)}",
             )
 
     def _compare(self, config: dict[str, Any]) -> None:
-        """What single values cannot show."""
+        """Check options against each other."""
         data, train, test = config["DATASET"], config["TRAIN"], config["TEST"]
         params = config["MODEL"].get("PARAMS", {})
         model = self.model
@@ -532,12 +536,14 @@ class _Resolver:
             )
 
     def _conflict(self, sentence: str, *keys: Key) -> None:
-        if not self.report.refused.intersection(keys):  # else a default stands in for a fault
-            self.report.add(self._place(*keys), sentence)
+        if not self.report.refused.intersection(keys):  # else a default stands for a wrong value
+            self.report.add(self._location(*keys), sentence)
 
-    def _place(self, *keys: Key) -> _Place:
-        """Where the last word on any of these was said."""
-        return min((self.found[k].place for k in keys if k in self.found), default=self.file)
+    def _location(self, *keys: Key) -> _Location:
+        """Where any of these options was set last."""
+        return min(
+            (self.settings[k].location for k in keys if k in self.settings), default=self.file
+        )
 
 
 def _plan_options(model: Any) -> Section:
@@ -567,8 +573,8 @@ def _unknown(key: Key, options: Mapping[str, Option | Section]) -> str:
     ] + [name] * isinstance(SCHEMA.get(name), Option)
     if elsewhere:
         return f"{sentence}; there is {' and '.join(elsewhere)}"
-    where = ".".join(section) or "the top level"
-    return f"{sentence}; {where} has {', '.join(options) or 'none'}"
+    section_name = ".".join(section) or "the top level"
+    return f"{sentence}; {section_name} has {', '.join(options) or 'none'}"
 
 
 def _brief(option: Option | Section) -> str:
@@ -578,7 +584,7 @@ def _brief(option: Option | Section) -> str:
     return f" ({kind_of(option.hint)}, {default})"
 
 
-# Small things
+# Helpers
 
 
 def _dotted(key: Key) -> str:

@@ -1,4 +1,4 @@
-"""The models and loss terms that an experiment names, from here or from outside."""
+"""The models and loss terms that an experiment names, of this project or from outside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from lib.base.errors import InputError
 from lib.base.external import is_external, load_object
+from lib.config.options import shown
 from lib.losses import Term
 from lib.models import MODELS
 from lib.models.interface import Model, missing_parts
@@ -16,12 +17,12 @@ def find_model(name: str, models: Mapping[str, type[Model]] = MODELS) -> type[Mo
     """The class called ``name``.
 
     Raises:
-        InputError: there is none, or it is no whole model.
+        InputError: there is none, or it lacks a part that a model must have.
     """
     if not is_external(name):
         if name not in models:
             known = ", ".join(models)
-            raise InputError(f"MODEL.NAME is {name[:60]!r}, expected one of {known}")
+            raise InputError(f"MODEL.NAME is {shown(name)}, expected one of {known}")
         return models[name]
     kind = load_object(name)
     if faults := missing_parts(kind):

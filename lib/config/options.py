@@ -1,4 +1,4 @@
-"""Everything that an experiment can set, in one place, and what a type hint means for a value.
+"""All options that an experiment can set, and how a value is checked against a type hint.
 
 The keywords of models, losses and the synthetic world are not repeated here: their signatures are
 their schema (``keywords``).
@@ -268,8 +268,8 @@ def keywords(function: Callable[..., Any], doc: str | None = None) -> Section:
         if any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values()
         ):  # passed on to the class that it derives from
-            own = _own_keywords(target, doc or _docs(function, target))
-            return own | keywords(function.__mro__[1])
+            keywords_of_class = _own_keywords(target, doc or _docs(function, target))
+            return keywords_of_class | keywords(function.__mro__[1])
     else:
         target = function
     return _own_keywords(target, doc or _docs(function, target))
@@ -360,7 +360,7 @@ def kind_of(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A found value in words."""
+    """A value as an error message shows it."""
     if value is None:
         return "empty"
     if isinstance(value, bool):

@@ -1,9 +1,9 @@
-"""Options of earlier releases, and what to write in their place."""
+"""Options of earlier releases, and what to write instead."""
 
 from __future__ import annotations
 
 EVIDENCE_MODEL = "MODEL.NAME dmr_jrg_evidence"
-# (section, old key) -> what there is instead, as the end of a sentence.
+# (section, old key) -> what replaces it, as the end of a sentence.
 RENAMED: dict[tuple[str, str], str] = {
     ("MODEL.PARAMS", "decoder"): "how moments are decoded is the section DECODE: "
     "SOURCE, POSITION_PRIOR_WEIGHT, ORDER_PENALTY",

@@ -1,4 +1,4 @@
-"""YAML texts as trees of nodes with their places; nothing is built but numbers, words and lists."""
+"""YAML texts as trees of nodes with line numbers; only numbers, texts, lists and mappings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Unparsable(Refused):
 
 
 def read_text(path: Path) -> str:
-    """A whole file of UTF-8 text; refuses what cannot be one or is far too long."""
+    """The text of a UTF-8 file; refuses what is no text or far too long."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -39,21 +39,21 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         line = data[: fault.start].count(b"\n") + 1
-        found = data[fault.start]
-        raise Unparsable(line, f"is not UTF-8 text (byte 0x{found:02x})") from None
+        byte = data[fault.start]
+        raise Unparsable(line, f"is not UTF-8 text (byte 0x{byte:02x})") from None
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The node tree of a YAML text: values with their places, nothing constructed.
+    """The node tree of a YAML text: values with their lines, nothing constructed.
 
-    None if there is nothing in it. Refuses what is not YAML.
+    None if the text is empty. Refuses what is not YAML.
     """
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
-        why = " ".join(filter(None, [fault.context, fault.problem]))
-        raise Unparsable(mark.line + 1 if mark else 1, f"not valid YAML: {why}") from None
+        reason = " ".join(filter(None, [fault.context, fault.problem]))
+        raise Unparsable(mark.line + 1 if mark else 1, f"not valid YAML: {reason}") from None
     except yaml.reader.ReaderError as fault:
         line = text[: fault.position].count("\n") + 1
         raise Unparsable(line, "not valid YAML: a character that cannot be printed") from None
@@ -64,7 +64,8 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def value_of(node: yaml.Node, budget: list[int], depth: int = 0) -> Any:
-    """What a node stands for, in plain Python. ``budget`` is what may still be built, in place."""
+    """The value of a node, in plain Python. ``budget[0]``, how many values may still be built, is
+    counted down."""
     budget[0] -= 1
     if budget[0] < 0 or depth > MAX_DEPTH:
         raise Refused(

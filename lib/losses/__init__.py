@@ -41,11 +41,11 @@ class Criterion:
 
     @property
     def active(self) -> frozenset[str] | None:
-        """The terms that are computed: what a model's ``forward`` has to provide for; None: all."""
+        """The terms that are computed, for which a model has to provide outputs; None: all."""
         return None if set(self.external) & set(self.terms) else frozenset(self.terms)
 
     def scaled(self, factors: Mapping[str, int | float]) -> Criterion | None:
-        """The same with some weights multiplied; None if no weight above zero is left.
+        """The same criterion with some weights multiplied; None if no weight above zero is left.
 
         A factor for a term of another experiment's weights changes nothing.
         """

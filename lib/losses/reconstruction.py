@@ -1,4 +1,4 @@
-"""Losses around the reconstruction of hidden words."""
+"""Losses of the reconstruction of masked words."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def candidate_nll(
     *,
     label_smoothing: float,
 ) -> Float[Tensor, "M Q"]:
-    """Negative log-likelihood of a sentence's words under each candidate, mean over its words.
+    """Negative log-likelihood of a sentence's words given each candidate, in nats, mean over words.
 
-    Words outside the vocabulary (id 1) are learnt like any other word.
+    Words outside the vocabulary (id 1) count like any other word.
 
     Source: the inner sums of DMR-JRG Eq. 11, as a mean (long sentences would otherwise rule).
     """
@@ -47,8 +47,8 @@ def rank_by_reconstruction(
     Q = scores.shape[1]
     if Q == 1:
         return scores.float().sum() * 0
-    place = nll.detach().argsort(dim=1).argsort(dim=1)
-    reward = 1 - place.float() / (Q - 1)
+    rank = nll.detach().argsort(dim=1).argsort(dim=1)
+    reward = 1 - rank.float() / (Q - 1)
     return -(reward * scores.float().log_softmax(dim=1)).mean()
 
 

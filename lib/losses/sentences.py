@@ -24,9 +24,9 @@ def multi_positive_nce(
     """
     similarity = similarity.float()
     shared = same_video.index_select(0, owner)  # (M, B)
-    own = similarity.gather(1, owner[:, None])
+    own_video = similarity.gather(1, owner[:, None])
     twins = shared.scatter(1, owner[:, None], False)
-    to_video = similarity.masked_fill(twins, -torch.inf).logsumexp(dim=1) - own[:, 0]
+    to_video = similarity.masked_fill(twins, -torch.inf).logsumexp(dim=1) - own_video[:, 0]
     positive = similarity.masked_fill(~shared, -torch.inf).logsumexp(dim=0)
     return to_video.mean() + (similarity.logsumexp(dim=0) - positive).mean()
 
@@ -35,20 +35,20 @@ def joint_nce(
     similarity: Float[Tensor, "M B"], owner: Int[Tensor, " M"], same_video: Bool[Tensor, "B B"]
 ) -> Float[Tensor, ""]:
     """A sentence and its video against all other videos for the sentence and all other sentences
-    for the video, in one sum, mean over sentences. The pair itself stands in it twice.
+    for the video, in one sum, mean over sentences. The pair itself is in the sum twice.
 
     Source: JSG's release (its paper has two logarithms), without a temperature.
     """
     similarity = similarity.float()
     shared = same_video.index_select(0, owner)  # (M, B)
-    own = similarity.gather(1, owner[:, None])
+    own_video = similarity.gather(1, owner[:, None])
     twins = shared.scatter(1, owner[:, None], False)
     rows = similarity.masked_fill(twins, -torch.inf)
     # Row m: every sentence with the video of sentence m.
     columns, siblings = (x.T.index_select(0, owner) for x in (similarity, shared))
     itself = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
     columns = columns.masked_fill(siblings & ~itself, -torch.inf)
-    return (torch.cat([rows, columns], dim=1).logsumexp(dim=1) - own[:, 0]).mean()
+    return (torch.cat([rows, columns], dim=1).logsumexp(dim=1) - own_video[:, 0]).mean()
 
 
 def sentence_triplet(
@@ -72,9 +72,9 @@ def sentence_triplet(
     """
     similarity = similarity.float()
     shared = same_video.index_select(0, owner)
-    own = similarity.gather(1, owner[:, None])[:, 0]
+    own_video = similarity.gather(1, owner[:, None])[:, 0]
     hinge = partial(hinge_against_one, margin=margin, generator=generator)
-    to_video = hinge(similarity, own, ~shared, pool=video_pool)
-    counts = torch.zeros_like(similarity[0]).index_add(0, owner, torch.ones_like(own))
-    mean = torch.zeros_like(similarity[0]).index_add(0, owner, own) / counts
+    to_video = hinge(similarity, own_video, ~shared, pool=video_pool)
+    counts = torch.zeros_like(similarity[0]).index_add(0, owner, torch.ones_like(own_video))
+    mean = torch.zeros_like(similarity[0]).index_add(0, owner, own_video) / counts
     return to_video + hinge(similarity.T, mean, ~shared.T, pool=sentence_pool)

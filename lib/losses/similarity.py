@@ -49,8 +49,10 @@ def sentence_nce(
     other = same_video.index_select(0, owner)  # (M, B): columns that are the sentence's own video
     if ambiguous is not None:
         other = other | ambiguous
-    own = nn.functional.one_hot(owner, len(same_video)).bool()
-    to_video = nn.functional.cross_entropy(logits.masked_fill(other & ~own, -torch.inf), owner)
+    own_column = nn.functional.one_hot(owner, len(same_video)).bool()
+    to_video = nn.functional.cross_entropy(
+        logits.masked_fill(other & ~own_column, -torch.inf), owner
+    )
     # Row m of the second matrix: every sentence against the video of sentence m.
     columns = logits.T.index_select(0, owner)
     siblings = other.T.index_select(0, owner)

@@ -45,7 +45,7 @@ MODELS: dict[str, type[Model]] = {
 def build_model(
     kind: type[Model], dims: DataDims, decoding: Decoding | None = None, **keywords: object
 ) -> Model:
-    """A model with its constructor's keywords; one that decodes while it trains is given how.
+    """A model with its constructor's keywords; one that decodes in training gets ``decoding``.
 
     Raises:
         ValueError: keywords that do not go together.

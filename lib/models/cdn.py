@@ -90,7 +90,7 @@ class CDN(Model):
         self.score = nn.Linear(D, 1)
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``clips``: (B, N, D), with the frames attended to: no sentence takes part in that."""
+        """``clips``: (B, N, D); the attention over frames does not depend on the sentence."""
         return {"clips": self.clips(video)[0]}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:

@@ -1,23 +1,23 @@
-"""DCIML: a retrieval branch and a grounding branch that teach each other, batch by batch.
+"""DCIML: a retrieval branch and a grounding branch that learn from each other, batch by batch.
 
 Weakly supervised. Only an abstract, figures and a release are public (the training loop in its
 history alone). The retrieval branch is GMMFormer's without Gaussian windows, the grounding branch
-CPL's. Where the release is plainly wrong, this is not:
+CPL's. Faults of the release are corrected here:
 
-- clips for the modulation are those of the sentence's own video (there: of the video before it);
-- containment asks for the best clip of the own video (there: of the runner-up of the batch), and
-  for its middle (there: its beginning);
-- the span of the grounding branch is a target for the similarities of the clips themselves (there:
-  for thresholded ones, through which no gradient flows);
-- the hinges between guided and unguided scores leave the unguided side alone;
-- a third of the words is hidden from the reconstruction, as in CPL (there: none, so that what is to
-  be guessed is read); the start vector stands before the first word (there: it is written over the
-  batch's first token, which the retrieval branch then reads too);
-- padding is never a word to be guessed, and reaches no average;
-- no normalisation's weight decays.
+- clips for the modulation are those of the sentence's own video (release: of the video before it);
+- containment takes the best clip of the own video (release: of the runner-up of the batch), and
+  its middle (release: its beginning);
+- the span of the grounding branch is a target for the similarities of the clips themselves
+  (release: for thresholded ones, through which no gradient flows);
+- the hinges between guided and unguided scores give no gradient to the unguided side;
+- a third of the words is masked in the reconstruction, as in CPL (release: none, so that the
+  decoder reads the words it is to predict); the start vector is inserted before the first word
+  (release: it is written over the batch's first token, which the retrieval branch then reads too);
+- padding is never a word to be predicted, and enters no average;
+- weights of normalisation layers do not decay.
 
-Retrieval and grounding are joined sentence by sentence, not by position in two loaders; that is the
-evaluation's business. Sentences become paragraphs by the mean of their similarities (ours).
+The evaluation joins retrieval and grounding by sentence, not by position in two loaders. A
+paragraph's similarity is the mean over its sentences (ours).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lib.models.layers.dual_decoder import ReadWords
 from lib.models.layers.grounding_branch import Grounded, GroundingBranch
 from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
 
-GROUNDED = ("spans", "windows", "nll", "best")  # what the losses read of every sentence's proposals
+GROUNDED = ("spans", "windows", "nll", "best")  # fields of ``Grounded`` that the losses read
 MATCHING = frozenset({"clip_nce", "frame_nce", "triplet", "hard_triplet"})
 TO_RETRIEVAL = frozenset({"span", "retrieval_margin", "retrieval_pull"})
 RECONSTRUCTION = frozenset({"reconstruction", "rank", "diversity"})
@@ -49,7 +49,8 @@ TO_GROUNDING = frozenset({"containment", "grounding_margin", "grounding_pull"})
 
 @dataclass(frozen=True)
 class GuidedRetrieval:
-    """Clip and frame score with the own video, as the grounding branch modulates it and alone."""
+    """Clip and frame score with the own video, with and without modulation by the grounding
+    branch."""
 
     scores: Float[Tensor, "M 2"]
     alone: Float[Tensor, "M 2"]
@@ -58,7 +59,7 @@ class GuidedRetrieval:
 
 @dataclass(frozen=True)
 class GuidedGrounding:
-    """Likelihoods of the words on frames that the retrieval branch modulates."""
+    """Negative log-likelihoods of the words given frames that the retrieval branch modulates."""
 
     nll: Float[Tensor, "M Q"]
     distance: Float[Tensor, " M"]
@@ -66,7 +67,7 @@ class GuidedGrounding:
 
 @dataclass(frozen=True)
 class DCIMLOutput:
-    """What the losses read. A part is None when no active term asks for it."""
+    """What the losses read. A part is None when no active term needs it."""
 
     retrieved: Retrieved | None = None
     grounded: Grounded | None = None
@@ -86,8 +87,9 @@ class DCIML(Model):
         sampled_frames: that the reconstruction reads.
         large_start: begin with weights up to 1, not 1/√C, where the grounding branch reads frames
             and words. These are rows of length one, no larger than the bias otherwise (the
-            release), and a small branch then learns to tell the words without the frames.
-        tied_embeddings: words are told by their vectors, not by rows of their own (ours).
+            release), and a small branch then learns to predict words without frames.
+        tied_embeddings: the output layer predicts words by their input vectors, not by learned
+            rows (ours).
         max_words: with a position of their own in the retrieval branch.
         clip_share: of the clip score in the similarity; the rest is the frame score's.
     """
@@ -138,8 +140,8 @@ class DCIML(Model):
         mask = paragraphs["mask"]
         sentences = paragraphs["sentences"][mask]
         clip = torch.einsum("md,bnd->mbn", sentences, videos["clips"]).amax(dim=-1)
-        found = self.clip_share * clip + (1 - self.clip_share) * sentences @ videos["frame"].T
-        return Layout.of(mask).mean(found)
+        scores = self.clip_share * clip + (1 - self.clip_share) * sentences @ videos["frame"].T
+        return Layout.of(mask).mean(scores)
 
     def _queries(self, batch: Batch) -> Float[Tensor, "M D"]:
         return self.retrieval.query(batch.flat(batch.words), batch.flat(batch.word_mask))
@@ -163,9 +165,9 @@ class DCIML(Model):
         parts |= {"sentences": q, "clips": clips, "frame": frame}
         v, f = clips.index_select(0, batch.owner), frame.index_select(0, batch.owner)
         if terms & {"retrieval_margin", "retrieval_pull"}:
-            told = self.retrieval.from_grounding(require(grounded.encoded).detach()).mean(dim=1)
-            guided_v = self.retrieval.guide_clips(v, told)
-            guided_f = self.retrieval.guide_frame(f, told)
+            guidance = self.retrieval.from_grounding(require(grounded.encoded).detach()).mean(dim=1)
+            guided_v = self.retrieval.guide_clips(v, guidance)
+            guided_f = self.retrieval.guide_frame(f, guidance)
             parts |= {
                 "guided_scores": own_scores(q, guided_v, guided_f),
                 "alone_scores": own_scores(q, v, f),
@@ -199,7 +201,7 @@ class DCIML(Model):
     def ground_pairs(
         self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
     ) -> Evidence:
-        """The proposals; the one that tells the words best comes first."""
+        """The proposals; the one from which the words are likeliest comes first."""
         pairs = Layout.of(paragraphs["mask"])
         text = ReadWords.of(paragraphs, pairs)
         grounded = self.grounding(text, videos["frames"].index_select(0, pairs.owner))
@@ -215,38 +217,39 @@ class DCIML(Model):
         guided_nll_margin: float = 0.15,
         spread: float = 0.13,
     ) -> Losses:
-        """Retrieval: ``clip_nce``, ``frame_nce``, ``triplet`` or ``hard_triplet``; told by the
-        other branch ``span``, ``retrieval_margin``, ``retrieval_pull``. Grounding:
-        ``reconstruction``, ``rank``, ``diversity``; told by the other branch ``containment``,
-        ``grounding_margin``, ``grounding_pull``.
+        """Retrieval: ``clip_nce``, ``frame_nce``, ``triplet`` or ``hard_triplet``; with targets
+        from the grounding branch ``span``, ``retrieval_margin``, ``retrieval_pull``. Grounding:
+        ``reconstruction``, ``rank``, ``diversity``; with targets from the retrieval branch
+        ``containment``, ``grounding_margin``, ``grounding_pull``.
 
         Args:
             margin: of the triplets.
             guided_margin, guided_nll_margin: by which guidance should help a score or a likelihood.
-            reference_margin, outside_margin: by which the best proposal should tell the words
-                better than the whole video, and than what lies before and after it.
+            reference_margin, outside_margin: by how many nats a word should be likelier from the
+                best proposal than from the whole video, and than from what lies before and after
+                the proposal.
             spread: λ: squared length of a proposal's weights, small for long ones.
         """
 
         def nce(out: DCIMLOutput, batch: Batch, name: str) -> Tensor:
-            found = getattr(require(out.retrieved), name)
-            return multi_positive_nce(found, batch.owner, batch.same_video)
+            product = getattr(require(out.retrieved), name)
+            return multi_positive_nce(product, batch.owner, batch.same_video)
 
         def triplets(out: DCIMLOutput, batch: Batch, pool: int | None) -> Tensor:
-            found = require(out.retrieved)
+            retrieved = require(out.retrieved)
             clip, frame = (
                 sentence_triplet(
                     x, batch.owner, batch.same_video, margin=margin, sentence_pool=pool
                 )
-                for x in (found.clip, found.frame)
+                for x in (retrieved.clip, retrieved.frame)
             )
             return clip + frame
 
         def span(out: DCIMLOutput, batch: Batch) -> Tensor:
-            told, own = require(out.grounded), require(out.retrieved).own_clips
-            best = told.spans.gather(1, told.best[..., None].expand(-1, -1, 2))[:, 0]
-            inside = clips_of_span(best.detach(), own.shape[1]).float()
-            return nn.functional.binary_cross_entropy_with_logits(own.float(), inside)
+            grounded, own_clips = require(out.grounded), require(out.retrieved).own_clips
+            best = grounded.spans.gather(1, grounded.best[..., None].expand(-1, -1, 2))[:, 0]
+            inside = clips_of_span(best.detach(), own_clips.shape[1]).float()
+            return nn.functional.binary_cross_entropy_with_logits(own_clips.float(), inside)
 
         def retrieval_margin(out: DCIMLOutput, batch: Batch) -> Tensor:
             guided = require(out.guided_retrieval)
@@ -269,9 +272,9 @@ class DCIML(Model):
             return gram_distance(windows / windows.sum(dim=-1, keepdim=True), spread)
 
         def inside(out: DCIMLOutput, batch: Batch) -> Tensor:
-            own = require(out.retrieved).own_clips
-            place = (own.argmax(dim=1) + 0.5) / own.shape[1]
-            return containment(require(out.grounded).spans, place)
+            own_clips = require(out.retrieved).own_clips
+            middle = (own_clips.argmax(dim=1) + 0.5) / own_clips.shape[1]
+            return containment(require(out.grounded).spans, middle)
 
         def grounding_margin(out: DCIMLOutput, batch: Batch) -> Tensor:
             guided, alone = require(out.guided_grounding).nll, require(out.grounded).nll
@@ -295,10 +298,10 @@ class DCIML(Model):
 
     @staticmethod
     def plan(*, mutual_after: int = 15, hard_after: int = 20, grounding_rate: float = 1.6) -> Plan:
-        """Every batch trains the retrieval branch and then the grounding branch, the other at rest.
+        """Every batch trains the retrieval branch and then the grounding branch, the other frozen.
 
         Args:
-            mutual_after: epochs without the terms by which the branches teach each other.
+            mutual_after: epochs without the terms by which the branches learn from each other.
             hard_after: epochs with random negatives (``triplet``); then ``hard_triplet``.
             grounding_rate: factor on the learning rate of the grounding branch.
         """

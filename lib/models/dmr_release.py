@@ -1,8 +1,8 @@
-"""The network of the authors' DMR-JRG release, as far as it answers at test time.
+"""The network of the authors' DMR-JRG release, as far as it is used at test time.
 
-It is not the paper's (``dmr_jrg`` is), and is here to score its published checkpoints. What the
-release trains with and never reads at test is left out: the grounded video token, the temporal
-heads, the reconstruction. Its own training is not rebuilt; the two plain terms here fine-tune it.
+It is not the paper's model (``dmr_jrg`` is); it serves to score the published checkpoints. Parts
+of the release that are only used in training are left out: the grounded video token, the temporal
+heads, the reconstruction. Its training is not reproduced; the two loss terms here can fine-tune it.
 """
 
 from __future__ import annotations
@@ -107,21 +107,22 @@ class DMRRelease(Model):
         self,
         items: Float[Tensor, "B L D"],
         token: Float[Tensor, "1 D"],
-        places: Float[Tensor, "L1 D"],
+        positions: Float[Tensor, "L1 D"],
         mask: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B D"]:
         x = torch.cat([token.expand(len(items), 1, -1), items], dim=1)
-        index = torch.arange(x.shape[1], device=x.device).clamp(max=len(places) - 1)
+        index = torch.arange(x.shape[1], device=x.device).clamp(max=len(positions) - 1)
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
-        state = encode_positioned(self.encoder, x, places[index], mask)[:, 0]
+        state = encode_positioned(self.encoder, x, positions[index], mask)[:, 0]
         return nn.functional.normalize(state, dim=-1)
 
     def _sentences(self, batch: Batch) -> Float[Tensor, "M D"]:
-        """The words of the vocabulary alone, the first of them twice."""
+        """Sentence features from the words in the vocabulary, with the first word repeated, as the
+        release computes them."""
         words, mask = batch.flat(batch.words), batch.flat(batch.word_mask)
         known = mask & (batch.flat(batch.word_ids) != UNKNOWN)
-        known = torch.where(known.any(dim=1, keepdim=True), known, mask)  # or nothing were left
+        known = torch.where(known.any(dim=1, keepdim=True), known, mask)  # else an empty sentence
         order = (~known).int().argsort(dim=1, stable=True)
         words = words.gather(1, order[..., None].expand_as(words))
         counts = known.sum(dim=1).cpu() + 1
@@ -132,11 +133,13 @@ class DMRRelease(Model):
     ) -> Float[Tensor, "M P"]:
         cells = self.cell(self.proposals(clips)).index_select(0, batch.owner)
         fused = nn.functional.normalize(sentences[:, None] * cells, dim=-1)
-        place = _sinusoid(batch.sentence_position + 1, self.position_size)[:, None].expand(
-            -1, len(self.grid), -1
-        )
-        ends = self.positions.expand(len(fused), -1, -1)
-        context = self.context(torch.cat([place, ends, fused], dim=-1)).relu()
+        sentence_positions = _sinusoid(batch.sentence_position + 1, self.position_size)[
+            :, None
+        ].expand(-1, len(self.grid), -1)
+        span_positions = self.positions.expand(len(fused), -1, -1)
+        context = self.context(
+            torch.cat([sentence_positions, span_positions, fused], dim=-1)
+        ).relu()
         return self.score(context).squeeze(-1)
 
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:

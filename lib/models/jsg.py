@@ -1,4 +1,4 @@
-"""JSG: a sentence glances at a video to find where, then gazes there to find what.
+"""JSG: clips ("glance") give a focus in a video, and frames ("gaze") are compared around it.
 
 "Joint Searching and Grounding: Multi-Granularity Video Content Retrieval", ACM MM 2023. Weakly
 supervised. A proposal is a Gaussian window over the video, its feature a weighed mean of rows. Two
@@ -6,10 +6,10 @@ streams of rows are pooled by the same proposals: the glance's few clips and the
 The centre of the best proposal of the glance is the focus around which the gaze is trained, with
 windows of several widths.
 
-The formulas are those of the release, which differ from the paper's (docs/deviations.md); of it,
-what no loss reaches is not built. Several sentences of a video are ours, where the release's
-event model has one: they are no negatives of each other, and the video is read once for all.
-Sentences become paragraphs by the mean of their similarities (ours too).
+The formulas are those of the release, which differ from the paper's (docs/deviations.md); parts of
+it that no loss reaches are not built. The release's event model has one sentence per video, here
+there are several (ours): they are no negatives of each other, and the video is encoded once for
+all. A paragraph's similarity is the mean over its sentences (ours too).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Matched(NamedTuple):
 
 @dataclass(frozen=True)
 class JSGOutput:
-    """What the losses read. A part is None when no active term asks for it.
+    """What the losses read. A part is None when no active term needs it.
 
-    Columns of ``glance`` are the videos of the batch; of the others the sentences, each standing
-    for its own focus in its own video.
+    Columns of ``glance`` are the videos of the batch; columns of the others are the sentences, that
+    is the focus of each sentence in its own video.
     """
 
     glance: Matched
@@ -65,7 +65,8 @@ class JSG(Model):
     """Glance and gaze.
 
     Args:
-        dims: the sizes that the data decides. A clip of the glance is made of T / ``stride`` rows.
+        dims: the sizes that the data decides. The glance's clips are computed from T / ``stride``
+            rows.
         hidden_size: D.
         heads: of all attention.
         max_words: with a position of their own.
@@ -76,8 +77,8 @@ class JSG(Model):
         gaze_widths: around a focus in training, in the same range.
         glance_share: of the glance in the similarity; the rest is the gaze's.
         video_level: the release's second model, for ranking videos only: a key clip guides
-            attention over the frames, and the gaze does not teach the sentences. Its weights are
-            those of ``video_nce``, the triplets and ``attention_…``.
+            attention over the frames, and no gradient of the gaze reaches the sentences. Weigh
+            its losses ``video_nce``, the triplets and ``attention_…``.
 
     Raises:
         ValueError: too few frames for one clip of the glance.
@@ -152,10 +153,10 @@ class JSG(Model):
         return frozenset() if self.video_level else ATTENTION
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``clips`` (B, N, D) and ``frames`` (B, T, D), and the lengths of what the proposals make
-        of them, ``clip_lengths`` and ``frame_lengths`` (B, P): pooling is linear, so that the
-        inner product with a proposal is the pooled one with its rows, and P features per video
-        need not be kept."""
+        """``clips`` (B, N, D) and ``frames`` (B, T, D), and the norms of the proposals' features
+        pooled from them, ``clip_lengths`` and ``frame_lengths`` (B, P): pooling is linear, so that
+        the inner product with a proposal is the pooled product with its rows, and P features per
+        video need not be kept."""
         clips, frames = self._clips(video), self._frames(video)
         return {
             "clips": clips,
@@ -177,19 +178,19 @@ class JSG(Model):
         sentences = queries.flat(paragraphs["sentences"])
         names = ("clips", "clip_lengths", "frames", "frame_lengths")
         blocks = zip(*(videos[name].split(GALLERY_BLOCK) for name in names), strict=True)
-        found = []
+        columns = []
         for clips, clip_lengths, frames, frame_lengths in blocks:
             glance = _products(sentences, clips, self.glance_windows) / clip_lengths
             gaze = _products(sentences, frames, self.gaze_windows) / frame_lengths
-            found.append(self._fused(glance.amax(dim=-1), gaze.amax(dim=-1)))
-        return queries.mean(torch.cat(found, dim=1))
+            columns.append(self._fused(glance.amax(dim=-1), gaze.amax(dim=-1)))
+        return queries.mean(torch.cat(columns, dim=1))
 
     def ground_pairs(
         self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
     ) -> Evidence:
-        """``scores``: the gaze's cosines with all proposals, where the focus plays no part, as
-        published. ``row_cosine`` (ours): the fused cosines with the single rows. The best of many
-        proposals is one of the narrowest, which vary most; what separates the rows is not."""
+        """``scores``: the gaze's cosines with all proposals, without the focus, as published.
+        ``row_cosine`` (ours): the fused cosines with single rows. The best-scored of many proposals
+        is one of the narrowest, whose scores vary most; evidence over rows has no such bias."""
         pairs = Layout.of(paragraphs["mask"])
         sentences, clips, frames = paragraphs["sentences"], videos["clips"], videos["frames"]
         read = self.grounds_from if read is None else read
@@ -230,9 +231,9 @@ class JSG(Model):
         if not terms & (GAZE | BESIDE | ATTENTION):
             return parts
         frames = self._frames(batch.video).index_select(0, batch.owner)  # (M, T, D)
-        own = clips.index_select(0, batch.owner)
+        own_clips = clips.index_select(0, batch.owner)
         with in_full(q):
-            product = torch.einsum("md,mnd->mn", q, own) @ self.glance_windows.T
+            product = torch.einsum("md,mnd->mn", q, own_clips) @ self.glance_windows.T
             lengths = _lengths(clips, self.glance_windows).index_select(0, batch.owner)
             best = (product / lengths).argmax(dim=1)
             focus = best // self.num_widths  # not a number that a gradient could move
@@ -245,7 +246,7 @@ class JSG(Model):
                 parts["sides"], parts["whole"] = cosine[:, :2], cosine[:, 2:]
             if terms & ATTENTION:
                 windows = self.glance_windows.index_select(0, best)
-                key = self.attended_by(torch.einsum("mn,mnd->md", windows, own))
+                key = self.attended_by(torch.einsum("mn,mnd->md", windows, own_clips))
                 share = torch.einsum("md,mtd->mt", key, frames).softmax(dim=1)
                 parts["attended"] = self.attended(torch.einsum("mt,mtd->md", share, frames))
         return parts
@@ -270,9 +271,9 @@ class JSG(Model):
         pool: int = 20,
         glance_pool: int = 20,
     ) -> Losses:
-        """Of ``glance``, ``gaze`` and ``attention`` each ``…_nce``, ``…_triplet`` with any negative
-        and ``…_hard_triplet`` with a hard one; ``sides`` and ``whole``, by which a gaze should be
-        better than the rest of its video; ``video_nce``, the glance's for ranking videos.
+        """For each of ``glance``, ``gaze`` and ``attention``: ``…_nce``, ``…_triplet`` with a
+        random negative and ``…_hard_triplet`` with a hard one. ``sides`` and ``whole``: a gaze
+        should score above the rest of its video. ``video_nce``: of the glance, for ranking videos.
 
         Args:
             margin: of the triplets.
@@ -294,8 +295,8 @@ class JSG(Model):
             return triplet(out, batch, part, video_pool=pool, sentence_pool=sentences)
 
         def lead(out: JSGOutput, batch: Batch, part: str, margin: float) -> Tensor:
-            own = require(out.gaze).cosine.diagonal()[:, None]
-            return (margin + require(getattr(out, part)) - own).clamp(min=0).mean(dim=0).sum()
+            gaze = require(out.gaze).cosine.diagonal()[:, None]
+            return (margin + require(getattr(out, part)) - gaze).clamp(min=0).mean(dim=0).sum()
 
         def video_nce(out: JSGOutput, batch: Batch) -> Tensor:
             return multi_positive_nce(out.glance.product, batch.owner, batch.same_video)
@@ -327,13 +328,13 @@ class JSG(Model):
 def _products(
     q: Float[Tensor, "M D"], rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]
 ) -> Float[Tensor, "M B P"]:
-    """Of sentences with the proposals of all videos."""
+    """Inner products of sentences with the proposals of all videos."""
     with in_full(q):
         return torch.einsum("md,bnd->mbn", q, rows) @ windows.T
 
 
 def _lengths(rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]) -> Float[Tensor, "B P"]:
-    """Of the features of the proposals."""
+    """Norms of the proposals' features."""
     with in_full(rows):
         return (windows @ rows).norm(dim=-1)
 

@@ -126,19 +126,19 @@ class MMN(Model):
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         """The best cell's cosine with each sentence, mean over the paragraph's sentences.
 
-        MMN itself ranks moments only; this aggregation is ours. The matching space alone takes
-        part: its negatives are of other videos too, the overlap's are not.
+        MMN itself ranks moments only; this aggregation is ours. It uses the matching space alone:
+        that is trained against other videos too, the overlap space is not.
         """
         mask = paragraphs["mask"]
         sentences = paragraphs["matching"][mask]
-        found = torch.cat(
+        best_cosines = torch.cat(
             [
                 torch.einsum("mj,bpj->mbp", sentences, cells).amax(dim=-1)
                 for cells in videos["matching"].split(GALLERY_BLOCK)
             ],
             dim=1,
         )  # (M, G)
-        return Layout.of(mask).mean(found)
+        return Layout.of(mask).mean(best_cosines)
 
     def _map(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B P D"]:
         return self.context(self.proposals(self.clips(video)))
@@ -217,8 +217,8 @@ class MMN(Model):
             shared = overlap_with_truth(out.spans, batch)
             proposals = best_proposals(out.cells, shared, batch.owner, positives)
             other = ~batch.same_video[batch.owner]  # (M, B)
-            own = nn.functional.one_hot(batch.owner, len(batch)).bool()
-            rival = other[:, :, None] | (own[:, :, None] & (shared < negative_iou)[:, None])
+            own_video = nn.functional.one_hot(batch.owner, len(batch)).bool()
+            rival = other[:, :, None] | (own_video[:, :, None] & (shared < negative_iou)[:, None])
             return sentence_to_proposal(
                 out.sentences,
                 proposals,

@@ -1,4 +1,4 @@
-"""SCN: proposals are scored so that the one which tells a sentence's words best comes first.
+"""SCN: proposals are ranked by how well a sentence's words can be reconstructed from them.
 
 Lin, Zhao, Zhang, Wang and Liu, "Weakly-Supervised Video Moment Retrieval via Semantic Completion
 Network", AAAI 2020. Weakly supervised, one sentence at a time; it grounds and does not retrieve.
@@ -8,7 +8,7 @@ Where the release differs from the paper, and we from both, ``docs/deviations.md
     frames ───────────────┴─ frame decoder ─ scores of the spans that end at each frame
                                                 │ a few that lie apart, or drawn while exploring
     frames inside ─ frame decoder ─┐            ▼
-    words, a third hidden ─────────┴─ word decoder ─ how well each tells the words: its reward
+    words, a third masked ─────────┴─ word decoder ─ likelihood of the words: its reward
 
 The keywords' defaults are the published reading; those from ``mask_ratio`` on are ours.
 """
@@ -36,7 +36,7 @@ from lib.models.layers.text import word_logits
 
 @dataclass(frozen=True)
 class SCNOutput:
-    """What is said of the selected proposals of every sentence."""
+    """Scores and likelihoods of the selected proposals of every sentence."""
 
     scores: Float[Tensor, "M Q"]  # after the sigmoid
     nll: Float[Tensor, "M Q"]  # of the sentence's words
@@ -53,11 +53,12 @@ class SCN(Model):
         num_candidates: K, how many proposals of a sentence compete.
         candidate_iou: two of them overlap at most this much.
         candidate_frames: rows of the video that the reconstruction sees of a proposal.
-        mask_ratio: part of the words that the reconstruction does not see; 1: each word is told
-            from the frames and its place alone.
+        mask_ratio: share of the words that are masked in the reconstruction; 1: each word is
+            predicted from the frames and its position alone.
         reranked: ground by the likelihood of the words from each of so many spans, the best ones
             that lie apart, and not by score; 0: by score.
-        tied_embeddings: words are told by their vectors, not by rows of their own.
+        tied_embeddings: the output layer predicts words by their input vectors, not by learned
+            rows.
     """
 
     cells: Int[Tensor, " P"]
@@ -156,7 +157,7 @@ class SCN(Model):
     def ground_pairs(
         self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
     ) -> Evidence:
-        """Every span's score, or what is reranked."""
+        """The score of every span, or with ``reranked`` the likelihoods of the best spans."""
         pairs = Layout.of(paragraphs["mask"])
         text, frames = ReadWords.of(paragraphs, pairs), videos["frames"]
         scores = self._scores(text, frames, pairs.owner)
@@ -167,9 +168,9 @@ class SCN(Model):
         return Evidence(pairs, self.spans[chosen], self.num_frames, likelihood)
 
     def inspect(self, batch: Batch) -> dict[str, Tensor]:
-        """``reconstruction_gap``: by how many nats a word is likelier with the frames of the
-        sentence's own proposals than with those of the next video of the batch. At 0 the
-        reconstruction reads the words and not the video."""
+        """``reconstruction_gap``: by how many nats a word is likelier given the frames of the
+        sentence's own proposals than given those of the next video of the batch. At 0 the
+        reconstruction uses the words and not the video."""
         text, frames = self._read(batch, hide=True), self.decoders.frames(batch.video)
         scores = self._scores(text, frames, batch.owner)
         chosen = self._select(scores, self.num_candidates)
@@ -182,7 +183,7 @@ class SCN(Model):
     @staticmethod
     def losses() -> Losses:
         """``reconstruction``: all words of a sentence from each selected proposal. ``rank``: the
-        better they are told from a proposal, the higher it should score."""
+        likelier they are given a proposal, the higher it should score."""
         return {
             "reconstruction": lambda out, batch: out.nll.mean(),
             "rank": lambda out, batch: rank_by_reconstruction(out.scores, out.nll),
@@ -213,7 +214,7 @@ def spans_by_end(
         widths: as parts of the video; rounded down to frames, at least one.
 
     Returns:
-        The place of each in the flattened (frame, width) axis, and the spans as fractions.
+        The index of each span in the flattened (frame, width) axis, and the spans as fractions.
 
     Raises:
         ValueError: a width outside (0, 1], or two that are the same number of frames.

@@ -32,13 +32,13 @@ class TAN2DOutput:
 
 
 class TAN2D(Model):
-    """Both published variants: the max-pooled map, and the map made by convolutions.
+    """Both published variants: the max-pooled map, and the map built by convolutions.
 
     Args:
         dims: the sizes that the data decides.
         hidden_size: D, everywhere.
         lstm_layers, bidirectional, words: of the sentence encoder, see ``SentenceEncoder``.
-        proposal_map: ``pool`` or ``conv``: how a proposal's feature is made of its clips.
+        proposal_map: ``pool`` or ``conv``: how a proposal's feature is computed from its clips.
         density: ``sparse`` (the paper) or ``dense``: which spans are proposals.
         kernel_size, conv_layers, padding, conv_norm: of the map stack, see ``MaskedConvStack``.
         mask_fused: nothing enters the map stack from cells that are no proposals (the original).
@@ -92,7 +92,7 @@ class TAN2D(Model):
         self.score = nn.Linear(hidden_size, 1)
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``clips``: (B, N, D). A map's cells are many times more, and cheap to make again."""
+        """``clips``: (B, N, D). The map has many times more cells, and is cheap to compute anew."""
         return {"clips": self.clips(video)}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:

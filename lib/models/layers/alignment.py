@@ -13,7 +13,7 @@ from lib.base.batch import Batch, Layout
 
 @dataclass(frozen=True)
 class Alignment:
-    """What a batch's sentences and clips have to do with each other. All are cosines."""
+    """Similarities between the sentences and clips of a batch, as cosines."""
 
     evidence: Float[Tensor, "M N"]  # of a sentence with the clips of its own video
     sentence_similarity: Float[Tensor, "M B"]  # of a sentence with a video
@@ -52,7 +52,7 @@ class ClipAlignment(nn.Module):
     def cosines(
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"]
     ) -> Float[Tensor, "M B N"]:
-        """Of every sentence with every clip (as ``self.clip`` gives them) of every video."""
+        """Cosines of every sentence with every clip (projected by ``self.clip``) of every video."""
         sentences = nn.functional.normalize(sentences, dim=-1)
         clips = nn.functional.normalize(clips, dim=-1)
         return torch.einsum("md,bnd->mbn", sentences, clips)
@@ -60,7 +60,8 @@ class ClipAlignment(nn.Module):
     def evidence(
         self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Layout
     ) -> Float[Tensor, "M N"]:
-        """Of every sentence with the clips (as ``self.clip`` gives them) of its own row's video."""
+        """Cosines of every sentence with the clips (projected by ``self.clip``) of its own
+        video."""
         sentences = nn.functional.normalize(sentences, dim=-1)
         clips = nn.functional.normalize(clips, dim=-1)
         cosines = torch.einsum("bsd,bnd->bsn", batch.padded(sentences), clips)
@@ -69,7 +70,8 @@ class ClipAlignment(nn.Module):
     def attend(
         self, cosines: Float[Tensor, "M B N"], expected: Float[Tensor, "M N"]
     ) -> Float[Tensor, "M B"]:
-        """Mean over clips weighted by their soft-max: near the maximum, but every clip learns."""
+        """Mean over clips weighted by their soft-max: near the maximum, but every clip gets a
+        gradient."""
         weights = (cosines * self.attention + expected[:, None]).softmax(dim=-1)
         return (weights * cosines).sum(dim=-1)
 
@@ -81,13 +83,13 @@ class ClipAlignment(nn.Module):
         pooled = self.attend(cosines, expected)
         rows = torch.arange(len(cosines), device=cosines.device)
         evidence = cosines[rows, batch.owner]
-        own = batch.padded(evidence)
+        evidence_by_paragraph = batch.padded(evidence)
         weights = batch.padded((evidence * self.attention + expected).softmax(dim=-1))
         return Alignment(
             evidence=evidence,
             sentence_similarity=pooled,
             similarity=batch.mean(pooled),
-            within=torch.einsum("bsn,btn->bst", own, weights),
+            within=torch.einsum("bsn,btn->bst", evidence_by_paragraph, weights),
             scale=self.log_scale.exp().clamp(max=100),
         )
 
@@ -97,7 +99,7 @@ class ClipAlignment(nn.Module):
         mask: Bool[Tensor, "Q S"],
         clips: Float[Tensor, "G N D"],
     ) -> Float[Tensor, "Q G"]:
-        """Mean over its sentences of a paragraph's attended cosine with each video."""
+        """Attended cosine of each paragraph with each video, the mean over its sentences."""
         batch = Layout.of(mask)
         expected = position_logits(batch, clips.shape[1], self.position_bias)
         return batch.mean(self.attend(self.cosines(batch.flat(sentences), clips), expected))

@@ -1,4 +1,4 @@
-"""Convolutions over the map whose kernels are mixed anew for every sentence and every map."""
+"""Convolutions over the map whose kernels depend on the sentence and the map."""
 
 from __future__ import annotations
 

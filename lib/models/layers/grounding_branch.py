@@ -17,7 +17,7 @@ from lib.models.layers.transformer import FiLM
 
 @dataclass(frozen=True)
 class Grounded:
-    """What the grounding branch says of every sentence."""
+    """The proposals of the grounding branch for every sentence, and their likelihoods."""
 
     spans: Float[Tensor, "M Q 2"]  # fractions of the video
     windows: Float[Tensor, "M Q F"]
@@ -59,7 +59,7 @@ class GroundingBranch(GaussianGrounding):
         return super().videos(nn.functional.normalize(video, dim=-1))
 
     def read(self, batch: Batch) -> ReadWords:
-        """The sentences alone. In training a third of the words is hidden from ``inputs``."""
+        """The sentences alone. In training a third of the words is masked in ``inputs``."""
         words = nn.functional.normalize(batch.flat(batch.words), dim=-1)
         return self.decoders.read(words, batch, hide=self.training)
 

@@ -11,8 +11,9 @@ from lib.models.layers.proposal_map import ProposalGrid
 
 
 def position_features(grid: ProposalGrid, batch: Layout) -> Float[Tensor, "M P 4"]:
-    """Where each span lies from the middle of the sentence's equal part, and how wide it is, both
-    in parts: all that the position in the paragraph says without the video."""
+    """Offset of each span from the middle of the sentence's equal part of the video, and its width,
+    both in units of such a part, and its width as a fraction of the video (logarithms of widths).
+    This is all that the position in the paragraph says without the video."""
     count = batch.sentence_counts[batch.owner, None].to(grid.spans.dtype)
     off = grid.spans.mean(dim=1) * count - (batch.sentence_position[:, None] + 0.5)
     width = (grid.spans[:, 1] - grid.spans[:, 0]).expand_as(off)

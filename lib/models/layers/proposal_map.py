@@ -46,7 +46,7 @@ class ProposalGrid(nn.Module):
 
     mask: Bool[Tensor, "N N"]
     spans: Float[Tensor, "P 2"]  # fractions of the video
-    cells: Int[Tensor, " P"]  # place of each valid cell in the flattened (N·N) square
+    cells: Int[Tensor, " P"]  # index of each valid cell in the flattened (N·N) square
     lower: Int[Tensor, " P"]
     upper: Int[Tensor, " P"]
 
@@ -85,18 +85,20 @@ class ProposalGrid(nn.Module):
     def square(
         self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None = None
     ) -> Float[Tensor, "M D N N"]:
-        """The features on the whole map, channels last in memory; ``outside`` (default: zero) is
-        what stands in a cell that is no proposal."""
+        """The features on the full square, channels last in memory; ``outside`` (default: zero)
+        fills the cells that are no proposals."""
         M, _, D = features.shape
         N = self.num_clips
         if outside is None:
-            whole = features.new_zeros(M, N * N, D)
+            full_map = features.new_zeros(M, N * N, D)
         else:
-            whole = outside[:, None].repeat(1, N * N, 1)
-        return whole.index_copy_(1, self.cells, features).unflatten(1, (N, N)).permute(0, 3, 1, 2)
+            full_map = outside[:, None].repeat(1, N * N, 1)
+        return (
+            full_map.index_copy_(1, self.cells, features).unflatten(1, (N, N)).permute(0, 3, 1, 2)
+        )
 
     def valid(self, square: Float[Tensor, "M D N N"]) -> Float[Tensor, "M P D"]:
-        """What the map holds in its valid cells: the inverse of ``square``."""
+        """The features of the valid cells: the inverse of ``square``."""
         return square.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, self.cells)
 
     def frames(self, num_frames: int, count: int) -> Int[Tensor, "P F"]:
@@ -144,7 +146,7 @@ class ConvMap(nn.Module):
         super().__init__()
         D, N = hidden_size, grid.num_clips
         self.links = nn.ModuleList([nn.Conv1d(D, D, 1)] if project else [])
-        cells = [start * N + start for start in range(N)]  # in the order in which they are made
+        cells = [start * N + start for start in range(N)]  # in the order of the links
         count, stride, offset, left = N, 1, 0, 15
         while True:
             widen = left == 0
@@ -207,17 +209,17 @@ class BoundaryMap(nn.Module):
 def boundary_weights(
     spans: Float[Tensor, "P 2"], num_clips: int, points: int
 ) -> Float[Tensor, "N R P"]:
-    """What each clip gives to each point, linearly interpolated; spans are in clips.
+    """The weight of each clip for each point, by linear interpolation; spans are in clips.
 
     A point less than one clip before the first is the first; points further out are zero.
     """
     start, end = spans.double().unbind(dim=1)
     margin = (end - start + 1) / 2
     steps = torch.linspace(0, 1, points, dtype=torch.float64)[:, None]
-    place = start - margin + steps * (end - start + 2 * margin)  # (R, P)
-    place = torch.where((place > -1) & (place < 0), 0.0, place)
+    point = start - margin + steps * (end - start + 2 * margin)  # (R, P)
+    point = torch.where((point > -1) & (point < 0), 0.0, point)
     clip = torch.arange(num_clips)[:, None, None]
-    return (1 - (place - clip).abs()).clamp(min=0).float()
+    return (1 - (point - clip).abs()).clamp(min=0).float()
 
 
 PROPOSAL_MAPS: dict[str, Callable[..., nn.Module]] = {"pool": MaxPoolMap, "conv": ConvMap}
@@ -304,7 +306,7 @@ class MaskedConvStack(Recomputable):
     def forward(
         self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None = None
     ) -> Float[Tensor, "M P D"]:
-        """``outside`` stands in the cells that are no proposals; nothing does, unless given."""
+        """``outside`` fills the cells that are no proposals; default: zero."""
         if self.alone:
             for conv in self.convs:
                 assert isinstance(conv, nn.Conv2d)
@@ -319,8 +321,8 @@ class MaskedConvStack(Recomputable):
     ) -> Float[Tensor, "M P D"]:
         x = self.grid.square(features, outside)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            # No weight is negative: before the ReLU they do the same, and in place, as the ReLU
-            # does its part, since no gradient asks for what stood there.
+            # No weight is negative, so multiplying before the ReLU gives the same. Both work in
+            # place, since no gradient needs the values that they overwrite.
             weight = getattr(self, f"weight_{layer}")
             x = norm(conv(x)).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(x)

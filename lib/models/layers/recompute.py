@@ -1,4 +1,4 @@
-"""Memory for time: what lies between the input and the output of a stack is computed twice."""
+"""Less memory for more time: the inner results of a stack of layers are computed twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Recomputable(nn.Module):
 
 
 def recompute_stacks(model: nn.Module) -> None:
-    """Have every such stack of a model do so."""
+    """Set ``recompute`` in every ``Recomputable`` of a model."""
     for module in model.modules():
         if isinstance(module, Recomputable):
             module.recompute = True
@@ -35,8 +35,8 @@ def recomputed(stack: nn.Module, function: Callable[..., Tensor], *rows: Tensor 
     pass, for a few rows at a time.
 
     Args:
-        stack: whose layers it runs. Batch norms among them look at all rows: then these stay
-            together, and enter the running means once.
+        stack: the module whose layers ``function`` runs. If it has batch norms, which need all
+            rows, the rows stay together and enter the running means once.
         rows: tensors of equal length, or None.
     """
     given = [x for x in rows if x is not None]
@@ -54,7 +54,7 @@ def recomputed(stack: nn.Module, function: Callable[..., Tensor], *rows: Tensor 
 
 @contextlib.contextmanager
 def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Batch norms as in training, but what is seen meanwhile does not enter their running means."""
+    """A context in which batch norms work as in training, but do not update running means."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

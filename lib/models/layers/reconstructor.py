@@ -66,8 +66,8 @@ class Reconstructor(nn.Module):
             states: of the words of the masked sentence, of which ``counts`` (on the CPU) are real.
         """
         M, Q, F = rows.shape
-        places = (owner[:, None, None] * frames.shape[1] + rows).flatten()
-        moments = frames.flatten(0, 1).index_select(0, places).view(M * Q, F, -1)
+        indices = (owner[:, None, None] * frames.shape[1] + rows).flatten()
+        moments = frames.flatten(0, 1).index_select(0, indices).view(M * Q, F, -1)
         memory = self.encoder(moments + self.positions)
         return self.words(self._decode(memory, Q, states, counts, masked))
 
@@ -79,10 +79,10 @@ class Reconstructor(nn.Module):
         counts: Int[Tensor, " M"],
         masked: MaskedWords,
     ) -> Float[Tensor, "Q R D"]:
-        """The decoder of torch, without the work that nobody reads.
+        """The decoder of torch, without computing what is never used.
 
-        A sentence is the same for all its candidates until it first looks at one, padding needs no
-        feed-forward, and in the last layer only the masked words need an answer.
+        A sentence is the same for all its candidates until it first attends to one, padding needs
+        no feed-forward, and in the last layer only the masked words need an output.
         """
         M, W, _ = states.shape
         sentence, column = (i.to(states.device, non_blocking=True) for i in word_places(counts))
@@ -93,23 +93,23 @@ class Reconstructor(nn.Module):
         for depth, layer in enumerate(self.decoder.layers):
             assert isinstance(layer, nn.TransformerDecoderLayer)
             read = x if depth < last else _columns(x, masked.column)
-            found = layer.self_attn(read, x, x, key_padding_mask=padding, need_weights=False)[0]
-            read = layer.norm1(read + layer.dropout1(found))
+            attended = layer.self_attn(read, x, x, key_padding_mask=padding, need_weights=False)[0]
+            read = layer.norm1(read + layer.dropout1(attended))
             if depth == 0:
                 read = read.repeat_interleave(Q, dim=0)
                 padding = padding.repeat_interleave(Q, dim=0)
-            found = layer.multihead_attn(read, memory, memory, need_weights=False)[0]
-            read = layer.norm2(read + layer.dropout2(found))
+            attended = layer.multihead_attn(read, memory, memory, need_weights=False)[0]
+            read = layer.norm2(read + layer.dropout2(attended))
             L = read.shape[1]
             kept = (sentence, column) if depth < last else (masked.sentence, masked.slot)
-            places = ((kept[0] * Q + candidate) * L + kept[1]).flatten()
-            words = read.flatten(0, 1).index_select(0, places)
+            indices = ((kept[0] * Q + candidate) * L + kept[1]).flatten()
+            words = read.flatten(0, 1).index_select(0, indices)
             words = layer.norm3(words + layer._ff_block(words))
-            x = read.flatten(0, 1).index_copy(0, places, words).view_as(read)
+            x = read.flatten(0, 1).index_copy(0, indices, words).view_as(read)
         return words.unflatten(0, (Q, -1))
 
 
 def _columns(x: Float[Tensor, "L W D"], column: Int[Tensor, "M K"]) -> Float[Tensor, "L K D"]:
-    """The words at ``column`` of each sentence, which stands in x once or once per candidate."""
+    """The words at ``column`` of each sentence; x has each sentence once, or once per candidate."""
     index = column.repeat_interleave(len(x) // len(column), dim=0)
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))

@@ -53,8 +53,8 @@ class RetrievalBranch(nn.Module):
 
 
 class SentenceVector(nn.Module):
-    """A sentence in one vector: its words projected and placed, one attention block, their mean by
-    an attentive pool. Rows of words are brought to length one; padding may hold anything."""
+    """A sentence as one vector: words projected, with positions, one attention block, and attentive
+    pooling. Word vectors are scaled to length one; the values of padding do not matter."""
 
     def __init__(
         self, word_dim: int, hidden_size: int, heads: int, dropout: float, max_words: int
@@ -92,9 +92,9 @@ class Positions(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, items: Float[Tensor, "M L D"]) -> Float[Tensor, "M L D"]:
-        place = torch.arange(items.shape[1], device=items.device)
-        place = place.clamp(max=self.table.num_embeddings - 1)
-        return self.dropout(self.norm(items + self.table(place)))
+        index = torch.arange(items.shape[1], device=items.device)
+        index = index.clamp(max=self.table.num_embeddings - 1)
+        return self.dropout(self.norm(items + self.table(index)))
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,12 @@ def compare(
 def own_scores(
     q: Float[Tensor, "M D"], clips: Float[Tensor, "M N D"], frame: Float[Tensor, "M D"]
 ) -> Float[Tensor, "M 2"]:
-    """Cosine of each sentence with the best clip and with the whole of its own video."""
+    """Cosines of each sentence with its own video: with the best clip, and with the video as a
+    whole."""
     clip = torch.einsum("md,mnd->mn", unit(q), unit(clips)).amax(dim=-1)
     return torch.stack([clip, (unit(q) * unit(frame)).sum(dim=-1)], dim=1)
 
 
 def unit(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-    """Of length one."""
+    """The vectors scaled to length one."""
     return nn.functional.normalize(x, dim=-1)

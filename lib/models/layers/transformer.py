@@ -41,11 +41,11 @@ class ClassToken(nn.Module):
         """The state of the token after ``encoder`` has read it with the real items."""
         B, L = items.shape[:2]
         tokens = torch.cat([self.token.expand(B, 1, -1).to(items.dtype), items], dim=1)
-        places = torch.arange(L + 1, device=items.device).clamp(max=len(self.positions) - 1)
+        index = torch.arange(L + 1, device=items.device).clamp(max=len(self.positions) - 1)
         padding = None
         if mask is not None:
             padding = ~torch.cat([mask.new_ones(B, 1), mask], dim=1)
-        states = encoder(tokens + self.positions[places], src_key_padding_mask=padding)
+        states = encoder(tokens + self.positions[index], src_key_padding_mask=padding)
         return states[:, 0]
 
 
@@ -58,9 +58,11 @@ def encode_positioned(
     """``encoder`` with positions added to queries and keys of every layer, not to values (DETR)."""
     padding = None if mask is None else ~mask
     for layer in encoder.layers:
-        placed = x + positions
-        found, _ = layer.self_attn(placed, placed, x, key_padding_mask=padding, need_weights=False)
-        x = layer.norm1(x + layer.dropout1(found))
+        positioned = x + positions
+        attended, _ = layer.self_attn(
+            positioned, positioned, x, key_padding_mask=padding, need_weights=False
+        )
+        x = layer.norm1(x + layer.dropout1(attended))
         x = layer.norm2(x + layer._ff_block(x))
     return x
 
@@ -105,8 +107,8 @@ class AttentionBlock(nn.Module):
         padding = None if mask is None else ~mask
         out = torch.zeros_like(x)
         for attention, norm in zip(self.attention, self.norm, strict=True):
-            found, _ = attention(x, x, x, key_padding_mask=padding, need_weights=False)
-            out = out + norm(x + self.dropout(found))
+            attended, _ = attention(x, x, x, key_padding_mask=padding, need_weights=False)
+            out = out + norm(x + self.dropout(attended))
         return out / len(self.attention)
 
 
@@ -152,25 +154,27 @@ class WeighedDecoder(nn.Module):
         memory_mask: Bool[Tensor, "M K"] | None = None,
         memory_weights: Float[Tensor, "M K"] | None = None,
     ) -> Float[Tensor, "M L D"]:
-        """A position reads the ones up to itself, and all of ``memory`` where there is one."""
+        """A position attends to those up to itself, and to all of ``memory`` if that is given."""
         L = x.shape[1]
         future = torch.ones(L, L, dtype=torch.bool, device=x.device).triu(1)
         bias = self._bias(x, mask, weights).masked_fill(future, -torch.inf)
         across = None if memory is None else self._bias(memory, memory_mask, memory_weights)
         for layer in self.layers:
             assert isinstance(layer, nn.TransformerDecoderLayer | nn.TransformerEncoderLayer)
-            found = layer.self_attn(x, x, x, attn_mask=self._heads(bias, L), need_weights=False)[0]
-            x = layer.norm1(x + layer.dropout1(found))
+            attended = layer.self_attn(x, x, x, attn_mask=self._heads(bias, L), need_weights=False)[
+                0
+            ]
+            x = layer.norm1(x + layer.dropout1(attended))
             last = layer.norm2
             if isinstance(layer, nn.TransformerDecoderLayer):
                 last = layer.norm3
             if memory is not None and across is not None:
                 assert isinstance(layer, nn.TransformerDecoderLayer), "built without a memory"
                 bias_across = self._heads(across, L)
-                found = layer.multihead_attn(
+                attended = layer.multihead_attn(
                     x, memory, memory, attn_mask=bias_across, need_weights=False
                 )[0]
-                x = layer.norm2(x + layer.dropout2(found))
+                x = layer.norm2(x + layer.dropout2(attended))
             x = last(x + layer._ff_block(x))
         return x
 
@@ -180,7 +184,7 @@ class WeighedDecoder(nn.Module):
         mask: Bool[Tensor, "M K"] | None,
         weights: Float[Tensor, "M K"] | None,
     ) -> Float[Tensor, "M 1 K"]:
-        """What is added to the scores of the positions that are read."""
+        """The term added to the attention scores of each position that is attended to."""
         bias = read.new_zeros(read.shape[:2]) if weights is None else (weights + 1e-10).log()
         if mask is not None:
             bias = bias.masked_fill(~mask, -torch.inf)
@@ -193,7 +197,7 @@ class WeighedDecoder(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Scale and shift of features, both made from a condition by a small network.
+    """Scale and shift of features, both computed from a condition by a small network.
 
     Source: Perez et al. 2018, as DCIML's branches modulate each other.
     """

@@ -28,7 +28,8 @@ class ClipEncoder(nn.Module):
 class FrameAttention(nn.Module):
     """Frames to clips by a few attention steps over the frames of each clip, instead of their mean.
 
-    Each step looks for frames with what the clip is about and what the step before has found.
+    The query of each step is computed from the clip's mean and the frames that the step before
+    attended to.
 
     Args:
         steps: A, attention steps.
@@ -58,10 +59,10 @@ class FrameAttention(nn.Module):
         """Clips, and the attention of every step over the F frames of each."""
         frames = self.project(video).relu().unflatten(1, (self.num_clips, -1))  # (B, N, F, D)
         mean, keys = frames.mean(dim=2), self.key(frames)
-        found, attention = [torch.zeros_like(mean)], []
+        summaries, attention = [torch.zeros_like(mean)], []
         for topic in self.topic:  # order is the point: each step reads the one before
-            guide = self.guide(torch.cat([topic(mean), found[-1]], dim=-1)).relu()
+            guide = self.guide(torch.cat([topic(mean), summaries[-1]], dim=-1)).relu()
             scores = self.score((self.query(guide)[:, :, None] + keys).tanh())
             attention.append(scores.softmax(dim=2))  # (B, N, F, 1)
-            found.append((attention[-1] * frames).sum(dim=2))
-        return self.merge(torch.cat(found[1:], dim=-1)).relu(), torch.cat(attention, dim=-1)
+            summaries.append((attention[-1] * frames).sum(dim=2))
+        return self.merge(torch.cat(summaries[1:], dim=-1)).relu(), torch.cat(attention, dim=-1)
