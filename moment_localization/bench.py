@@ -45,7 +45,7 @@ LEVELS: dict[str, dict[str, float]] = {
     },
     "topic": {"signal": 0.0, "topic": 1.0},  # what a video is about, and nothing that says when
 }
-MAIN = ("aligned", "alignment_only", "clip_align", "clip_align_order")
+MAIN = ("linear_align", "aligned", "alignment_only", "clip_align", "clip_align_order")
 SYSTEMS = (
     *("tan2d", "tan2d_order", "mmn", "cdn"),
     *("scn", "scn_words", "dciml", "dciml_tied", "jsg", "jsg_separation", "base"),
@@ -161,7 +161,7 @@ def print_tables() -> None:
     print(f"Simulated features on ActivityNet's annotations ({knobs}); test split, per cent,")
     print("mean ± standard deviation over training seeds; what each row is, its YAML says.")
 
-    def rows(names: str, level: str, suffix: str = "") -> list[str]:
+    def rows(names: str, level: str, suffix: str | None = None) -> list[str]:
         return table((job for seed in range(10) for job in jobs(names, level, seed)), suffix)
 
     for level, own in LEVELS.items():

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Job:
         seed: of the training.
         options: what ``--set`` changes, by dotted name.
         tag: ends the run folder's name.
+        test_options: what ``--set`` changes in the test alone, for weights that are there.
+        suffix: of the names of the files with the results of such a test.
     """
 
     name: str
@@ -60,23 +62,32 @@ class Job:
     seed: int
     options: Mapping[str, Any]
     tag: str
+    test_options: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+
+    def tested_with(self, options: Mapping[str, Any], suffix: str) -> Job:
+        """The same run, tested otherwise."""
+        return replace(self, test_options=options, suffix=suffix)
 
     @property
     def arguments(self) -> list[str]:
         """Of both commands."""
         options = {**self.options, "TRAIN.SEED": self.seed}
-        changed = [f"--set={key}={json.dumps(value)}" for key, value in options.items()]
-        return ["--cfg", str(self.cfg), "--tag", self.tag, *changed]
+        return ["--cfg", str(self.cfg), "--tag", self.tag, *_changed(options)]
 
     @property
     def folder(self) -> Path:
         options = [f"{key}={json.dumps(value)}" for key, value in self.options.items()]
         return run_folder(str(self.cfg), load_config(self.cfg, options, {"tag": self.tag}))
 
-    def results(self, suffix: str = "") -> dict[str, Any] | None:
-        """What the test wrote, or one with another decoding; None before."""
-        path = self.folder / f"results{suffix}.json"
+    def results(self, suffix: str | None = None) -> dict[str, Any] | None:
+        """What the test wrote, or the test whose files end in ``suffix``; None before."""
+        path = self.folder / f"results{self.suffix if suffix is None else suffix}.json"
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def _changed(options: Mapping[str, Any]) -> list[str]:
+    return [f"--set={key}={json.dumps(value)}" for key, value in options.items()]
 
 
 def run(job: Job, *, threads: int = 1) -> str:
@@ -84,7 +95,8 @@ def run(job: Job, *, threads: int = 1) -> str:
     if job.results() is not None:
         return ""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    for script, more in (("dense_train.py", ["--resume"]), ("best_test.py", [])):
+    steps = [("dense_train.py", ["--resume"]), ("best_test.py", _changed(job.test_options))]
+    for script, more in steps[1:] if job.results("") is not None else steps:
         ended = subprocess.run(
             [sys.executable, "-W", "ignore", str(HERE / script), *job.arguments, *more],
             capture_output=True,
@@ -108,7 +120,7 @@ def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
     return failed
 
 
-def table(jobs: Iterable[Job], suffix: str = "") -> list[str]:
+def table(jobs: Iterable[Job], suffix: str | None = None) -> list[str]:
     """Markdown: mean ± standard deviation over seeds, a line a row, and the best floors."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:
