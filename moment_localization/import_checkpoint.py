@@ -4,8 +4,8 @@
     python import_checkpoint.py --cfg ../experiments/dense_activitynet/tan2d.yaml \\
         --layout 2d-tan --from iter005845-0.5945-0.8744.pkl
 
-Every weight must find its place. What the weights need of the model is checked, and said: for
-example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN.
+Every weight must match a weight of the model. Options that the weights need are checked and
+reported: for example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--layout", required=True, choices=sorted(LAYOUTS), help=f"whose it is ({sources})"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing run")
     return parser.parse_args()
 
 
