@@ -78,7 +78,7 @@ STEPS = (
         for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml", "scn", "jsg")
     ),
 )
-# Options of TRAIN that are there for speed or memory, each with the value that is not its default.
+# Options of TRAIN that save time or memory, each with a value that is not its default.
 OPTIONS = {
     "PRECISION": "bfloat16",
     "COMPILE": True,
@@ -159,19 +159,19 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-# In a process of its own: one measurement.
+# In a child process: one measurement.
 
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
-    """What a case of ``plan_cases`` asks for."""
+    """The measurement of one case of ``plan_cases``."""
     if spec["threads"]:
         torch.set_num_threads(spec["threads"])
     config = load_config(spec["cfg"], spec["set"], {"gpus": spec["gpus"]})
     runtime = open_runtime(config)
     kinds = {"step": measure_step, "evaluation": measure_evaluation, "data": measure_data}
-    found = kinds[spec["kind"]](spec, config, runtime)
-    found["matrix_rate"] = matrix_rate(runtime)
-    return found | {"device": runtime.name, "torch": torch.__version__}
+    result = kinds[spec["kind"]](spec, config, runtime)
+    result["matrix_rate"] = matrix_rate(runtime)
+    return result | {"device": runtime.name, "torch": torch.__version__}
 
 
 def sizes_of(config: Any) -> DataDims:
@@ -198,7 +198,10 @@ def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     batch = typical_batch(dims, spec["batch"] or config.TRAIN.BATCH_SIZE)
     model = open_model(config, SimpleNamespace(dims=dims), runtime)
     optimization = open_optimization(config, model, 1000)
-    whole, plain = open_batch_gradient(config, model, runtime), BatchGradient(model, runtime)
+    batch_gradient, plain = (
+        open_batch_gradient(config, model, runtime),
+        BatchGradient(model, runtime),
+    )
     optimization.set_epoch(config.TRAIN.EPOCHS - 1)  # when all terms of a schedule are on
     model.train()
     onto = batch.to(runtime.device)
@@ -213,12 +216,12 @@ def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     limit = config.TRAIN.MAX_GRAD_NORM
 
     def step() -> None:
-        timed_step(optimization, whole, batch, clock, max_grad_norm=limit)
+        timed_step(optimization, batch_gradient, batch, clock, max_grad_norm=limit)
 
     step()  # the optimiser makes its state, a compiler its code
     repeats = 1
-    if clock.found["step"][0] < spec["seconds"]:
-        clock.found.clear()
+    if clock.seconds["step"][0] < spec["seconds"]:
+        clock.seconds.clear()
         repeats = repeated(step, seconds=spec["seconds"])
     return {
         "seconds": clock.medians(),
@@ -242,9 +245,9 @@ def measure_evaluation(spec: dict[str, Any], config: Any, runtime: Runtime) -> d
     ]
     clock = Clock(runtime)
     rng = np.random.default_rng(0)
-    own = np.arange(count)[:, None]
-    others = (own + rng.permuted(np.tile(np.arange(1, count), (count, 1)), axis=1)) % count
-    videos = np.concatenate([own, others[:, : spec["candidates"]]], axis=1)
+    own_video = np.arange(count)[:, None]
+    others = (own_video + rng.permuted(np.tile(np.arange(1, count), (count, 1)), axis=1)) % count
+    videos = np.concatenate([own_video, others[:, : spec["candidates"]]], axis=1)
 
     def evaluate() -> None:
         with clock("evaluation"):
@@ -285,9 +288,9 @@ def measure_data(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     model = open_model(config, corpus, runtime)
     sampler = EpochBatches(len(train), size, seed=0)
     optimization = open_optimization(config, model, sampler.total)
-    whole, first = open_batch_gradient(config, model, runtime), Clock(runtime)
+    batch_gradient, first = open_batch_gradient(config, model, runtime), Clock(runtime)
     batch = collate([train[index] for index in range(size)])
-    timed_step(optimization, whole, batch, first, max_grad_norm=1.0)
+    timed_step(optimization, batch_gradient, batch, first, max_grad_norm=1.0)
     started = time.time() - spec["started"]
 
     clock = Clock(runtime)
@@ -306,12 +309,12 @@ def measure_data(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     with clock("epoch"):
         for _ in loader:
             pass
-    found = clock.medians()
+    medians = clock.medians()
     return {
         "seconds": {
-            "items": found["items"],
-            "collate": found["collate"],
-            "loader": found["epoch"] / len(loader),
+            "items": medians["items"],
+            "collate": medians["collate"],
+            "loader": medians["epoch"] / len(loader),
             "start": started,
         },
         "paragraphs": size,
@@ -320,11 +323,11 @@ def measure_data(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
     }
 
 
-# In the parent: which measurements, and what they say together.
+# In the parent process: the list of measurements, and their tables.
 
 
 def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Case, name and what ``measure`` is told, for every measurement."""
+    """Case, name and the argument of ``measure``, for every measurement."""
     wanted = args.cases.split(",")
     steps = [(name, str(ROOT / path), changes, size) for name, path, changes, size in STEPS]
     if args.cfg:
@@ -333,15 +336,15 @@ def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, A
     common = {key: getattr(args, key) for key in ("gpus", "threads", "corpus", "candidates")}
 
     def spec(kind: str, cfg: str, changes: Sequence[str], **more: Any) -> dict[str, Any]:
-        told = {"kind": kind, "cfg": cfg, "set": [*changes, *args.set], "seconds": args.seconds}
-        return {**common, **told, **more}
+        fields = {"kind": kind, "cfg": cfg, "set": [*changes, *args.set], "seconds": args.seconds}
+        return {**common, **fields, **more}
 
     def step(cfg: str, changes: Sequence[str], size: int | None, **more: Any) -> dict[str, Any]:
         return spec("step", cfg, changes, batch=args.batch or size, **more)
 
     if "step" in wanted:
-        for name, *told in steps:
-            yield "step", name, step(*told)
+        for name, *fields in steps:
+            yield "step", name, step(*fields)
     if "options" in wanted:
         on_cpu = not Runtime.start(args.gpus, log=lambda line: None).counts_memory
         for option, value in OPTIONS.items():
@@ -382,45 +385,45 @@ def run_case(spec: dict[str, Any]) -> dict[str, Any]:
     """A measurement in a process of its own, so that its peak memory is its own.
 
     Raises:
-        InputError: what the process refused, or what a process that died said last.
+        InputError: the message of the process, or the last line of one that failed.
     """
     done = subprocess.run(
         [sys.executable, __file__, "--one", json.dumps({**spec, "started": time.time()})],
         capture_output=True,
         text=True,
     )
-    said = done.stderr.strip().splitlines()
+    lines = done.stderr.strip().splitlines()
     if done.returncode == 2:
-        told = (x.removeprefix("error: ") for x in said if x.startswith("error: "))
-        raise InputError("\n".join(told))
+        messages = (x.removeprefix("error: ") for x in lines if x.startswith("error: "))
+        raise InputError("\n".join(messages))
     if done.returncode:
-        last = said[-1] if said else f"status {done.returncode}"
+        last = lines[-1] if lines else f"status {done.returncode}"
         raise InputError(f"{spec['cfg']} {spec['set']} could not be measured: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_all(args: argparse.Namespace) -> dict[str, Any]:
-    """Every measurement, and where and with what it was made."""
-    found: dict[str, Any] = {}
+    """Every measurement, with the device and the versions of the software."""
+    results: dict[str, Any] = {}
     for case, name, spec in plan_cases(args):
         began = time.perf_counter()
         result = run_case(spec)
         print(f"{case}, {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-        found.setdefault(case, {})[name] = {**result, "spec": spec}
-    any_one = next(result for case in found.values() for result in case.values())
+        results.setdefault(case, {})[name] = {**result, "spec": spec}
+    any_one = next(result for case in results.values() for result in case.values())
     return {
         "device": any_one["device"],
         "torch": any_one["torch"],
         "commit": commit(),
         "python": sys.version.split()[0],
-        "cases": found,
+        "cases": results,
     }
 
 
 def commit() -> str:
     """The commit of the repository, and whether files differ from it."""
     try:
-        told = [
+        outputs = [
             subprocess.run(
                 ["git", "-C", ROOT, *command], capture_output=True, text=True, check=True
             )
@@ -428,10 +431,10 @@ def commit() -> str:
         ]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told[0].stdout.strip() + (" with changes" if told[1].stdout.strip() else "")
+    return outputs[0].stdout.strip() + (" with changes" if outputs[1].stdout.strip() else "")
 
 
-def page(found: dict[str, Any]) -> str:
+def page(results: dict[str, Any]) -> str:
     """The tables, as Markdown."""
     tables = {
         "step": ("A training step", step_table, STEP_NOTE),
@@ -445,13 +448,13 @@ def page(found: dict[str, Any]) -> str:
         "",
         "Written by `python moment_localization/benchmark.py --out docs/benchmarks`.",
         "",
-        f"{found['device']}; torch {found['torch']}, Python {found['python']}, "
-        f"commit {found['commit']}.",
+        f"{results['device']}; torch {results['torch']}, Python {results['python']}, "
+        f"commit {results['commit']}.",
     ]
     for case, (title, table, note) in tables.items():
-        if case in found["cases"]:
+        if case in results["cases"]:
             lines += ["", f"## {title}", "", *note.strip().splitlines(), ""]
-            lines += table(found["cases"])
+            lines += table(results["cases"])
     return "\n".join(lines) + "\n"
 
 
@@ -567,8 +570,8 @@ def growth_table(cases: dict[str, Any]) -> list[str]:
     rows = []
     for what, sizes in GROWTH.items():
         costs = [growing_cost(what, cases["growth"][f"{what}: {size}"]) for size in sizes]
-        told = ", ".join(f"{size}: {cost:.3g} s" for size, cost in zip(sizes, costs, strict=True))
-        rows.append([what, told, f"{exponent(sizes, costs):.2f}"])
+        times = ", ".join(f"{size}: {cost:.3g} s" for size, cost in zip(sizes, costs, strict=True))
+        rows.append([what, times, f"{exponent(sizes, costs):.2f}"])
     return rows_of(("", "time", "exponent"), rows)
 
 
@@ -584,11 +587,11 @@ def main() -> None:
         print(json.dumps(measure(json.loads(args.one))))
         return
     check(args)
-    found = run_all(args)
-    text = page(found)
+    results = run_all(args)
+    text = page(results)
     print(text)
     if args.out:
-        for suffix, content in (("md", text), ("json", json.dumps(found, indent=1) + "\n")):
+        for suffix, content in (("md", text), ("json", json.dumps(results, indent=1) + "\n")):
             path = Path(f"{args.out}.{suffix}")
             replace_file(path, lambda file, content=content: file.write(content.encode()))
 

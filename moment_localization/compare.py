@@ -46,12 +46,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """The shortest ends of the paths that distinguish the runs."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
-        found = ["/".join(each[-depth:]) for each in parts]
-        if len(set(found)) == len(found):
-            return found
+        labels = ["/".join(each[-depth:]) for each in parts]
+        if len(set(labels)) == len(labels):
+            return labels
     raise InputError("a run is named twice, expected different folders")
 
 

@@ -97,31 +97,32 @@ def in_a_process(features: FeatureFile, records: Any, *, videos: int) -> list[Fi
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
             return pool.submit(examine_features, features, records, videos=videos).result()
     except BrokenProcessPool:
-        told = "reading it ends the process: the HDF5 library crashes, or memory runs out"
-        return [Finding("problem", features.path.name, told, "get the file again")]
+        description = "reading it ends the process: the HDF5 library crashes, or memory runs out"
+        return [Finding("problem", features.path.name, description, "get the file again")]
 
 
 def take_fingerprint(features: FeatureFile, against: str) -> list[Finding]:
     """The numbers that training keeps in its checkpoints, and those of a checkpoint beside them."""
     name = features.path.name
     try:
-        here = fingerprint(features)
+        current = fingerprint(features)
     except InputError as fault:
         return [Finding("problem", name, str(fault), "see the lines about this file")]
-    told = (
-        f"{here['entries']:,} entries (keys {here['keys'][:12]}), {here['dtype']}, "
-        f"width {here['width']}; in {here['rows']:,} rows of {len(here['sample'])} videos the mean "
-        f"is {float(here['mean'].mean()):.4g} and the spread {float(here['std'].mean()):.4g}"
+    description = (
+        f"{current['entries']:,} entries (keys {current['keys'][:12]}), {current['dtype']}, "
+        f"width {current['width']}; in {current['rows']:,} rows of {len(current['sample'])} videos "
+        f"the mean is {float(current['mean'].mean()):.4g} "
+        f"and the spread {float(current['std'].mean()):.4g}"
     )
-    findings = [Finding("note", name, told)]
+    findings = [Finding("note", name, description)]
     if against:
-        there = checkpoint.load(against).get("features")
-        if not isinstance(there, dict):
+        saved = checkpoint.load(against).get("features")
+        if not isinstance(saved, dict):
             remedy = "train with this release"
             return [*findings, Finding("warning", name, f"{against} has no fingerprint", remedy)]
-        if differing := difference(there, here):
-            told = f"not the file that {against} was trained on: {differing}"
-            findings.append(Finding("problem", name, told, "use the file of training"))
+        if differing := difference(saved, current):
+            description = f"not the file that {against} was trained on: {differing}"
+            findings.append(Finding("problem", name, description, "use the file of training"))
         else:
             findings.append(Finding("note", name, f"the file that {against} was trained on"))
     return findings

@@ -29,7 +29,7 @@ from lib.evaluation.examples import (
 )
 from lib.evaluation.files.run import RunFiles, read_run
 
-TRUTH, FOUND = "#0069a8", "#c8500a"  # told apart without red and green, and in grey
+TRUTH, PREDICTED = "#0069a8", "#c8500a"  # distinct for the colour-blind, and in grey
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,11 +71,11 @@ def chosen(run: RunFiles, names: list[str] | None, count: int) -> list[int]:
     if names is None:
         quality = paragraph_quality(run.truth, run.predictions)
         return choose_paragraphs(quality, count=count)["best"]
-    place = {name: p for p, name in enumerate(run.truth.paragraph_ids)}
-    unknown = [name for name in names if name not in place]
+    index_of = {name: p for p, name in enumerate(run.truth.paragraph_ids)}
+    unknown = [name for name in names if name not in index_of]
     if unknown:
         raise InputError(f"{run.name}: has no paragraph {unknown[0]!r}")
-    return [place[name] for name in names]
+    return [index_of[name] for name in names]
 
 
 def draw(plt: Any, run: RunFiles, paragraph: int) -> Any:
@@ -107,7 +107,8 @@ def time_line(axis: Any, run: RunFiles, i: int) -> None:
     axis.barh(1, end - start, left=start, height=0.8, color=TRUTH, label="truth")
     if spans is not None and not np.isnan(spans[i, 0, 0]):
         low, high = spans[i, 0] * duration
-        axis.barh(0, high - low, left=low, height=0.8, color=FOUND, hatch="//", label="found")
+        style = {"color": PREDICTED, "hatch": "//", "label": "predicted"}
+        axis.barh(0, high - low, left=low, height=0.8, **style)
     axis.set(xlim=(0, duration), ylim=(-0.6, 1.6), yticks=[])
     axis.set_title(truth.sentences[i], loc="left", wrap=True, fontsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -120,7 +121,7 @@ def score_map(axis: Any, run: RunFiles, i: int, scores: np.ndarray | None) -> No
     axis.imshow(scores, cmap="viridis", interpolation="nearest")
     for (start, end), colour, style in (
         (true_cell(scores, run.truth.fractions[i]), TRUTH, "s"),
-        (best_cell(scores), FOUND, "x"),
+        (best_cell(scores), PREDICTED, "x"),
     ):
         axis.plot(
             end, start, style, color=colour, markersize=6, fillstyle="none", mew=1.6, clip_on=False

@@ -36,7 +36,7 @@ from lib.datasets.vocabulary import read_word_vectors
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command line; None = the one this process was given."""
+    """Run a command line; None = that of this process."""
     args = parse(arguments)
     if args.command == "world":
         write_world(args.out, _options(WorldOptions, args))

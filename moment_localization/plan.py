@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""How long an experiment will take, how much memory and disk it needs, and what it waits for.
+"""Estimates how long an experiment takes, its memory and disk space, and its bottleneck.
 
     python plan.py --cfg ../experiments/dense_activitynet/acnet.yaml
 
-A few steps of training and validation on the experiment's own data; no run folder is made, and no
-cache. What is told is for this machine as busy as it is now, and for one process.
+Runs a few steps of training and validation on the experiment's data, without creating a run folder
+or a cache. The estimate is for this machine under its current load, and for one process.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PARTS = ("forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run will spend its time on. Seconds, unless it says otherwise."""
+    """The estimated times of a run, in seconds unless stated otherwise."""
 
     step: float
     data: float  # to make a step's batch ready, in one process
@@ -67,7 +67,7 @@ class Prediction:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Of the whole run."""
+        """Seconds of the complete run, by what they are spent on."""
         steps = self.steps * self.epochs
         return {
             "the device, in training": steps * self.step,
@@ -76,14 +76,14 @@ class Prediction:
         }
 
     def lines(self) -> list[str]:
-        whole = sum(self.parts.values())
+        total = sum(self.parts.values())
         name, most = max(self.parts.items(), key=lambda part: part[1])
         epoch = self.steps * (self.step + self.waiting)
         return [
             f"epoch: {duration(epoch)}, {self.steps:,} steps; "
             f"validation: {duration(self.validation)}",
-            f"run: {duration(whole)}, {self.epochs} epochs and {self.validations} validations",
-            f"bottleneck: {name} ({100 * most / whole:.0f} % of the time)",
+            f"run: {duration(total)}, {self.epochs} epochs and {self.validations} validations",
+            f"bottleneck: {name} ({100 * most / total:.0f} % of the time)",
         ]
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     train, cache = config.TRAIN, config.DATASET.CACHE
     runtime = open_runtime(config)
-    config.DATASET.CACHE = "direct"  # so that none is made
+    config.DATASET.CACHE = "direct"  # so that no cache is written
     corpus = open_corpus(config, ("train", "val"))
     for line in corpus.notes:
         print(line)
@@ -116,24 +116,24 @@ def main() -> None:
     peak = runtime.peak_allocated() if runtime.counts_memory else peak_resident()
     kept = time_validation(config, corpus["val"], model, clock)
 
-    found = clock.medians()
-    reading = (found["items"] - found["text"]) / train.BATCH_SIZE  # of a video, from the file
+    medians = clock.medians()
+    reading = (medians["items"] - medians["text"]) / train.BATCH_SIZE  # of a video, from the file
     each = 0.0 if cache != "direct" else reading
     videos = {video for split in ("train", "val") for video in corpus[split].corpus}
     prediction = Prediction(
-        step=found["step"],
-        data=found["text"] + found["collate"] + each * train.BATCH_SIZE,
+        step=medians["step"],
+        data=medians["text"] + medians["collate"] + each * train.BATCH_SIZE,
         workers=config.WORKERS,
         steps=sampler.total,
         epochs=train.EPOCHS,
-        validation=found["validation"] + each * len(corpus["val"].corpus),
+        validation=medians["validation"] + each * len(corpus["val"].corpus),
         validations=-(-train.EPOCHS // train.VALIDATE_EVERY),
     )
     weights = sum(p.numel() for p in model.parameters())
     print(f"{config.MODEL.NAME}: {weights:,} parameters on {runtime.name}")
-    told = [f"{name} {found[name]:.2g}" for name in PARTS if name in found]
+    times = [f"{name} {medians[name]:.2g}" for name in PARTS if name in medians]
     print(
-        f"step: {prediction.step:.3g} s ({', '.join(told)}), {train.BATCH_SIZE} paragraphs; "
+        f"step: {prediction.step:.3g} s ({', '.join(times)}), {train.BATCH_SIZE} paragraphs; "
         f"data: {prediction.data:.2g} s in one process, {config.WORKERS} WORKERS"
     )
     print("\n".join(prediction.lines()))
@@ -154,7 +154,7 @@ def main() -> None:
         item = 2 if config.DATASET.CACHE_DTYPE == "float16" else 4
         print(
             f"cache: {size(len(videos) * video.numel() * item)} of the {len(videos):,} videos of "
-            f"training and validation, made in {duration(len(videos) * reading)} (CACHE {cache})"
+            f"training and validation, written in {duration(len(videos) * reading)} (CACHE {cache})"
         )
 
 
@@ -169,11 +169,11 @@ def time_steps(
     steps: int,
 ) -> None:
     """A few steps and their data. The first one warms up and is not counted."""
-    whole = open_batch_gradient(config, model, clock.runtime)
+    batch_gradient = open_batch_gradient(config, model, clock.runtime)
     model.train()
     for number, (indices, _) in enumerate(zip(cycle(sampler), range(steps + 1), strict=False)):
         if number == 1:
-            clock.found.clear()
+            clock.seconds.clear()
         with clock("text"):
             for index in indices:
                 split.text(index)
@@ -181,7 +181,9 @@ def time_steps(
             samples = [split[index] for index in indices]
         with clock("collate"):
             batch = collate(samples)
-        timed_step(optimization, whole, batch, clock, max_grad_norm=config.TRAIN.MAX_GRAD_NORM)
+        timed_step(
+            optimization, batch_gradient, batch, clock, max_grad_norm=config.TRAIN.MAX_GRAD_NORM
+        )
 
 
 def time_validation(config: Any, split: DenseParagraphs, model: Model, clock: Clock) -> float:
@@ -192,7 +194,7 @@ def time_validation(config: Any, split: DenseParagraphs, model: Model, clock: Cl
     texts = collate([split.texts[index] for index in range(P)])
     decoding = open_decoding(config)
     rules = {"pairs": test.PAIRS, "moments": test.MOMENTS, "nms_iou": test.NMS_IOU}
-    own = np.arange(P)[:, None] % V  # which video costs the same
+    own_video = np.arange(P)[:, None] % V  # which video costs the same
     model.eval()
     for _ in range(2):  # the first time warms up
         timing = Clock(runtime)
@@ -204,13 +206,13 @@ def time_validation(config: Any, split: DenseParagraphs, model: Model, clock: Cl
         with timing("similarities"):
             similarities(model, read, runtime)
         with timing("grounding"):
-            ground_in(model, read, own, runtime, decoding, {}, **rules)
-    found = timing.medians()
+            ground_in(model, read, own_video, runtime, decoding, {}, **rules)
+    medians = timing.medians()
     v, p = len(split.videos) / V, len(split) / P
-    clock.found["validation"] = [
-        v * found["videos"]
-        + p * (found["paragraphs"] + found["grounding"])
-        + v * p * found["similarities"]
+    clock.seconds["validation"] = [
+        v * medians["videos"]
+        + p * (medians["paragraphs"] + medians["grounding"])
+        + v * p * medians["similarities"]
     ]
     return tensor_bytes(read.videos) * v
 
@@ -227,7 +229,7 @@ def duration(seconds: float) -> str:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the one that it would be made in."""
+    """The folder, or its nearest parent that exists."""
     return folder if folder.exists() else existing(folder.parent)
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""One page about a tested run: tables with their floors, errors, cases, curves, options.
+"""One page about a tested run: tables with baselines, errors, cases, curves, options.
 
     python report.py ../save/dense_activitynet/acnet
 
 Writes results.html into the run's folder (or --out). The page is one file: it opens from a disk,
-asks nothing of a network, and runs no script.
+loads nothing from a network, and runs no script.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Score a predictions file, whatever made it: NumPy is all that this needs.
+"""Score a predictions file from any program: NumPy is all that this needs.
 
     python score.py predictions.jsonl --truth truth.jsonl
     python score.py --protocols
     python score.py --define vcmr_jsg
 
 PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission in TVR's format. Every
-number is printed beside chance, the floors without a model, its ceiling and its 95 % interval.
+number is printed with chance, baselines without a model, its ceiling and its 95 % interval.
 """
 
 from __future__ import annotations

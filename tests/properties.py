@@ -7,7 +7,8 @@ planted fault, where the one that should notice must.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ DIMS = DataDims(
     num_clips=8,
     max_sentences=5,
     word_vectors=torch.randn(30, 8, generator=torch.Generator().manual_seed(7)),
-    word_idf=torch.linspace(0, 3, 30),
+    word_idf=torch.rand(30, generator=torch.Generator().manual_seed(8)) + 0.5,
 )
 Build = Callable[[], Model]
 
@@ -64,27 +65,36 @@ def mask_first_words(weights: Tensor, counts: Tensor, **_: object) -> MaskedWord
     return MaskedWords(column, *word_places(quota))
 
 
+def floats_of(output: Any) -> Iterator[tuple[str, Tensor, bool]]:
+    """The tensors of numbers in what ``compare`` returned, whatever it is, by name: of a record, a
+    mapping, or alone; and whether each stands in a tuple of them."""
+    fields = {"output": output}
+    if isinstance(output, Mapping):
+        fields = dict(output)
+    elif dataclasses.is_dataclass(output):
+        fields = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    for name, value in fields.items():
+        several = isinstance(value, tuple)
+        for number, tensor in enumerate(value if several else (value,)):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                yield f"{name}.{number}", tensor, several
+
+
 def per_item(model: Model, batch: Batch) -> dict[str, Tensor]:
     """What a model says of each paragraph or sentence, batch axis first, in evaluation mode."""
     model.eval()
     M, B = len(batch.flat_index), len(batch)
     said: dict[str, Tensor] = {}
-    output = model(batch)
-    for field in dataclasses.fields(output):
-        value = getattr(output, field.name)
-        tensors = value if isinstance(value, tuple) else (value,)
-        for number, tensor in enumerate(tensors):
-            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                continue
-            if tensor.shape[:2] == (B, B) and tensor.dim() == 2:
-                said[f"{field.name}.{number}"] = tensor.diagonal()
-            elif tensor.shape == (M, B):  # of a sentence with every video: its own
-                own = tensor.gather(1, batch.owner[:, None])
-                said[f"{field.name}.{number}"] = batch.padded(own)
-            elif tensor.shape == (M, M) and isinstance(value, tuple):  # as between sentences
-                said[f"{field.name}.{number}"] = batch.padded(tensor.diagonal())
-            elif tensor.dim() and tensor.shape[0] == M and field.name != "spans":
-                said[f"{field.name}.{number}"] = batch.padded(tensor)
+    for name, tensor, one_of_several in floats_of(model(batch)):
+        if tensor.shape[:2] == (B, B) and tensor.dim() == 2:
+            said[name] = tensor.diagonal()
+        elif tensor.shape == (M, B):  # of a sentence with every video: its own
+            own = tensor.gather(1, batch.owner[:, None])
+            said[name] = batch.padded(own)
+        elif tensor.shape == (M, M) and one_of_several:  # as between sentences
+            said[name] = batch.padded(tensor.diagonal())
+        elif tensor.dim() and tensor.shape[0] == M and not name.startswith("spans."):
+            said[name] = batch.padded(tensor)
     videos, paragraphs = model.encode_videos(batch.video), model.encode_paragraphs(batch)
     said |= {f"video.{k}": v for k, v in videos.items()}
     said |= {f"text.{k}": v for k, v in paragraphs.items() if v.is_floating_point()}

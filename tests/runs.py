@@ -124,6 +124,11 @@ def _become(
         os._exit(status)
 
 
+def timeless(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint, or results, without what no two runs share: where it came from."""
+    return {name: value for name, value in state.items() if name != "provenance"}
+
+
 def write_experiment(folder: Path, **train: object) -> Path:
     """A DMR-JRG of a few thousand weights on a world of twelve videos: epochs of 0.1 s."""
     text = {

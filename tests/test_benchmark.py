@@ -97,7 +97,7 @@ def test_a_timed_step_is_a_step() -> None:
     batch = profiling.typical_batch(DIMS, 2)
     optimization.steps *= 2  # a plan of two stages
     profiling.timed_step(optimization, BatchGradient(model, CPU), batch, clock, max_grad_norm=10)
-    assert all(len(times) == 1 for times in clock.found.values())
+    assert all(len(times) == 1 for times in clock.seconds.values())
     assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     times = clock.medians()
     parts = sum(times[name] for name in ("transfer", "forward", "backward", "optimizer"))

@@ -204,9 +204,9 @@ class TestMatching:
     def test_names_another_model_alone(self, state, config):
         other = load_config(REPOSITORY / "experiments/synthetic/tan2d.yaml")
         state["experiment"] = checkpoint.identity(other, DIMS)
-        with pytest.raises(InputError, match=": MODEL.NAME tan2d there, dmr_jrg here$"):
+        with pytest.raises(InputError, match=": MODEL.NAME tan2d there, dmr_jrg_evidence here$"):
             checkpoint.check_matches(state, config, DIMS)
-        with pytest.raises(InputError, match=": MODEL.NAME unknown there, dmr_jrg here$"):
+        with pytest.raises(InputError, match=": MODEL.NAME unknown there, dmr_jrg_evidence here$"):
             checkpoint.check_matches({}, config, DIMS)
 
     def test_lets_a_keyword_newer_than_the_checkpoint_have_its_default(self, state, config):

@@ -181,7 +181,7 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
     with (folder / "features.hdf5").open("r+b") as raw:
         raw.seek(where + 20)
         raw.write(bytes(20))
-    told = "\n".join(f"{f.level}: {f.found}" for f in examined(folder))
+    told = "\n".join(f"{f.level}: {f.description}" for f in examined(folder))
     for expected in (
         f"problem: 1 of the 6 test videos are missing (e.g. {names[0]})",
         f"problem: 1 videos hold NaN or infinity (e.g. {names[1]})",
@@ -199,13 +199,13 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
 
 
 def test_a_file_that_is_none_and_another_width_are_told(folder: Path) -> None:
-    told = [finding.found for finding in examined(folder, expected_dim=13)]
+    told = [finding.description for finding in examined(folder, expected_dim=13)]
     assert told == [f"widths 12 ({sum(TINY_WORLD[s] for s in SPLITS)} videos), expected 13"]
     path = folder / "features.hdf5"
     path.write_bytes(path.read_bytes()[:3000])
-    assert any("not an HDF5 file or is incomplete" in f.found for f in examined(folder))
+    assert any("not an HDF5 file or is incomplete" in f.description for f in examined(folder))
     path.unlink()
-    assert any("does not exist" in f.found for f in examined(folder))
+    assert any("does not exist" in f.description for f in examined(folder))
 
 
 def test_faults_of_annotations_are_found_and_none_hides_another(folder: Path) -> None:
@@ -218,7 +218,7 @@ def test_faults_of_annotations_are_found_and_none_hides_another(folder: Path) ->
     (folder / "val_data.json").write_text('{"v_x": {"duration": 5}}', "utf-8")
     test = {first: {**a, "duration": a["duration"] + 50}, "v_test00000": b}
     (folder / "test_data.json").write_text(json.dumps(test), "utf-8")
-    told = {(f.level, f.place, f.found.split(" (")[0]) for f in examined(folder)}
+    told = {(f.level, f.source, f.description.split(" (")[0]) for f in examined(folder)}
     size = f"of {sum(len(entry['sentences']) for entry in train.values())} sentences"
     missing = {
         ("problem", "val_data.json", "v_x lacks timestamps and sentences."),
@@ -240,7 +240,7 @@ def test_word_vectors_of_another_corpus_are_a_warning(folder: Path) -> None:
     words = {f"word{i}": np.zeros(8, np.float32) for i in range(5)}
     (folder / "glove.pkl").write_bytes(pickle.dumps(words))
     found = examined(folder)
-    assert len(found) == 3 and all("0.00 % of the" in finding.found for finding in found)
+    assert len(found) == 3 and all("0.00 % of the" in finding.description for finding in found)
 
 
 def test_words_are_counted_as_the_experiment_reads_them(folder: Path) -> None:
@@ -249,7 +249,7 @@ def test_words_are_counted_as_the_experiment_reads_them(folder: Path) -> None:
     _, plain = examine_word_vectors(folder / "glove.pkl", records)
     _, spaced = examine_word_vectors(folder / "glove.pkl", records, tokens="spaces")
     assert plain.level == "note" and spaced.level == "warning"
-    assert "." in spaced.found.split("e.g.")[-1]
+    assert "." in spaced.description.split("e.g.")[-1]
 
 
 def test_a_crash_while_reading_is_a_line_and_not_the_end(tmp_path: Path) -> None:

@@ -2,43 +2,92 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from easydict import EasyDict
 from torch import nn
 
 import lib.models.layers.text as text_module
 from lib.base.batch import DataDims
-from lib.config.config import dump_config, load_config
+from lib.config.config import SCHEMA, dump_config, load_config
+from lib.config.external import find_model
 from lib.datasets.catalog import CORPORA
 from lib.models import build_model
+from lib.models.interface import Model
+from lib.training.build import open_decoding
+from moment_localization.sweep import read_rows
 from tests.tiny_text import tiny_pretrained
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXPERIMENTS = REPOSITORY / "experiments"
 FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
-NAMES = [path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in FILES]
+MOST_FILES = 3  # of a chain, the experiment itself among them
 
 
-def load(name: str):
-    return load_config(EXPERIMENTS / f"{name}.yaml")
+def own(path: Path) -> dict[str, Any]:
+    """What a file states itself."""
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def named(paths: Iterable[Path]) -> list[str]:
+    return [path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in paths]
+
+
+# Beside experiments there are files of rows for sweep.py, and ways to decode for --decode.
+SWEEPS = named(path for path in FILES if "ROWS" in own(path))
+DECODINGS = named(path for path in FILES if set(own(path)) == {"DECODE"})
+NAMES = [name for name in named(FILES) if name not in {*SWEEPS, *DECODINGS}]
+
+
+def load(name: str, *overrides: str, **more: Any) -> EasyDict:
+    return load_config(EXPERIMENTS / f"{name}.yaml", overrides, **more)
+
+
+def parents(path: Path) -> list[Path]:
+    """Its parents, the nearest first."""
+    base = own(path).get("BASE")
+    if not base:
+        return []
+    parent = (path.parent / base).resolve()
+    return [parent, *parents(parent)]
+
+
+def test_there_are_experiments_rows_and_decodings():
+    assert SWEEPS == ["ablations", "variations"]
+    assert DECODINGS and all(name.startswith("bench/decoding/") for name in DECODINGS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named(FILES))
+def test_a_file_has_few_parents_and_says_something_itself(path):
+    chain = [path, *parents(path)]
+    assert len(chain) <= MOST_FILES, [each.name for each in chain]
+    assert set(own(path)) - {"BASE"}, "holds only BASE"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named(FILES))
+def test_opens_with_a_line_saying_what_it_is(path):
+    lines = path.read_text("utf-8").split("\n")
+    about = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
+    assert 1 <= len(about) <= 2
+    assert about[-1].endswith(".")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_opens_with_a_line_saying_what_it_is_and_states_only_what_differs(name):
-    text = (EXPERIMENTS / f"{name}.yaml").read_text("utf-8")
-    first, second = text.split("\n")[:2]
-    assert first.startswith("# ")
-    assert first.endswith(".")
-    assert not second.startswith("#")
-    own = yaml.safe_load(text)
-    if "BASE" not in own:
+def test_states_only_what_differs(name):
+    path = EXPERIMENTS / f"{name}.yaml"
+    stated = own(path)
+    if "BASE" not in stated:
         return
-    base = load_config((EXPERIMENTS / f"{name}.yaml").parent / own.pop("BASE"))
-    same_model = own.get("MODEL", {}).get("NAME", base.MODEL.NAME) == base.MODEL.NAME
-    for section, keys in own.items():
+    base = load_config(path.parent / stated.pop("BASE"))
+    same_model = load(name).MODEL.NAME == base.MODEL.NAME
+    for section, keys in stated.items():
         if not isinstance(keys, dict):
             assert base[section] != keys, f"{section} is as in its BASE"
             continue
@@ -50,9 +99,7 @@ def test_opens_with_a_line_saying_what_it_is_and_states_only_what_differs(name):
                 assert base[section][key] != value, f"{section}.{key} is as in its BASE"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_builds_its_model(name, monkeypatch):
-    config = load(name)
+def built(config: EasyDict) -> Model:
     data = config.DATASET
     dims = DataDims(
         video_dim=data.FEATURE_DIM or 64,
@@ -62,11 +109,23 @@ def test_builds_its_model(name, monkeypatch):
         num_clips=data.NUM_CLIPS,
         max_sentences=10,
         word_vectors=torch.zeros(data.VOCAB_SIZE + 2, 300),
+        word_idf=torch.zeros(data.VOCAB_SIZE + 2),
     )
+    kind = find_model(config.MODEL.NAME)
+    return build_model(kind, dims, open_decoding(config), **config.MODEL.PARAMS)
+
+
+def without_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 million weights that nobody reads."""
     for draw in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_", "orthogonal_"):
-        monkeypatch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)  # 80 million weights
+        monkeypatch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)
     monkeypatch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
-    build_model(config.MODEL.NAME, dims, **config.MODEL.PARAMS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_its_model(name, monkeypatch):
+    without_initial_values(monkeypatch)
+    built(load(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,13 +178,9 @@ def test_the_three_corpora_have_the_papers_settings(name, clips, batch):
     ],
 )
 def test_table_iv_climbs_from_the_base_to_the_whole_method(folder, whole, layers):
-    rows = [
-        load(f"{folder}/{name}")
-        for name in (
-            *("base_scn", "vpcmr", "vtc_ld", "btse_forward"),
-            *("btse_reverse", "btse_both", "vtfa_no_grrm", "full"),
-        )
-    ]
+    names = ("base_scn", "vpcmr", "vtc_ld", "btse_forward")
+    names += ("btse_reverse", "btse_both", "vtfa_no_grrm")
+    rows = [*(load(f"{folder}/{name}") for name in names), load(whole)]
     parts = [
         (p.retrieval, p.conv_layers, p.temporal, p.grounded_retrieval)
         for p in (row.MODEL.PARAMS for row in rows)
@@ -147,35 +202,54 @@ def test_table_iv_climbs_from_the_base_to_the_whole_method(folder, whole, layers
         assert bool(weights["global_nce"]) == bool(weights["global_triplet"])
         assert bool(weights["global_nce"]) == params.grounded_retrieval
     assert [bool(row.LOSS.WEIGHTS.distillation) for row in rows] == [False] * 7 + [True]
-    assert rows[-1] == load(whole)
 
 
-def test_a_variation_varies_one_thing():
-    varied = {
-        "q": {"num_candidates", "candidate_weights"},
-        "w_": {"candidate_weights", "learn_candidate_weights"},
-        "lambda_": {"initial_scale", "learn_scale"},
-        "margin_": {"margin"},
-        "beta1_": {"retrieval_nce"},
+def changed(around: str, row: dict[str, Any], **more: Any) -> set[str]:
+    """The options in which an experiment with a row's changes differs from the one without."""
+    overrides = [f"{key}={json.dumps(value)}" for key, value in row.items()]
+    there, here = load(around, **more), load(around, *overrides, **more)
+    return {
+        f"{section}.{key}"
+        for section in ("MODEL.PARAMS", "LOSS.WEIGHTS", "LOSS.PARAMS", "DECODE")
+        for key, value in _at(here, section).items()
+        if value != _at(there, section)[key]
     }
-    for name in NAMES:
-        file = Path(name).name
-        if "/variations/" not in name or file.startswith("lean"):
-            continue
-        around = "dense_activitynet/acnet"
-        if name.startswith("bench/"):
-            lean = file.startswith(("lambda_", "margin_", "beta1_"))
-            around = "bench/variations/lean" if lean else "bench/plus"
-        whole = load(around)
-        config = load(name)
-        differing = {
-            key
-            for section in ("MODEL.PARAMS", "LOSS.WEIGHTS", "LOSS.PARAMS")
-            for key, value in _at(config, section).items()
-            if value != _at(whole, section)[key]
-        }
-        (allowed,) = (keys for start, keys in varied.items() if file.startswith(start))
-        assert differing <= allowed, name
+
+
+@pytest.mark.parametrize("around", ["dense_activitynet/acnet", "bench/aligned"])
+def test_a_variation_varies_one_thing(around):
+    varied = {
+        "q": {"MODEL.PARAMS.num_candidates", "MODEL.PARAMS.candidate_weights"},
+        "w_": {"MODEL.PARAMS.candidate_weights", "MODEL.PARAMS.learn_candidate_weights"},
+        "lambda_": {"MODEL.PARAMS.initial_scale", "MODEL.PARAMS.learn_scale"},
+        "margin_": {"LOSS.PARAMS.margin"},
+        "beta1_": {"LOSS.WEIGHTS.retrieval_nce"},
+    }
+    for name, row in read_rows(EXPERIMENTS / "variations.yaml").items():
+        (allowed,) = (keys for start, keys in varied.items() if name.startswith(start))
+        assert changed(around, row) <= allowed, name
+
+
+def test_an_ablation_changes_what_it_says_and_its_model_can_be_built(monkeypatch):
+    without_initial_values(monkeypatch)
+    around = "bench/aligned"
+    for name, row in read_rows(EXPERIMENTS / "ablations.yaml").items():
+        assert changed(around, row) == set(row), name
+        config = load(around, *(f"{key}={json.dumps(value)}" for key, value in row.items()))
+        model = built(config)
+        wanted = {term for term, weight in config.LOSS.WEIGHTS.items() if weight}
+        assert not wanted & model.unavailable_terms, name
+
+
+@pytest.mark.parametrize("name", DECODINGS)
+def test_a_decoding_decodes_an_experiment_otherwise_and_changes_nothing_else(name):
+    around = "bench/aligned"
+    plain, decoded = load(around), load(around, decode=EXPERIMENTS / f"{name}.yaml")
+    defaults = {key: option.default for key, option in SCHEMA["DECODE"].items()}
+    stated = own(EXPERIMENTS / f"{name}.yaml")["DECODE"]
+    assert decoded.pop("DECODE") == {**defaults, **stated}
+    plain.pop("DECODE")
+    assert decoded == plain
 
 
 def assert_holds(section, **expected):

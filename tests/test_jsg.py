@@ -1,4 +1,4 @@
-"""JSG: the numbers it is known by, its proposals in loops, and where its decoders look."""
+"""JSG: the numbers it is known by, its proposals in loops, and where it looks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lib.base.batch import collate
+from lib.decoding import Decoding, decode
 from lib.losses import Criterion
 from lib.losses.sentences import joint_nce, sentence_triplet
 from lib.losses.similarity import hinge_against_one
@@ -263,8 +264,8 @@ def test_the_cosine_takes_the_best_row_where_separation_takes_the_moment() -> No
     the whole video."""
     dims = dataclasses.replace(DIMS, num_frames=64)
     answers = {}
-    for decoder in ("cosine", "separation"):
-        model = JSG(dims, hidden_size=4, heads=2, decoder=decoder)
+    model = JSG(dims, hidden_size=4, heads=2)
+    for source in ("scores", "evidence"):
         frames = torch.tensor([0.0, 0.5, 1.0, 0.0]).repeat(1, 64, 1)
         frames[0, 21:43, 0] = 1
         frames[0, 30] = torch.tensor([2.0, 0.5, 0.0, 0.0])
@@ -275,8 +276,8 @@ def test_the_cosine_takes_the_best_row_where_separation_takes_the_moment() -> No
         clips = frames[:, 2::5]
         videos = {"clips": clips, "frames": frames}
         videos["frame_lengths"] = (model.gaze_windows @ frames).norm(dim=-1)
-        found = model.ground_pairs(paragraphs, videos)
-        answers[decoder] = found.spans[found.scores[0].argmax()].tolist()
-    start, end = answers["cosine"]
+        found = decode(model.ground_pairs(paragraphs, videos), Decoding(source=source))
+        answers[source] = found.spans[found.scores[0].argmax()].tolist()
+    start, end = answers["scores"]
     assert end - start < 0.06 and start < 30.5 / 64 < end
-    assert answers["separation"] == pytest.approx([21 / 64, 43 / 64], abs=0.07)
+    assert answers["evidence"] == pytest.approx([21 / 64, 43 / 64], abs=0.07)

@@ -209,13 +209,13 @@ def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
     video, states = torch.randn(2, 12, 5), torch.randn(2, 4, 8)
     rows = torch.tensor([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]])
     owner, counts = torch.tensor([1, 0]), torch.tensor([4, 4])
-    asked = MaskedWords(torch.tensor([[1], [2]]), torch.arange(2), torch.zeros(2).long())
-    before = model(model.frames(video), owner, rows, states, counts, asked)
+    masked = MaskedWords(torch.tensor([[1], [2]]), torch.arange(2), torch.zeros(2).long())
+    before = model(model.frames(video), owner, rows, states, counts, masked)
     assert before.shape == (2, 2, 11)
     changed = video.clone()
     changed[1, 4] += 1  # video 1 belongs to sentence 0, whose second candidate has row 4
     difference = (
-        (model(model.frames(changed), owner, rows, states, counts, asked) - before)
+        (model(model.frames(changed), owner, rows, states, counts, masked) - before)
         .abs()
         .sum(dim=-1)
     )
@@ -225,7 +225,7 @@ def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("everything", [False, True])
 def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everything: bool) -> None:
-    """What it leaves out (repeated sentences, padding, words not asked for) nobody reads."""
+    """What it leaves out (repeated sentences, padding, words not masked) nobody reads."""
     torch.manual_seed(0)
     M, Q, W, F = 3, 2, 6, 4
     model = Reconstructor(
@@ -235,9 +235,9 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
     rows, states = torch.randint(12, (M, Q, F)), torch.randn(M, W, 8)
     counts = torch.tensor([6, 1, 4])
     mask = torch.arange(W) < counts[:, None]
-    asked = draw_masked_words(mask.float(), counts, share=0.5)
+    masked = draw_masked_words(mask.float(), counts, ratio=0.5)
     if everything:
-        asked = all_words(counts, states.device)
+        masked = all_words(counts, states.device)
     memory = model.encoder(
         model.frames(video)[owner[:, None, None], rows].flatten(0, 1) + model.positions
     )
@@ -246,6 +246,6 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
         memory,
         tgt_key_padding_mask=~mask.repeat_interleave(Q, dim=0),
     ).unflatten(0, (M, Q))
-    expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, asked.position(W)])
-    found = model(model.frames(video), owner, rows, states, counts, asked)
+    expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, masked.position(W)])
+    found = model(model.frames(video), owner, rows, states, counts, masked)
     assert torch.allclose(found, expected, atol=1e-5)

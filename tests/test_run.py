@@ -204,7 +204,7 @@ class TestAFileOfTheRun:
         value = {"R@10,IoU=0.5": np.float64("nan"), 10: [torch.arange(2)], "share": True}
         with Run.create(folder, "") as run:
             path = run.write_json("results.json", value)
-            with pytest.raises(TypeError, match="set has no place in JSON"):
+            with pytest.raises(TypeError, match="set cannot be written as JSON"):
                 run.write_json("results.json", {1, 2})
         assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
             "R@10,IoU=0.5": None,

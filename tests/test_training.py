@@ -30,6 +30,7 @@ from lib.datasets.synthetic import WorldOptions, write_world
 from lib.training import checkpoint
 from moment_localization import best_test, dense_train, make_synthetic
 from tests.disk import room_for
+from tests.runs import timeless
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORLD = WorldOptions(train=12, val=5, test=6, feature_dim=8, word_dim=6, rows_per_second=0.5)
@@ -141,7 +142,8 @@ class Bench:
         return call(best_test.main, "--cfg", path, *self.folders, *flags)
 
     def state(self, name: str = "last.pt") -> dict[str, Any]:
-        return checkpoint.load(self.run / name)
+        """What a checkpoint holds, without what no two runs share."""
+        return timeless(checkpoint.load(self.run / name))
 
     def log(self) -> list[dict[str, Any]]:
         """The records without what no two runs share."""
@@ -288,19 +290,19 @@ def test_both_folders_are_a_place_to_start_from(tmp_path, monkeypatch):
     cfg = "../experiments/synthetic/dmr_jrg.yaml"
     outcome = call(dense_train.main, "--verbose", "--cfg", cfg, *flags)
     assert outcome.status == 0, outcome.err
-    (told,) = (line for line in outcome.out.splitlines() if line.startswith("test it: "))
-    _, script, *told_flags = shlex.split(told.removeprefix("test it: "))
+    (line,) = (line for line in outcome.out.splitlines() if line.startswith("test it: "))
+    _, script, *test_flags = shlex.split(line.removeprefix("test it: "))
     assert script == "best_test.py"
-    outcome = call(best_test.main, *told_flags)
+    outcome = call(best_test.main, *test_flags)
     assert outcome.status == 0, outcome.err
     results = tmp_path / "save" / "synthetic" / "dmr_jrg" / "results.json"
-    first = results.read_bytes()
+    first = timeless(json.loads(results.read_text()))
     results.unlink()
     monkeypatch.chdir(REPOSITORY)
     cfg = "experiments/synthetic/dmr_jrg.yaml"
     outcome = call(best_test.main, "--cfg", cfg, *flags)
     assert outcome.status == 0, outcome.err
-    assert results.read_bytes() == first
+    assert timeless(json.loads(results.read_text())) == first
 
 
 def test_scalars_lie_where_they_were_asked_for(new):

@@ -1,1 +1,1 @@
-"""What looks at data, runs and machines beside training: checks, statistics, imports, timings."""
+"""Tools that training does not need: checks of data, statistics, imports, timings."""

@@ -1,4 +1,4 @@
-"""What is wrong, odd, or worth knowing in a corpus's files, each with its remedy.
+"""Checks of a corpus's annotations and word vectors; each finding has a remedy.
 
 A check never stops at the first fault. Levels: ``problem`` - training would stop, or its numbers
 would be wrong; ``warning`` - it runs, but a reader of its numbers must know; ``note`` - nothing to
@@ -31,8 +31,8 @@ class Finding:
     """One line of the report."""
 
     level: Literal["problem", "warning", "note"]
-    place: str  # a file, or a split
-    found: str
+    source: str  # a file, or a split
+    description: str
     remedy: str = "nothing to do"
 
 
@@ -43,7 +43,7 @@ def examine_annotations(
     bad_moments: str = "drop",
     empty_sentences: str = "refuse",
 ) -> tuple[list[Finding], dict[str, list[Record]]]:
-    """Check every split's file as it stands, and against the experiment's rules for it.
+    """Check every split's file without repairs, and by the experiment's rules for reading it.
 
     Returns:
         The findings, and the records of each split that could be read.
@@ -58,7 +58,7 @@ def examine_annotations(
         try:
             records[split] = list(read_records(path))
         except InputError as fault:
-            findings.append(Finding("problem", path.name, _without(fault, path), "mend the file"))
+            findings.append(Finding("problem", path.name, _without(fault, path), "repair the file"))
             continue
         try:
             read_paragraphs(
@@ -69,7 +69,7 @@ def examine_annotations(
                 empty_sentences=empty_sentences,
             )
         except InputError as fault:
-            remedy = "mend the file, or choose another rule"
+            remedy = "repair the file, or choose another rule"
             findings.append(Finding("problem", path.name, _without(fault, path), remedy))
         findings += _of_timestamps(path.name, records[split], corpus.cut_descriptions)
         findings += _of_texts(path.name, records[split])
@@ -95,25 +95,25 @@ def examine_word_vectors(
         sentences = (text for record in group for text in record.sentences)
         words = Counter(word for text in sentences for word in TOKENISERS[tokens](text))
         share, tail = coverage(words, vectors)
-        told = f"{100 * share:.2f} % of the {split} words have a vector{tail}"
+        description = f"{100 * share:.2f} % of the {split} words have a vector{tail}"
         if share < _COVERED:
             remedy = "use the vectors made for this corpus: the others share one vector"
-            findings.append(Finding("warning", path.name, told, remedy))
+            findings.append(Finding("warning", path.name, description, remedy))
         else:
-            findings.append(Finding("note", path.name, told))
+            findings.append(Finding("note", path.name, description))
     return findings
 
 
 def table(findings: Iterable[Finding], *, width: int = 120) -> str:
-    """The findings as a table of that many columns of characters, the gravest first."""
+    """The findings as a table at most ``width`` characters wide, the gravest first."""
     ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
-    left = max([len(finding.place) for finding in ordered], default=4)
+    left = max([len(finding.source) for finding in ordered], default=4)
     room = max(width - left - len("problem") - 13, 40)
     rows = [
         [
             finding.level,
-            finding.place,
-            _wrap(finding.found, room * 3 // 5),
+            finding.source,
+            _wrap(finding.description, room * 3 // 5),
             _wrap(finding.remedy, room * 2 // 5),
         ]
         for finding in ordered
@@ -140,7 +140,7 @@ def _absent(corpus: CorpusFacts, folder: Path, split: str) -> Finding:
 
 
 def _of_timestamps(name: str, records: Sequence[Record], cut: bool) -> list[Finding]:
-    """The lines about times, of those kinds that occur."""
+    """Findings about timestamps, one for each kind of fault that occurs."""
     counts = timestamps(records)
     if counts.sentences == 0:
         return [Finding("problem", name, "no sentence in it", "get the file again")]
@@ -204,48 +204,54 @@ def _of_timestamps(name: str, records: Sequence[Record], cut: bool) -> list[Find
             examples = "; ".join(counts.examples[what])
             findings.append(Finding(level, name, f"{count:,} {text} (e.g. {examples})", remedy))
     if bad := counts.paragraphs_with_start_past_end:
-        whole = counts.paragraphs - bad
-        told = (
-            f"{bad:,} paragraphs hold such a moment: {whole:,} paragraphs "
+        remaining = counts.paragraphs - bad
+        description = (
+            f"{bad:,} paragraphs hold such a moment: {remaining:,} paragraphs "
             f"and {counts.sentences - counts.sentences_of_those:,} sentences are left where they "
-            f"are dropped whole, {counts.sentences - counts.start_past_end:,} sentences here"
+            f"are dropped entirely, {counts.sentences - counts.start_past_end:,} sentences here"
         )
-        remedy = "say which, when numbers are compared: published loaders drop them whole"
-        findings.append(Finding("note", name, told, remedy))
+        remedy = "state which, when numbers are compared: published loaders drop the paragraphs"
+        findings.append(Finding("note", name, description, remedy))
     return findings
 
 
 def _of_texts(name: str, records: Sequence[Record]) -> list[Finding]:
-    """Repeated texts, videos under two paragraphs, durations that contradict each other."""
+    """Findings about texts: repeated or empty sentences, repeated paragraphs."""
     counts = repeats(records)
     findings = []
     if counts.surplus:
         text, times = counts.most_repeated
-        told = (
+        description = (
             f"{counts.distinct:,} distinct sentences of {counts.sentences:,}: {counts.surplus:,} "
             f"surplus copies, {counts.repeated:,} sentences occur more than once "
             f'(e.g. "{text}" {times:,} times)'
         )
         often = counts.repeated > 0.1 * counts.sentences
-        remedy = "a repeated sentence cannot tell its video: recall of single ones is bounded"
-        findings.append(Finding("note", name, told, remedy if often else "nothing to do"))
+        remedy = "a repeated sentence does not identify its video: sentence recall is bounded"
+        findings.append(Finding("note", name, description, remedy if often else "nothing to do"))
     if counts.paragraphs_with_repeat:
-        told = f"{counts.paragraphs_with_repeat:,} paragraphs repeat a sentence"
-        findings.append(Finding("note", name, told))
+        description = f"{counts.paragraphs_with_repeat:,} paragraphs repeat a sentence"
+        findings.append(Finding("note", name, description))
     if counts.surplus_paragraphs:
-        told = f"{counts.surplus_paragraphs:,} paragraphs are copies of another one's"
-        remedy = "retrieval cannot tell their videos apart: equal scores are shared"
-        findings.append(Finding("warning", name, told, remedy))
+        description = f"{counts.surplus_paragraphs:,} paragraphs are copies of another one's"
+        remedy = "retrieval cannot distinguish their videos: equal scores are shared"
+        findings.append(Finding("warning", name, description, remedy))
     wordless = [
         record.video_id for record in records for text in record.sentences if not tokenise(text)
     ]
     if wordless:
-        told = f"{len(wordless):,} sentences hold no word (e.g. of {', '.join(wordless[:3])})"
-        findings.append(Finding("warning", name, told, "EMPTY_SENTENCES: drop leaves them out"))
+        description = (
+            f"{len(wordless):,} sentences hold no word (e.g. of {', '.join(wordless[:3])})"
+        )
+        findings.append(
+            Finding("warning", name, description, "EMPTY_SENTENCES: drop leaves them out")
+        )
     twice = [key for key, n in Counter(r.paragraph_id for r in records).items() if n > 1]
     if twice:
-        told = f"{len(twice):,} paragraphs stand in two places (e.g. {', '.join(twice[:3])})"
-        findings.append(Finding("warning", name, told, "each part is a paragraph of its own"))
+        description = f"{len(twice):,} paragraphs occur twice (e.g. {', '.join(twice[:3])})"
+        findings.append(
+            Finding("warning", name, description, "each part is a paragraph of its own")
+        )
     return findings
 
 
@@ -255,33 +261,35 @@ def _between_splits(records: Mapping[str, Sequence[Record]]) -> list[Finding]:
     pairs = [(a, b) for i, a in enumerate(records) for b in list(records)[i + 1 :]]
     for first, second in pairs:
         common = shared(records[first], records[second])
-        place = f"{first}, {second}"
+        source = f"{first}, {second}"
         if common.videos:
-            told = f"{common.videos:,} of the {common.of_videos:,} {second} videos are in {first}"
+            description = (
+                f"{common.videos:,} of the {common.of_videos:,} {second} videos are in {first}"
+            )
             if first == "train":
                 remedy = f"take them out of one: {second} scores what was trained on"
-                findings.append(Finding("problem", place, told, remedy))
+                findings.append(Finding("problem", source, description, remedy))
             else:
                 remedy = "a model chosen on val was chosen on test's videos; never train on val"
-                findings.append(Finding("warning", place, told, remedy))
+                findings.append(Finding("warning", source, description, remedy))
         if common.sentences:
             share = 100 * common.sentences / common.of_sentences
-            told = f"{common.sentences:,} {second} sentences ({share:.2f} %) stand in {first}"
-            findings.append(Finding("note", place, told))
+            description = f"{common.sentences:,} {second} sentences ({share:.2f} %) are in {first}"
+            findings.append(Finding("note", source, description))
     durations: dict[str, set[float]] = {}
     for group in records.values():
         for record in group:
             durations.setdefault(record.video_id, set()).add(record.duration)
-    several = [video for video, found in durations.items() if len(found) > 1]
+    several = [video for video, values in durations.items() if len(values) > 1]
     if several:
         apart = max(max(durations[v]) - min(durations[v]) for v in several)
-        told = (
+        description = (
             f"{len(several):,} videos have two durations, up to {apart:.3g} s apart "
             f"(e.g. {', '.join(several[:3])})"
         )
         level: Literal["problem", "note"] = "problem" if apart > 1 else "note"
         remedy = "find out which is right" if apart > 1 else "each split is read with its own"
-        findings.append(Finding(level, "durations", told, remedy))
+        findings.append(Finding(level, "durations", description, remedy))
     return findings
 
 
@@ -290,5 +298,5 @@ def _wrap(text: str, width: int) -> str:
 
 
 def _without(fault: InputError, path: Path) -> str:
-    """Its sentence without the file's name, which has a column of its own."""
+    """The message without the file's name, which has a column of its own."""
     return str(fault).removeprefix(f"{path}:").strip()

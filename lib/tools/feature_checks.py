@@ -1,4 +1,4 @@
-"""A feature file against the videos that need it: everything that is wrong in it, counted."""
+"""Checks of a feature file: missing, damaged or implausible features of the splits' videos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def examine_features(
     videos: int = 0,
     seed: int = 0,
 ) -> list[Finding]:
-    """Check keys, and read what the splits need.
+    """Check the file's keys, and the features of the videos that the splits need.
 
     Args:
         videos: how many to read, drawn by the seed; 0 = all of them.
@@ -34,8 +34,10 @@ def examine_features(
     try:
         keys = set(features.keys())
     except InputError as fault:
-        told = str(fault).removeprefix(f"{features.path}:").strip()
-        return [Finding("problem", name, told, "get the file again, or set DATASET.FEATURES")]
+        description = str(fault).removeprefix(f"{features.path}:").strip()
+        return [
+            Finding("problem", name, description, "get the file again, or set DATASET.FEATURES")
+        ]
     durations = {r.video_id: r.duration for group in records.values() for r in group}
     findings = _missing(features, records)
     used = {
@@ -44,17 +46,17 @@ def examine_features(
         if (node := features.dataset(video)) is not None
     }
     if superfluous := sorted(keys - used):
-        told = f"{len(superfluous):,} entries belong to no split (e.g. {_some(superfluous)})"
+        description = f"{len(superfluous):,} entries belong to no split (e.g. {_some(superfluous)})"
         remedy = "nothing to do, unless annotations are incomplete"
-        findings.append(Finding("note", name, told, remedy))
-    there = sorted(video for video in durations if features.dataset(video) is not None)
-    if videos and videos < len(there):
-        chosen = np.random.default_rng(seed).permutation(len(there))[:videos]
-        told = f"{videos:,} of {len(there):,} videos were read, a sample"
-        findings.append(Finding("note", name, told, "run without --videos to read all"))
-        there = [there[index] for index in sorted(chosen)]
+        findings.append(Finding("note", name, description, remedy))
+    present = sorted(video for video in durations if features.dataset(video) is not None)
+    if videos and videos < len(present):
+        chosen = np.random.default_rng(seed).permutation(len(present))[:videos]
+        description = f"{videos:,} of {len(present):,} videos were read, a sample"
+        findings.append(Finding("note", name, description, "run without --videos to read all"))
+        present = [present[index] for index in sorted(chosen)]
     seen = _Seen()
-    for video in tqdm(there, desc=f"reading {name}", leave=False, disable=None):
+    for video in tqdm(present, desc=f"reading {name}", leave=False, disable=None):
         seen.add(features, video, durations[video])
     return findings + seen.findings(name, features.expected_dim)
 
@@ -64,23 +66,27 @@ def _missing(features: FeatureFile, records: Mapping[str, Sequence[Record]]) -> 
     for split, group in records.items():
         needed = list(dict.fromkeys(record.video_id for record in group))
         if missing := features.missing(needed):
-            told = f"{len(missing):,} of the {len(needed):,} {split} videos are missing"
+            description = f"{len(missing):,} of the {len(needed):,} {split} videos are missing"
             remedy = "get the whole file, or take the videos out of the annotations"
             findings.append(
-                Finding("problem", features.path.name, f"{told} (e.g. {_some(missing)})", remedy)
+                Finding(
+                    "problem", features.path.name, f"{description} (e.g. {_some(missing)})", remedy
+                )
             )
     return findings
 
 
 @dataclass
 class _Seen:
-    """What was met in the videos read so far."""
+    """Statistics and faults of the videos read so far."""
 
     widths: Counter[int] = field(default_factory=Counter)
     dtypes: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     constant_rows: int = 0
-    of: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # fault -> videos
+    videos_with: dict[str, list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # fault -> videos
     rates: dict[str, float] = field(default_factory=dict)
     digests: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -88,15 +94,15 @@ class _Seen:
         node = features.dataset(video)
         assert node is not None
         if node.ndim != 2 or node.dtype.kind not in "fiu":
-            self.of["shape"].append(video)
+            self.videos_with["shape"].append(video)
             return
         if node.shape[0] == 0:
-            self.of["empty"].append(video)
+            self.videos_with["empty"].append(video)
             return
         try:
             rows = features.values(node)
         except (InputError, OSError):  # a damaged chunk, or a size that cannot be
-            self.of["unreadable"].append(video)
+            self.videos_with["unreadable"].append(video)
             return
         self.rows += len(rows)
         self.widths[rows.shape[1]] += 1
@@ -104,17 +110,17 @@ class _Seen:
         self.rates[video] = len(rows) / duration
         self.digests[hashlib.sha256(rows.tobytes()).digest()].append(video)
         if not np.isfinite(rows).all():
-            self.of["not finite"].append(video)
+            self.videos_with["not finite"].append(video)
             return
         constant = int((np.ptp(rows, axis=1) == 0).sum())
         self.constant_rows += constant
         if constant:
-            self.of["constant"].append(video)
+            self.videos_with["constant"].append(video)
         if len(rows) > 1 and (rows == rows[0]).all():
-            self.of["still"].append(video)
+            self.videos_with["still"].append(video)
 
     def findings(self, name: str, expected_dim: int) -> list[Finding]:
-        found = [Finding("note", name, self._sizes())]
+        findings = [Finding("note", name, self._sizes())]
         texts = {
             "shape": "videos are not numbers of shape (rows, width)",
             "empty": "videos have no rows",
@@ -122,39 +128,44 @@ class _Seen:
             "not finite": "videos hold NaN or infinity",
         }
         for what, text in texts.items():
-            if videos := self.of[what]:
-                told = f"{len(videos):,} {text} (e.g. {_some(videos)})"
-                found.append(Finding("problem", name, told, "get or compute them again"))
+            if videos := self.videos_with[what]:
+                description = f"{len(videos):,} {text} (e.g. {_some(videos)})"
+                findings.append(Finding("problem", name, description, "get or compute them again"))
         if self.constant_rows:
-            told = (
-                f"{self.constant_rows:,} rows in {len(self.of['constant']):,} videos hold one "
-                f"number throughout (e.g. {_some(self.of['constant'])})"
+            videos = self.videos_with["constant"]
+            description = (
+                f"{self.constant_rows:,} rows in {len(videos):,} videos hold one "
+                f"number throughout (e.g. {_some(videos)})"
             )
             remedy = "black frames, or an extractor that failed: compute them again"
-            found.append(Finding("warning", name, told, remedy))
-        if videos := self.of["still"]:
-            told = f"{len(videos):,} videos repeat one row (e.g. {_some(videos)})"
-            remedy = "nothing can be found in time there: compute them again"
-            found.append(Finding("warning", name, told, remedy))
+            findings.append(Finding("warning", name, description, remedy))
+        if videos := self.videos_with["still"]:
+            description = f"{len(videos):,} videos repeat one row (e.g. {_some(videos)})"
+            remedy = "no moment can be localized in them: compute them again"
+            findings.append(Finding("warning", name, description, remedy))
         if len(self.widths) > 1 or (expected_dim and set(self.widths) - {expected_dim}):
-            told = f"widths {', '.join(f'{w} ({n:,} videos)' for w, n in self.widths.items())}"
-            wanted = f"expected {expected_dim}" if expected_dim else "expected one width"
+            description = (
+                f"widths {', '.join(f'{w} ({n:,} videos)' for w, n in self.widths.items())}"
+            )
+            expected = f"expected {expected_dim}" if expected_dim else "expected one width"
             remedy = "use one file of one extractor, and its width as FEATURE_DIM"
-            found.append(Finding("problem", name, f"{told}, {wanted}", remedy))
+            findings.append(Finding("problem", name, f"{description}, {expected}", remedy))
         copies = [videos for videos in self.digests.values() if len(videos) > 1]
         if copies:
             surplus = sum(len(videos) - 1 for videos in copies)
-            told = f"{surplus:,} videos have another one's features (e.g. {_some(copies[0])})"
+            description = (
+                f"{surplus:,} videos have another one's features (e.g. {_some(copies[0])})"
+            )
             remedy = "the same video twice, or a mistake in extraction"
-            found.append(Finding("warning", name, told, remedy))
-        return found + self._of_rates(name)
+            findings.append(Finding("warning", name, description, remedy))
+        return findings + self._of_rates(name)
 
     def _sizes(self) -> str:
         kinds = ", ".join(f"{kind} ({count:,} videos)" for kind, count in self.dtypes.items())
         return f"{sum(self.dtypes.values()):,} videos read, {self.rows:,} rows, {kinds or 'none'}"
 
     def _of_rates(self, name: str) -> list[Finding]:
-        """Videos whose number of rows does not go with their duration."""
+        """Videos whose rows per second differ from the median of the file."""
         if len(self.rates) < 3:
             return []
         usual = float(np.median(list(self.rates.values())))
@@ -163,13 +174,15 @@ class _Seen:
             for video, rate in self.rates.items()
             if abs(rate / usual - 1) > _RATE_APART
         )[::-1]
-        told = f"{usual:.3g} rows per second in the middle"
+        description = f"{usual:.3g} rows per second (median)"
         if not apart:
-            return [Finding("note", name, f"{told}, all within {100 * _RATE_APART:.0f} %")]
+            return [Finding("note", name, f"{description}, all within {100 * _RATE_APART:.0f} %")]
         shown = ", ".join(f"{video} {self.rates[video]:.3g}" for _, video in apart[:3])
-        told += f"; {len(apart):,} videos are off by more than {100 * _RATE_APART:.0f} % ({shown})"
+        description += (
+            f"; {len(apart):,} videos are off by more than {100 * _RATE_APART:.0f} % ({shown})"
+        )
         remedy = "cut or resampled features, or a wrong duration: moments would be misplaced"
-        return [Finding("warning", name, told, remedy)]
+        return [Finding("warning", name, description, remedy)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Measuring: batches of realistic size, clocks that wait for the device, rates and memory."""
+"""Measurements of time and memory, on batches of realistic size."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def _sample(dims: DataDims, index: int, counts: Sequence[int], g: torch.Generato
 
 
 class Clock:
-    """Durations in seconds by name; every one ends when the device has done its work."""
+    """Measures durations, in seconds, by name; each ends when the device has finished its work."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.found: dict[str, list[float]] = {}
+        self.seconds: dict[str, list[float]] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -75,14 +75,14 @@ class Clock:
         began = time.perf_counter()
         yield
         self.runtime.synchronize()
-        self.found.setdefault(name, []).append(time.perf_counter() - began)
+        self.seconds.setdefault(name, []).append(time.perf_counter() - began)
 
     def medians(self) -> dict[str, float]:
-        return {name: statistics.median(values) for name, values in self.found.items()}
+        return {name: statistics.median(values) for name, values in self.seconds.items()}
 
 
 def repeated(work: Callable[[], Any], *, seconds: float, most: int = 50) -> int:
-    """Call ``work`` for about so long, at least once; how often it was."""
+    """Call ``work`` for about ``seconds``, at least once; returns the number of calls."""
     began = time.perf_counter()
     for count in range(1, most + 1):
         work()
@@ -105,9 +105,9 @@ def count_flops(work: Callable[[], Any]) -> int:
 def _convolution_backward(
     out: Sequence[int], x: Sequence[int], weight: Sequence[int], *options: Any, **_: Any
 ) -> int:
-    """Torch's own count takes the gradient of grouped weights for that of a full matrix."""
-    wanted: Sequence[bool] = options[-1]  # gradients of input, weight and bias
-    return 2 * math.prod(out) * math.prod(weight[1:]) * sum(wanted[:2])
+    """Torch's own count treats the gradient of grouped weights like that of a full matrix."""
+    needed: Sequence[bool] = options[-1]  # gradients of input, weight and bias
+    return 2 * math.prod(out) * math.prod(weight[1:]) * sum(needed[:2])
 
 
 def matrix_rate(runtime: Runtime, *, seconds: float = 0.5) -> float:
@@ -124,14 +124,14 @@ def matrix_rate(runtime: Runtime, *, seconds: float = 0.5) -> float:
 
     multiply()
     repeated(multiply, seconds=seconds, most=1000)
-    return 2 * size**3 / min(clock.found["product"])
+    return 2 * size**3 / min(clock.seconds["product"])
 
 
 class Memory:
-    """How much memory a piece of work takes at most, beyond what was in use before it.
+    """The most memory that a piece of work takes, in bytes, beyond what was in use before it.
 
-    On a CPU the resident memory of this process, whose peak is that of its whole life: measure in a
-    process of its own. On other devices what the allocator of Torch has handed out.
+    On a CPU this is the resident memory of the process, whose peak is that since its start: use a
+    new process for each measurement. On other devices it is what Torch's allocator has allocated.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -147,21 +147,21 @@ class Memory:
 
 def peak_resident() -> int:
     """The most memory, in bytes, that this process has had resident."""
-    found = _status("VmHWM")
-    if found is not None:
-        return found
+    resident = _status("VmHWM")
+    if resident is not None:
+        return resident
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _resident() -> int:
-    found = _status("VmRSS")
-    return peak_resident() if found is None else found
+    resident = _status("VmRSS")
+    return peak_resident() if resident is None else resident
 
 
 def _status(name: str) -> int | None:
-    """A line of what Linux says of this process, in bytes. Its ``ru_maxrss`` is not asked: a new
-    process begins with that of the one that started it."""
+    """An entry of /proc/self/status, in bytes. ``ru_maxrss`` is not used on Linux: a new process
+    starts with the value of the one that started it."""
     try:
         with open("/proc/self/status", encoding="utf-8") as lines:
             return next((1024 * int(x.split()[1]) for x in lines if x.startswith(f"{name}:")), None)
@@ -176,13 +176,13 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def timed_step(
     optimization: Optimization,
-    whole: BatchGradient,
+    batch_gradient: BatchGradient,
     batch: Batch,
     clock: Clock,
     *,
     max_grad_norm: float,
 ) -> None:
-    """A step of training as the engine takes it, with the time of its parts: ``transfer``,
+    """A step of training as in the engine, with the times of its parts in ``clock``: ``transfer``,
     ``forward``, ``backward`` and ``optimizer``, and ``step`` for all of it.
 
     With a batch in several parts the forward passes are counted with the backward pass.
@@ -190,26 +190,26 @@ def timed_step(
     parts = Clock(clock.runtime)
     with parts("step"):
         with parts("transfer"):
-            work = whole.prepare(batch)
+            work = batch_gradient.prepare(batch)
         for step in optimization.steps:
             with optimization.learning(step):
                 if len(work.pieces) == 1:
                     with parts("forward"):
-                        total = whole.losses(step.criterion, work.pieces[0])["total"]
+                        total = batch_gradient.losses(step.criterion, work.pieces[0])["total"]
                     with parts("backward"):
                         total.backward()  # type: ignore[no-untyped-call]
                 else:
                     with parts("backward"):
-                        whole.backward(step.criterion, work, 0, 0, 0)
+                        batch_gradient.backward(step.criterion, work, 0, 0, 0)
             with parts("optimizer"):
                 torch.nn.utils.clip_grad_norm_(step.parameters, max_grad_norm or math.inf)
                 optimization.optimizer.step()
-    for name, spent in parts.found.items():  # of all stages of a model's plan
-        clock.found.setdefault(name, []).append(sum(spent))
+    for name, spent in parts.seconds.items():  # of all stages of a model's plan
+        clock.seconds.setdefault(name, []).append(sum(spent))
 
 
 def tensor_bytes(tree: Any) -> int:
-    """Of all tensors in nested containers."""
+    """The bytes of all tensors in nested containers."""
     if isinstance(tree, Tensor):
         return tree.numel() * tree.element_size()
     if isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Counts of what is odd in annotations as they stand in their file, before any repair."""
+"""Counts of faults and repetitions in annotations as read from their file, without repairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib.datasets.annotations import Record
 
 @dataclass
 class Timestamps:
-    """Moments and paragraphs of a split by what is wrong with their times."""
+    """Counts of a split's moments and paragraphs by what is wrong with their times."""
 
     sentences: int = 0
     paragraphs: int = 0
@@ -27,11 +27,11 @@ class Timestamps:
     paragraphs_with_equal_moments: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)  # the first four of a kind
 
-    def note(self, what: str, place: str) -> None:
-        setattr(self, what, getattr(self, what) + 1)
-        found = self.examples.setdefault(what, [])
-        if len(found) < 4:
-            found.append(place)
+    def note(self, kind: str, example: str) -> None:
+        setattr(self, kind, getattr(self, kind) + 1)
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < 4:
+            examples.append(example)
 
 
 def timestamps(records: Sequence[Record]) -> Timestamps:
@@ -40,7 +40,7 @@ def timestamps(records: Sequence[Record]) -> Timestamps:
     for record in records:
         counts.sentences += len(record.sentences)
         for start, end in record.moments:
-            place = f"{record.video_id} [{start:g}, {end:g}] of {record.duration:g} s"
+            example = f"{record.video_id} [{start:g}, {end:g}] of {record.duration:g} s"
             faults = {
                 "start_past_end": start >= end,
                 "end_past_duration": end > record.duration,
@@ -50,9 +50,9 @@ def timestamps(records: Sequence[Record]) -> Timestamps:
                 "empty_after_clipping": min(max(start, 0), record.duration)
                 >= min(max(end, 0), record.duration),
             }
-            for what, wrong in faults.items():
+            for kind, wrong in faults.items():
                 if wrong:
-                    counts.note(what, place)
+                    counts.note(kind, example)
         starts = [start for start, _ in record.moments]
         if any(start >= end for start, end in record.moments):
             counts.note("paragraphs_with_start_past_end", record.paragraph_id)
@@ -72,7 +72,7 @@ class Repeats:
     distinct: int
     repeated: int  # sentences whose text occurs more than once
     paragraphs_with_repeat: int
-    surplus_paragraphs: int  # whole paragraphs that were there already
+    surplus_paragraphs: int  # paragraphs equal to an earlier one
     most_repeated: tuple[str, int]
 
     @property

@@ -1,1 +1,1 @@
-"""Training, scoring, and what a run leaves on the disk."""
+"""Training, scoring, and the files of a run."""

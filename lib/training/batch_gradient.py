@@ -1,8 +1,8 @@
-"""The loss of a batch and its gradient, whoever computes which part of it.
+"""The loss of a batch and its gradient, computed by several processes or in several parts.
 
 A batch may be shared among processes, and a process may encode its share in several parts that do
-not fit its memory together. What looks across the batch sees all of it either way (``Learner``), so
-the loss and the gradient are those of the whole batch in one piece.
+not fit its memory together. ``Model.compare`` and the losses see the full batch in either case, so
+the loss and the gradient are those of the batch in one piece.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lib.losses import Criterion
 from lib.models.interface import Encoded, Model
 from lib.models.layers.recompute import recompute_stacks, statistics_kept
 
-COMPARISON = 1 << 20  # place in a step's random numbers that no part of a batch has
+COMPARISON = 1 << 20  # seeds the comparison; larger than the number of any part of a batch
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ class Work:
 
     Attributes:
         pieces: the parts that this process encodes, one after the other.
-        whole: of the batch of all processes, what ``compare`` and the losses read.
+        outline: the batch of all processes without frames and words (``Batch.outline``), which is
+            all that ``compare`` and the losses read.
     """
 
     pieces: tuple[Batch, ...]
-    whole: Batch
+    outline: Batch
 
 
 class BatchGradient:
@@ -43,9 +44,9 @@ class BatchGradient:
 
     Args:
         accumulate: in how many parts to encode a batch. With more than one, every part is encoded
-            twice: without gradients, to have all that ``compare`` looks at; and again, when it is
-            known what the loss makes of each part (gradient caching; Gao et al. 2021). Memory is
-            that of one part, and the gradient that of the whole batch.
+            twice: without gradients, for the inputs of ``compare``; and again, when the gradient
+            with respect to each part's encoding is known (gradient caching; Gao et al. 2021).
+            Memory is that of one part, the gradient that of the full batch.
         recompute_map: do not keep the insides of the map's layers for the backward pass.
         compiler: the backend with which torch.compile translates ``encode`` for batches of any
             size; "" leaves it as it is.
@@ -70,7 +71,7 @@ class BatchGradient:
     def prepare(self, batch: Batch) -> Work:
         """Bring this process's share of a batch to the device."""
         device, pieces = self.runtime.device, [batch]
-        outlines = _of_all(batch.outline()) if self._shared else []
+        outlines = _gather_batches(batch.outline()) if self._shared else []
         parts = min([self.accumulate, *map(len, outlines or pieces)])
         if parts > 1:
             pieces = batch.split(parts)
@@ -86,13 +87,13 @@ class BatchGradient:
         return self._compared(criterion, self._encoded(batch, criterion.active), batch)
 
     def backward(
-        self, criterion: Criterion, work: Work, seed: int, *place: int
+        self, criterion: Criterion, work: Work, seed: int, *position: int
     ) -> dict[str, Tensor]:
-        """The loss terms of the whole batch; its gradient is left in the parameters.
+        """The loss terms of the full batch; the gradient of ``total`` is left in the parameters.
 
         Args:
-            seed, place: decide what is drawn where a batch is in several parts: each part, and the
-                comparison of all, draw numbers of their own.
+            seed, position: seed the random numbers of a batch in several parts: each part, and the
+                comparison of all, draws independent numbers.
         """
         terms = criterion.active
         if not self._shared and len(work.pieces) == 1:
@@ -100,29 +101,29 @@ class BatchGradient:
             values["total"].backward()  # type: ignore[no-untyped-call]
             return values
 
-        seeds = [(*place, distributed.rank(), number) for number in range(len(work.pieces))]
+        positions = [(*position, distributed.rank(), number) for number in range(len(work.pieces))]
         if len(work.pieces) == 1:
-            seed_everything(seed, *seeds[0])
+            seed_everything(seed, *positions[0])
             parts = self._encoded(work.pieces[0], terms)
         else:
             with torch.no_grad(), statistics_kept(self.model):
-                found = []
-                for piece, own in zip(work.pieces, seeds, strict=True):
-                    seed_everything(seed, *own)
-                    found.append(self._encoded(piece, terms))
-            parts = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+                encoded = []
+                for piece, piece_position in zip(work.pieces, positions, strict=True):
+                    seed_everything(seed, *piece_position)
+                    encoded.append(self._encoded(piece, terms))
+            parts = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
             for value in parts.values():
                 value.requires_grad_(value.is_floating_point())
 
         gathered = self._gathered(parts)
-        seed_everything(seed, *place, COMPARISON)
-        values = self._compared(criterion, gathered, work.whole)
+        seed_everything(seed, *position, COMPARISON)
+        values = self._compared(criterion, gathered, work.outline)
         values["total"].backward()  # type: ignore[no-untyped-call]
 
         if len(work.pieces) > 1:
             first = dict.fromkeys(parts, 0)
-            for piece, own in zip(work.pieces, seeds, strict=True):
-                seed_everything(seed, *own)
+            for piece, piece_position in zip(work.pieces, positions, strict=True):
+                seed_everything(seed, *piece_position)
                 self._pass_back(self._encoded(piece, terms), parts, first)
         if self._shared:
             distributed.average_gradients(self.model.parameters())
@@ -153,10 +154,11 @@ class BatchGradient:
         }
 
     @staticmethod
-    def _pass_back(again: Encoded, parts: Encoded, first: dict[str, int]) -> None:
-        """What the loss makes of a part's rows, which begin at ``first``, to the parameters."""
+    def _pass_back(encoded: Encoded, parts: Encoded, first: dict[str, int]) -> None:
+        """Backpropagate the loss's gradient of a part's rows, which begin at ``first``, to the
+        parameters."""
         reached, gradients = [], []
-        for name, value in again.items():
+        for name, value in encoded.items():
             start, first[name] = first[name], first[name] + len(value)
             gradient = parts[name].grad
             if value.requires_grad and gradient is not None:
@@ -169,17 +171,17 @@ class BatchGradient:
 def gather_batch(batch: Batch) -> Batch:
     """The batch of all processes with its frames and words, on the CPU."""
     batch = batch.to("cpu")
-    return join(_of_all(batch)) if distributed.world_size() > 1 else batch
+    return join(_gather_batches(batch)) if distributed.world_size() > 1 else batch
 
 
-def _of_all(batch: Batch) -> list[Batch]:
-    """The batches of all processes. As arrays: with a tensor, its whole storage would travel."""
+def _gather_batches(batch: Batch) -> list[Batch]:
+    """The batches of all processes. Sent as arrays: a tensor would be sent with all its storage."""
     fields: dict[str, Any] = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     packed = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in fields.items()}
     batches = []
     for each in distributed.gather_objects(packed):
-        whole: dict[str, Any] = {
+        tensors: dict[str, Any] = {
             k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in each.items()
         }
-        batches.append(Batch(**whole))
+        batches.append(Batch(**tensors))
     return batches

@@ -1,4 +1,4 @@
-"""Where a configuration becomes parts: shared by the scripts, read by nobody else."""
+"""Builds corpus, model, optimiser and scorer from a configuration; used by the scripts only."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def provenance_of(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> dict[str, Any]:
-    """Where the numbers of this process come from."""
+    """The provenance of the numbers of this process; see ``provenance``."""
     return provenance(
         runtime,
         seed=config.TRAIN.SEED,
@@ -82,15 +82,16 @@ def run_folder(cfg_path: str, config: EasyDict) -> Path:
 
 
 def open_runtime(config: EasyDict) -> Runtime:
-    """Where the experiment runs; several processes meet here."""
+    """The device of the experiment; several processes join their group in this call."""
     train = config.TRAIN
     return Runtime.start(config.GPUS, deterministic=train.DETERMINISTIC, precision=train.PRECISION)
 
 
 @contextlib.contextmanager
 def _growing() -> Iterator[None]:
-    """Without looking for garbage: of a million new objects none is any, and to find that out takes
-    a third of a start. What is there at the end stays out of later searches too."""
+    """A context without garbage collection: none of a million new objects is garbage, and to find
+    that out takes a third of the start-up time. The new objects are excluded from later collections
+    too."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -115,7 +116,8 @@ def open_corpus(
     Training moments are hidden unless supervision is full, or ``show_moments``: to score the split.
 
     Args:
-        standardization: what a checkpoint was trained with; None = measure it, if it is asked for.
+        standardization: what a checkpoint was trained with; None = measure it, if it is switched
+                on.
         scored: the split whose videos TEST.CORRUPTION is for.
     """
     data = config.DATASET
@@ -151,7 +153,7 @@ def open_model(
     """The experiment's model with its initial weights, a function of the seed.
 
     Args:
-        decoding: of the training, for a model that decodes there; None: the experiment's.
+        decoding: for a model that decodes in training; None: the experiment's.
 
     Raises:
         InputError: its keywords do not go together.
@@ -170,7 +172,7 @@ def open_model(
 
 @_growing()
 def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> Optimization:
-    """The experiment's loss and optimiser, with what the model says about its optimisation.
+    """The experiment's loss and optimiser, with the model's ``plan``.
 
     Raises:
         InputError: a weight for a loss term whose part the model is built without.
@@ -206,7 +208,7 @@ def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> O
 
 
 def open_batch_gradient(config: EasyDict, model: Model, runtime: Runtime) -> BatchGradient:
-    """What computes the gradient of a batch, in the way that the experiment asks for."""
+    """The ``BatchGradient`` with the experiment's options."""
     train = config.TRAIN
     return BatchGradient(
         model,
@@ -218,7 +220,7 @@ def open_batch_gradient(config: EasyDict, model: Model, runtime: Runtime) -> Bat
 
 
 def open_decoding(config: EasyDict) -> Decoding:
-    """How the experiment makes moments of evidence."""
+    """The experiment's options of decoding moments from evidence."""
     options = {name.lower(): value for name, value in config.DECODE.items()}
     return Decoding(**{**options, "evidence": dict(options["evidence"])})
 
@@ -226,7 +228,7 @@ def open_decoding(config: EasyDict) -> Decoding:
 def open_scorer(
     config: EasyDict, split: DenseParagraphs, runtime: Runtime, *, verbose: bool = False
 ) -> Scorer:
-    """What scores a model on a split by the experiment's thresholds and counts."""
+    """The scorer of a split with the experiment's thresholds and counts."""
     known = {field.name for field in dataclasses.fields(Options)}
     options = {name.lower(): value for name, value in config.TEST.items()}
     return Scorer(

@@ -1,4 +1,4 @@
-"""The state of a run in a file: written whole and checked, read without running anything in it.
+"""The state of a run in a file: written atomically and checked, read without executing code in it.
 
 A checkpoint is a Torch archive of ``{"format", "version", "state"}``. The state is a dictionary of
 tensors, numbers, texts, lists and dictionaries; ``"model"`` (a state dict) and ``"experiment"``
@@ -39,7 +39,7 @@ def identity(config: Mapping[str, Any], dims: DataDims) -> dict[str, Any]:
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the one before, after reading it back and comparing it.
+    """Replace a checkpoint, after reading the new file back and comparing it.
 
     Raises:
         InputError: the disk is full, or does not return what was written; the old file is as it
@@ -61,7 +61,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
         file.flush()
         if _digest_of(file.name) != digest.sha.digest():
             raise InputError(f"{path} reads back differently than written; check the disk")
-        torch.load(file.name, weights_only=True, mmap=True)  # or load could refuse our own file
+        torch.load(file.name, weights_only=True, mmap=True)  # ``load`` must accept the file
 
     replace_file(path, write)
 
@@ -83,23 +83,23 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[
 def check_matches(state: Mapping[str, Any], config: Mapping[str, Any], dims: DataDims) -> None:
     """Refuse a checkpoint of another experiment.
 
-    A keyword that the checkpoint does not know is newer than it, and must have its default: new
-    keywords of a model default to what it did before.
+    A keyword that the checkpoint lacks is newer than the checkpoint and must have its default: the
+    defaults of new keywords keep a model as it was before.
 
     Raises:
         InputError: names every key of the model section and the data sizes that differs.
     """
-    there, here = _flat(state.get("experiment", {})), _flat(identity(config, dims))
+    saved, current = _flat(state.get("experiment", {})), _flat(identity(config, dims))
     name = config["MODEL"]["NAME"]
-    if there.get("MODEL.NAME") == name:
+    if saved.get("MODEL.NAME") == name:
         for word, option in keywords(find_model(name)).items():
-            there.setdefault(f"MODEL.PARAMS.{word}", json.loads(json.dumps(option.default)))
-        differing = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
+            saved.setdefault(f"MODEL.PARAMS.{word}", json.loads(json.dumps(option.default)))
+        differing = [key for key in sorted(saved | current) if saved.get(key) != current.get(key)]
     else:
         differing = ["MODEL.NAME"]
     if differing:
         listed = "; ".join(
-            f"{key} {there.get(key, 'unknown')} there, {here.get(key, 'unknown')} here"
+            f"{key} {saved.get(key, 'unknown')} there, {current.get(key, 'unknown')} here"
             for key in differing
         )
         raise InputError(f"the checkpoint is of another experiment: {listed}")
@@ -111,23 +111,23 @@ def load_into(model: nn.Module, state: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the weights that are missing, superfluous or of another shape.
     """
-    there, here = state.get("model"), model.state_dict()
-    if not isinstance(there, Mapping):
+    saved, current = state.get("model"), model.state_dict()
+    if not isinstance(saved, Mapping):
         raise InputError('the checkpoint holds no weights (no "model" in it)')
     other = [
-        f"{key} ({_shape(there[key])}, expected {_shape(value)})"
-        for key, value in here.items()
-        if key in there and _shape(there[key]) != _shape(value)
+        f"{key} ({_shape(saved[key])}, expected {_shape(value)})"
+        for key, value in current.items()
+        if key in saved and _shape(saved[key]) != _shape(value)
     ]
     faults = {
-        "missing": [key for key in here if key not in there],
-        "unexpected": [key for key in there if key not in here],
+        "missing": [key for key in current if key not in saved],
+        "unexpected": [key for key in saved if key not in current],
         "of another shape": other,
     }
     if any(faults.values()):
         listed = "; ".join(f"{what}: {_few(keys)}" for what, keys in faults.items() if keys)
         raise InputError(f"the checkpoint's weights do not fit the model; {listed}")
-    model.load_state_dict(there)
+    model.load_state_dict(saved)
 
 
 def export_safetensors(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -143,8 +143,8 @@ def export_safetensors(path: str | Path, state: Mapping[str, Any]) -> None:
     except ImportError:
         raise InputError("safetensors is not installed; pip install safetensors") from None
     tensors = {key: value.detach().cpu().clone() for key, value in state["model"].items()}
-    about = {"format": "pt", "experiment": json.dumps(state.get("experiment", {}))}
-    data = to_bytes(tensors, metadata=about)
+    metadata = {"format": "pt", "experiment": json.dumps(state.get("experiment", {}))}
+    data = to_bytes(tensors, metadata=metadata)
     replace_file(Path(path), lambda file: file.write(data))
 
 
@@ -160,7 +160,7 @@ def _read(path: Path, map_location: str | torch.device) -> dict[str, Any]:
         if not zipfile.is_zipfile(path):
             raise _Unusable(f"{foreign}, or is cut short (no archive of torch.save)")
         with zipfile.ZipFile(path) as archive:
-            # Torch stores and never packs; unpacking a stranger's archive could take forever.
+            # Torch never compresses; unpacking a foreign compressed archive could take forever.
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise _Unusable(f"{foreign} (a packed archive)")
             if damaged := archive.testzip():  # torch.load does not look at the check sums
@@ -174,8 +174,8 @@ def _read(path: Path, map_location: str | torch.device) -> dict[str, Any]:
             "numbers and texts only"
         ) from None
     except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
-        why = (str(fault) or type(fault).__name__).split("\n")[0]
-        raise _Unusable(f"is damaged ({why[:120]})") from None
+        reason = (str(fault) or type(fault).__name__).split("\n")[0]
+        raise _Unusable(f"is damaged ({reason[:120]})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _Unusable(f'{foreign} (no "format": "{FORMAT}" in it)')
     version = content.get("version")
@@ -208,7 +208,7 @@ def _offer(path: Path) -> str:
 
 
 class _Digest:
-    """A file that remembers the digest of what went into it, and the fault that stopped it."""
+    """A file that keeps the digest of what was written to it, and the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file

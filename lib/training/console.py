@@ -1,4 +1,4 @@
-"""What a command prints, kept in the run's folder too."""
+"""Keeps what a command prints in the run's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch's log says about the training itself, beside the scores."""
+"""Diagnostics of training in an epoch's log: gradient norms, and numbers of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def inspect_training(
     reconstruction that does not miss the right frames does not look at them. No step is taken.
 
     Args:
-        batch: one that was not trained on; with hidden moments where training hides them.
+        batch: one that was not trained on; without moments (NaN) where training has none.
     """
     batch = batch.to(runtime.device)
     seed_everything(seed)
@@ -29,13 +29,13 @@ def inspect_training(
     for step in optimization.steps:
         values = BatchGradient(model, runtime).losses(step.criterion, batch)
         for name, weight in step.criterion.weights.items():
-            if not values[name].requires_grad:  # nothing to rank, nobody to tell apart
+            if not values[name].requires_grad:  # e.g. a single candidate, nothing to rank
                 numbers[f"gradient/{name}"] = 0.0
                 continue
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 weight * values[name], step.parameters, retain_graph=True, allow_unused=True
             )
-            norms = [gradient.norm() for gradient in found if gradient is not None]
+            norms = [gradient.norm() for gradient in gradients if gradient is not None]
             numbers[f"gradient/{name}"] = torch.stack(norms).norm().item() if norms else 0.0
     model.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The loop over a training epoch. What a model answers is in ``prediction``."""
+"""The loop over a training epoch. Predictions of a model are in ``prediction``."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def train_one_epoch(
     batch_gradient: BatchGradient | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Train on ``batches``, the ones of the epoch that are still to come; of several processes, on
-    this one's share of each.
+    """Train on ``batches``, the remaining ones of the epoch; with several processes, each batch is
+    this process's share.
 
     A batch is one step of the optimiser, or as many as the model's plan has stages; terms of the
     same name, ``total`` among them, add up. Every batch draws its random numbers from (seed, epoch,
@@ -61,14 +61,14 @@ def train_one_epoch(
             if stage:  # of its own, so that a stage can be computed again alone
                 seed_everything(seed, progress.epoch, progress.step, stage)
             with optimization.learning(step):
-                place = (progress.epoch, progress.step, stage)
-                values = batch_gradient.backward(step.criterion, work, seed, *place)
+                position = (progress.epoch, progress.step, stage)
+                values = batch_gradient.backward(step.criterion, work, seed, *position)
             norm = nn.utils.clip_grad_norm_(step.parameters, limit)
-            found = _to_numbers({**values, "grad_norm": norm})
-            if not np.isfinite(list(found.values())).all():
-                raise NotFinite(found, gather_batch(batch), stage)
+            step_numbers = _to_numbers({**values, "grad_norm": norm})
+            if not np.isfinite(list(step_numbers.values())).all():
+                raise NotFinite(step_numbers, gather_batch(batch), stage)
             optimization.optimizer.step()
-            for name, number in found.items():
+            for name, number in step_numbers.items():
                 numbers[name] = numbers.get(name, 0.0) + number
         for name, number in numbers.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + number
@@ -77,6 +77,6 @@ def train_one_epoch(
 
 
 def _to_numbers(values: dict[str, Tensor]) -> dict[str, float]:
-    """All of them with one wait for the device."""
+    """The values as numbers, with a single synchronisation of the device."""
     stacked = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, stacked, strict=True))

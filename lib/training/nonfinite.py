@@ -1,7 +1,8 @@
-"""A training step that is not finite: where it began, and the step itself on disk.
+"""A training step that is not finite: where that began, and the step as a file.
 
-Nothing here runs before the fault. After it the step is computed a second time, watched module by
-module; every step draws its random numbers from (seed, epoch, step), so it is the same step.
+Nothing of this runs before the fault. After it the step is computed a second time, with hooks on
+every module; every step draws its random numbers from (seed, epoch, step), so it is the same
+step.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class NotFinite(ArithmeticError):
 
     def __init__(self, numbers: Mapping[str, float], batch: Batch, stage: int = 0) -> None:
         self.numbers, self.batch, self.stage = dict(numbers), batch, stage
-        told = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
+        values = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
         videos = ", ".join(batch.video_ids)
-        super().__init__(f"the step is not finite ({told}) on the videos {videos}")
+        super().__init__(f"the step is not finite ({values}) on the videos {videos}")
 
 
 @dataclass
@@ -57,14 +58,14 @@ class Origin:
         return bool(self.inputs or self.weights or self.module or self.terms)
 
     def lines(self) -> list[str]:
-        """What to tell, the cause before its effects."""
-        told = {"not finite in the batch": self.inputs, "weights that are not": self.weights}
-        found = [f"{what}: {_few(names)}" for what, names in told.items() if names]
+        """The lines of a report, the cause before its effects."""
+        groups = {"not finite in the batch": self.inputs, "weights that are not": self.weights}
+        lines = [f"{what}: {_few(names)}" for what, names in groups.items() if names]
         if self.module:
-            found.append(f"first module: {self.module}")
+            lines.append(f"first module: {self.module}")
         if self.terms:
-            found.append(f"loss terms: {', '.join(self.terms)}")
-        return found
+            lines.append(f"loss terms: {', '.join(self.terms)}")
+        return lines
 
 
 def locate(
@@ -106,10 +107,10 @@ def locate(
         if not origin.module and not origin.terms:
             for name, value in terms.items():
                 watch.backwards = True
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     value, chosen.parameters, retain_graph=True, allow_unused=True
                 )
-                if not all(gradient is None or _finite(gradient) for gradient in found):
+                if not all(gradient is None or _finite(gradient) for gradient in gradients):
                     origin.terms.append(f"{name} (its gradient)")
             origin.module = watch.first
     return origin
@@ -146,13 +147,13 @@ def batch_of(state: Mapping[str, Any]) -> Batch:
     Raises:
         InputError: the checkpoint holds none, or one of another release.
     """
-    found = state.get("batch")
+    fields = state.get("batch")
     names = {f.name for f in dataclasses.fields(Batch)}
-    if not isinstance(found, Mapping) or not {"config", "progress", "stage"} <= set(state):
+    if not isinstance(fields, Mapping) or not {"config", "progress", "stage"} <= set(state):
         raise InputError("the checkpoint holds no step to replay; expected a file of a stopped run")
-    if set(found) != names:
-        raise InputError(f"the batch has the fields {sorted(found)}, expected {sorted(names)}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    if set(fields) != names:
+        raise InputError(f"the batch has the fields {sorted(fields)}, expected {sorted(names)}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Batch(**values)
 
 
@@ -180,9 +181,11 @@ class _Watch:
             described = f"{name} ({type(module).__name__})"
             for tensor in _tensors(output):
                 if not self.first and not _finite(tensor):
-                    sound = all(_finite(each) for each in _tensors(given))
-                    its_input = "its input is finite" if sound else "and so is its input"
-                    self.first = f"{described}, output {_kinds(tensor)}, {its_input}"
+                    input_is_finite = all(_finite(each) for each in _tensors(given))
+                    about_input = (
+                        "its input is finite" if input_is_finite else "and so is its input"
+                    )
+                    self.first = f"{described}, output {_kinds(tensor)}, {about_input}"
                 if tensor.requires_grad:
                     tensor.register_hook(lambda gradient: self._see(gradient, described))
 
@@ -209,15 +212,15 @@ def _finite(value: Tensor) -> bool:
 
 def _kinds(value: Tensor) -> str:
     counts = {"NaN": int(value.isnan().sum()), "infinity": int(value.isinf().sum())}
-    found = " and ".join(f"{count:,} times {kind}" for kind, count in counts.items() if count)
-    return f"is {found} of {value.numel():,}"
+    text = " and ".join(f"{count:,} times {kind}" for kind, count in counts.items() if count)
+    return f"is {text} of {value.numel():,}"
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
     """Every tensor in what a module takes or returns."""
     if isinstance(tree, Tensor):
         yield tree
-    elif isinstance(tree, Batch):  # a model's own input: hidden moments are NaN by design
+    elif isinstance(tree, Batch):  # the model's input: hidden moments are NaN by design
         yield from (tree.video, tree.words)
     elif isinstance(tree, Mapping):
         for value in tree.values():

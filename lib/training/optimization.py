@@ -1,6 +1,6 @@
 """How a model is optimised: the steps of a batch, what learns in each, and at what rate.
 
-A model may say so itself (``Plan``, from its static ``plan``); the loop asks here and nowhere else.
+A model may define this itself (``Plan``, from its static ``plan``); only this module reads plans.
 Whatever the number of stages there is one optimiser: it keeps its state parameter by parameter and
 passes over those without a gradient, so stages that train different parameters are independent.
 """
@@ -21,7 +21,7 @@ from lib.models.interface import Model, Plan
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of the epoch under way, with its loss and the parameters that learn."""
+    """A stage of the current epoch, with its loss and the parameters that learn."""
 
     criterion: Criterion
     parameters: tuple[nn.Parameter, ...]
@@ -34,7 +34,7 @@ class Optimization:
     Args:
         model: its parameters that require a gradient are the ones that may learn.
         criterion: the loss with the weights of the experiment; stages multiply them.
-        plan: what the model says; the default is one step with everything.
+        plan: of the model; the default is one step with all terms and parameters.
         optimizer: ``adam``, ``adamw`` or ``bert_adam``.
         lr: base learning rate.
         betas, weight_decay: of the optimiser; ``bert_adam`` spares biases and normalisations.
@@ -130,7 +130,7 @@ class Optimization:
 
     @contextmanager
     def learning(self, step: Step) -> Iterator[None]:
-        """While a step computes its gradients, only its own parameters ask for any."""
+        """A context in which only the step's parameters require gradients."""
         self.optimizer.zero_grad(set_to_none=True)
         for parameter in step.frozen:
             parameter.requires_grad_(False)
@@ -142,24 +142,24 @@ class Optimization:
 
     def unreached(self) -> list[str]:
         """Parameters that are to learn in this epoch and that no step so far has reached."""
-        wanted = {id(p) for step in self.steps for p in step.parameters}
+        learning = {id(p) for step in self.steps for p in step.parameters}
         return [
             name
             for name, parameter in self.learnable.items()
-            if id(parameter) in wanted and parameter not in self.optimizer.state
+            if id(parameter) in learning and parameter not in self.optimizer.state
         ]
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what the optimiser has gathered; its options stay those of this run."""
-        own = [
+        """Load the optimiser's state (its averages); its options stay those of this run."""
+        current_options = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
         self.optimizer.load_state_dict(dict(state))
-        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+        for group, options in zip(self.optimizer.param_groups, current_options, strict=True):
             group.update(options)
 
 
@@ -174,7 +174,7 @@ class BertAdam(torch.optim.Optimizer):
         lr: the highest rate.
         betas, eps: of the moments.
         weight_decay: times the rate.
-        warmup: share of ``total_steps`` with a rate that climbs linearly from 0; from there it
+        warmup: share of ``total_steps`` with a rate that climbs linearly from 0; then it
             falls linearly to 0.
         max_norm: of each tensor's gradient.
 

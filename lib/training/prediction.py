@@ -1,4 +1,4 @@
-"""What a model answers for a split: a ranking of the videos, and spans for every sentence."""
+"""The predictions of a model for a split: similarities of videos, and spans of every sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Grounding:
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """A split as a model has read it, once: all that is asked of it is answered from this.
+    """A split as encoded by a model, once: all predictions are computed from this.
 
     Videos stay on the device while they take less than ``ON_DEVICE``, and in main memory beyond;
     paragraphs, in batches as they were read, stay on the device.
@@ -65,7 +65,7 @@ def read_split(
         part = model.encode_videos(rows.to(runtime.device, non_blocking=True))
         if not kept:
             size = sum(x[0].numel() * x.element_size() for x in part.values()) * num_videos
-            size *= distributed.world_size()  # of a share, all of them will be here
+            size *= distributed.world_size()  # the videos of all processes will be gathered
             home = runtime.device if size < ON_DEVICE else torch.device("cpu")
             kept = {
                 name: x.new_empty(num_videos, *x.shape[1:], device=home) for name, x in part.items()
@@ -79,9 +79,9 @@ def read_split(
 
 @torch.no_grad()
 def with_all_videos(read: Read) -> Read:
-    """What one of several processes has read of its share, with the videos of all of them."""
-    own = len(next(iter(read.videos.values())))
-    counts = distributed.gather_objects(own)
+    """A process's encoded share of a split, with the encoded videos of all processes."""
+    count = len(next(iter(read.videos.values())))
+    counts = distributed.gather_objects(count)
     return Read(
         {name: distributed.gather_rows(x, counts) for name, x in read.videos.items()},
         read.paragraphs,
@@ -90,7 +90,7 @@ def with_all_videos(read: Read) -> Read:
 
 @torch.no_grad()
 def similarities(model: Model, read: Read, runtime: Runtime) -> np.ndarray | None:
-    """Of every paragraph with every video (P, V); None if the model does not retrieve."""
+    """Similarities of paragraphs and videos, (P, V); None if the model does not retrieve."""
     if not model.retrieves():
         return None
     size = sum(x[:1].numel() * x.element_size() for x in read.videos.values())
@@ -100,8 +100,8 @@ def similarities(model: Model, read: Read, runtime: Runtime) -> np.ndarray | Non
         part = {
             name: x[first : first + block].to(runtime.device) for name, x in read.videos.items()
         }
-        found = [model.similarity(text, part).float() for text in read.paragraphs]
-        columns.append(torch.cat(found).cpu().numpy())
+        rows = [model.similarity(text, part).float() for text in read.paragraphs]
+        columns.append(torch.cat(rows).cpu().numpy())
     return np.concatenate(columns, axis=1)
 
 
@@ -123,7 +123,8 @@ def ground_in(
 
     Args:
         decoding, calibration: how evidence becomes moments.
-        videos: (P, K) of each paragraph. The result is in this order: paragraph, video, sentence.
+        videos: (P, K) indices of videos for each paragraph. The result has this order: paragraph,
+            video, sentence.
         pairs: sentences grounded at once, each in one video, at most; bounds the memory. A
             paragraph is never divided.
         moments: spans kept of a sentence after suppression.
@@ -135,13 +136,13 @@ def ground_in(
     spans, scores, grid, first = [], [], None, 0
     for text in watch(read.paragraphs):
         counts = text["mask"].sum(dim=1).cpu().numpy()
-        wanted = videos[first : first + len(counts)]
+        candidates = videos[first : first + len(counts)]
         first += len(counts)
-        for rows in _chunks(np.repeat(counts, wanted.shape[1]), pairs):
+        for rows in _chunks(np.repeat(counts, candidates.shape[1]), pairs):
             evidence = evidence_of(
                 model,
-                _pick(text, rows // wanted.shape[1], runtime),
-                _pick(read.videos, wanted.ravel()[rows], runtime),
+                _pick(text, rows // candidates.shape[1], runtime),
+                _pick(read.videos, candidates.ravel()[rows], runtime),
                 decoding,
             )
             proposals = decode(evidence, decoding, calibration)
@@ -168,39 +169,42 @@ def evidence_in(
     *,
     pairs: int,
 ) -> list[Evidence]:
-    """What a model knows of the sentences of every paragraph in one video each.
+    """A model's evidence for the sentences of every paragraph in one video each.
 
     Args:
-        videos: (P,) of each paragraph.
+        videos: (P,) index of the video for each paragraph.
         pairs: sentences at once, at most.
     """
     evidence, first = [], 0
     for text in read.paragraphs:
         counts = text["mask"].sum(dim=1).cpu().numpy()
-        own = videos[first : first + len(counts)]
+        own_videos = videos[first : first + len(counts)]
         first += len(counts)
         for rows in _chunks(counts, pairs):
             paragraphs = _pick(text, rows, runtime)
             evidence.append(
-                evidence_of(model, paragraphs, _pick(read.videos, own[rows], runtime), decoding)
+                evidence_of(
+                    model, paragraphs, _pick(read.videos, own_videos[rows], runtime), decoding
+                )
             )
     return evidence
 
 
 def evidence_of(model: Model, paragraphs: Encoded, videos: Encoded, decoding: Decoding) -> Evidence:
-    """What a model knows of the sentences of paragraph b in video b, as far as it is read."""
+    """A model's evidence for the sentences of paragraph b in video b, as far as decoding reads
+    it."""
     has_scores, has_clips = ("scores" in model.grounds_from, "clips" in model.grounds_from)
     read = reads(decoding, has_scores=has_scores, has_clips=has_clips)
     return model.ground_pairs(paragraphs, videos, read)
 
 
-def of_all_processes(found: Grounding) -> Grounding:
+def of_all_processes(grounding: Grounding) -> Grounding:
     """The groundings of all processes' shares, one after the other."""
-    parts = distributed.gather_objects(found)
+    parts = distributed.gather_objects(grounding)
     return Grounding(
         _stack_ragged([part.spans for part in parts], np.nan),
         _stack_ragged([part.scores for part in parts], -np.inf),
-        found.grid,
+        grounding.grid,
     )
 
 
@@ -215,7 +219,7 @@ def _chunks(sizes: np.ndarray, most: int) -> Iterator[np.ndarray]:
 
 
 def _pick(items: Encoded, rows: np.ndarray, runtime: Runtime) -> Encoded:
-    """Some of the items, on the device."""
+    """The items at ``rows``, on the device."""
     index = torch.from_numpy(rows)
     return {
         name: x.index_select(0, index.to(x.device, non_blocking=True)).to(runtime.device)
@@ -251,7 +255,7 @@ def all_scores(
     decoding: Decoding,
     calibration: Mapping[str, Any],
 ) -> Iterator[np.ndarray]:
-    """The score of every proposal, (M, P) for each batch: what a picture of a map shows."""
+    """The score of every proposal, (M, P) for each batch, as figures of score maps show it."""
     model.eval()
     for batch in paragraphs:
         batch = batch.to(runtime.device)
@@ -265,7 +269,7 @@ def all_scores(
 def split_candidates(
     grounding: Grounding, best: Ranking, counts: np.ndarray
 ) -> tuple[Grounding, CandidateMoments]:
-    """Own videos and candidates apart.
+    """Split groundings into those in the true video and those in candidate videos.
 
     Args:
         grounding: of every paragraph in its own video and then in its candidates.
@@ -276,8 +280,8 @@ def split_candidates(
     owner = np.repeat(np.arange(len(counts)), counts)
     # They lie (paragraph, video, sentence); the result wants (sentence, video).
     first = np.concatenate([[0], np.cumsum(counts * (K + 1))[:-1]])
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = first[owner, None] + np.arange(K + 1) * counts[owner, None] + place[:, None]
+    position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = first[owner, None] + np.arange(K + 1) * counts[owner, None] + position[:, None]
     own, others = rows[:, 0], rows[:, 1:]
     return (
         Grounding(grounding.spans[own], grounding.scores[own], grounding.grid),
@@ -291,7 +295,7 @@ def split_candidates(
 
 
 def _stack_ragged(parts: list[np.ndarray], fill: float) -> np.ndarray:
-    """Along the first axis; the second is filled up to the longest."""
+    """Concatenate along the first axis, after padding the second to the longest with ``fill``."""
     width = max(part.shape[1] for part in parts)
     rest = [(0, 0)] * (parts[0].ndim - 2)
     return np.concatenate(

@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""The progress of a run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Where a run stands. With the seed and the data it decides everything that follows."""
+    """The progress of a run. With the seed and the data it determines everything that follows."""
 
-    epoch: int = 0  # the epoch under way, from 0
+    epoch: int = 0  # the current epoch, from 0
     step: int = 0  # steps of it that are done
     sums: dict[str, float] = field(default_factory=dict)  # of each loss term over those steps
     best_score: float | None = None

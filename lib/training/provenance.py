@@ -1,4 +1,4 @@
-"""Where numbers come from: code, versions, machine, command, seed, data."""
+"""The provenance of numbers: code, versions, machine, command, seed, data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def provenance(
     runtime: Runtime, *, seed: int, annotations: Mapping[str, Path], features: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What to write beside every number that this process makes.
+    """What is written with every result of this process.
 
     Args:
         annotations: the file of each split that was read.
@@ -53,7 +53,7 @@ def provenance(
 
 
 def lines(about: Mapping[str, Any]) -> list[str]:
-    """The same for readers."""
+    """The provenance as lines of text."""
     state = {True: "", False: ", with uncommitted changes", None: ""}[about.get("clean")]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     hours = f", {about['hours']:.2f} hours" if "hours" in about else ""
@@ -72,16 +72,16 @@ def digest(path: Path) -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit that is checked out, and whether the files are those of it; None: unknown."""
+    """The commit that is checked out, and whether the files are unchanged; None: unknown."""
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         return subprocess.run(
             ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:
-        if Path(ask("rev-parse", "--show-toplevel")).resolve() != ROOT:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
             return None, None  # unpacked inside somebody else's repository
-        return ask("rev-parse", "HEAD"), not ask("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD"), not git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None, None

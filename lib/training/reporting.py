@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: lines for people, scalars for TensorBoard."""
+"""The progress reports of a run: lines for the console, scalars for TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ def epoch_line(
     select_by: str,
     progress: Progress,
 ) -> str:
-    """One epoch in one line: the loss, and each kind of score beside its floor."""
+    """One epoch in one line: the loss, and each kind of score with its best baseline (floor)."""
     parts = [f"epoch {epoch + 1}/{epochs}", f"loss {means['total']:.4f}"]
-    scores, floors = summary["protocols"], summary["floors"]
+    scores, baselines = summary["protocols"], summary["floors"]
     for protocol, name in (("vr", "R@1"), ("vr", "R@10"), ("svmr_2dtan", "R@1,IoU=0.5")):
         if name in scores.get(protocol, {}):
-            floor = max((row.get(name, 0.0) for row in floors[protocol].values()), default=0.0)
-            parts.append(f"{protocol} {name} {scores[protocol][name]:.2f} (floor {floor:.2f})")
+            baseline = max(
+                (row.get(name, 0.0) for row in baselines[protocol].values()), default=0.0
+            )
+            parts.append(f"{protocol} {name} {scores[protocol][name]:.2f} (floor {baseline:.2f})")
     if "mIoU" in scores.get("svmr_2dtan", {}):
-        floor = max(row.get("mIoU", 0.0) for row in floors["svmr_2dtan"].values())
-        parts.append(f"mIoU {scores['svmr_2dtan']['mIoU']:.2f} (floor {floor:.2f})")
+        baseline = max(row.get("mIoU", 0.0) for row in baselines["svmr_2dtan"].values())
+        parts.append(f"mIoU {scores['svmr_2dtan']['mIoU']:.2f} (floor {baseline:.2f})")
     best = epoch if progress.best_epoch is None else progress.best_epoch
     chosen = "best so far" if best == epoch else f"best {best + 1}"
     return "  ".join([*parts, f"[{chosen} by {select_by}]"])

@@ -1,6 +1,6 @@
-"""The folder of a run: what it was told, what it logged, what it found. Never overwritten unasked.
+"""The folder of a run: configuration, log and results. Never overwritten without ``--overwrite``.
 
-Files are replaced whole or not at all, and one process at a time may write into a folder.
+Files are replaced completely or not at all, and one process at a time may write into a folder.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Run:
     def create(cls, folder: str | Path, config_text: str, *, overwrite: bool = False) -> Run:
         """Start a run in a new folder, or with ``overwrite`` in one that holds another run.
 
-        Call it when all else is loaded: only the new ``config.yaml`` lying on the disk makes way
-        for deleting the old run, and of that only the files that runs write.
+        Call it when all else is loaded: the old run is deleted when the new ``config.yaml`` is
+        written, and of the old run only files that runs write.
 
         Raises:
             InputError: the folder holds a run already, is in use, or cannot be written.
@@ -87,7 +87,7 @@ class Run:
         return cls(folder, _lock(folder) if exclusive else None)
 
     def path(self, name: str) -> Path:
-        """Where a file of this run lies."""
+        """The path of a file of this run."""
         return self.folder / name
 
     @property
@@ -146,16 +146,16 @@ class Run:
         self.write_text(LOG, "".join(lines))
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file whole or not at all."""
+        """Write a file completely or not at all."""
         return replace_file(self.path(name), lambda file: file.write(text.encode()))
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write strict JSON whole or not at all; numbers that are not finite become null."""
+        """Write strict JSON completely or not at all; numbers that are not finite become null."""
         text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
         return self.write_text(name, text + "\n")
 
     def close(self) -> None:
-        """Let others write into the folder."""
+        """Release the folder for other processes."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -168,24 +168,24 @@ class Run:
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
-    """Let ``write`` fill a file beside ``path``, then put it in its place in one step.
+    """Let ``write`` fill a new file, then replace ``path`` by it in one step.
 
-    Whoever reads, at whatever moment, and whatever is killed: it is the old file or the new one.
+    Whenever a reader looks or a process is killed, ``path`` is the old file or the new one.
 
     Raises:
         InputError: the disk is full or the folder not writable; the old file is as it was.
     """
-    beside = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.new")
     try:
         try:
-            with beside.open("wb") as file:
+            with temporary.open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
     except OSError as fault:
@@ -204,7 +204,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> IO[str]:
-    """Take the folder for this process; the system frees it however the process ends."""
+    """Lock the folder for this process; the system releases it however the process ends."""
     path = folder / ".lock"
     try:
         lock = path.open("a+")
@@ -253,8 +253,8 @@ def _reason(fault: Exception) -> str:
     return getattr(fault, "strerror", None) or str(fault)
 
 
-def _past(found: Any, last: int | None) -> bool:
-    return last is not None and isinstance(found, int) and found > last
+def _past(value: Any, last: int | None) -> bool:
+    return last is not None and isinstance(value, int) and value > last
 
 
 def _strict(value: Any) -> Any:
@@ -269,4 +269,4 @@ def _strict(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if hasattr(value, "tolist"):  # NumPy and Torch
         return _strict(value.tolist())
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

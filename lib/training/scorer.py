@@ -1,4 +1,4 @@
-"""What a model scores on a split: built once, used every epoch."""
+"""Scores a model on a split; built once, used every epoch."""
 
 from __future__ import annotations
 
@@ -66,8 +66,9 @@ class Options:
 class Scorer:
     """Scores a model on one split; built once, used every epoch.
 
-    Several processes each read a share of the split and answer for its paragraphs; all of them then
-    have all answers. What is not enough for a share each, each of them does whole.
+    Several processes each encode a share of the split and predict for its paragraphs; all of them
+    then get all predictions. A split with fewer videos than processes is scored by each process
+    entirely.
     """
 
     def __init__(
@@ -90,19 +91,19 @@ class Scorer:
         }
         videos = len(split.videos)
         self.shared = distributed.world_size() > 1 and videos >= distributed.world_size()
-        self.own = distributed.own_share(len(split)) if self.shared else range(len(split))
-        self.own_videos = distributed.own_share(videos) if self.shared else range(videos)
-        self.paragraphs = build_loader(split.texts, rows=self.own, **self.loader)
-        self.videos = build_loader(split.videos, rows=self.own_videos, **self.loader)
+        self.share = distributed.own_share(len(split)) if self.shared else range(len(split))
+        self.video_share = distributed.own_share(videos) if self.shared else range(videos)
+        self.paragraphs = build_loader(split.texts, rows=self.share, **self.loader)
+        self.videos = build_loader(split.videos, rows=self.video_share, **self.loader)
 
     def predict(
         self, model: Model, *, calibration: Mapping[str, Any] | None = None, candidates: int = 0
     ) -> Predictions:
-        """What the model answers for the split.
+        """The model's predictions for the split.
 
         Args:
-            calibration: what was chosen on validation; None chooses here, and the attribute
-                ``calibration`` then has it.
+            calibration: what was chosen on validation; None chooses it on this split and keeps it
+                in the attribute ``calibration``.
             candidates: ground each paragraph in so many of its best videos too (joint protocols).
         """
         model.eval()
@@ -111,7 +112,7 @@ class Scorer:
             self._watched(self.paragraphs, "paragraphs"),
             self._watched(self.videos, "videos"),
             self.runtime,
-            num_videos=len(self.own_videos),
+            num_videos=len(self.video_share),
         )
         if self.shared:
             read = with_all_videos(read)
@@ -123,10 +124,10 @@ class Scorer:
         if similarity is not None and candidates:
             best = top_videos(similarity, candidates)
             videos = np.concatenate([videos, best.videos], axis=1)
-        own = ground_in(
+        grounding = ground_in(
             model,
             read,
-            videos[self.own],
+            videos[self.share],
             self.runtime,
             self.decoding,
             self.calibration,
@@ -135,16 +136,16 @@ class Scorer:
             nms_iou=self.options.nms_iou,
             watch=lambda batches: self._watched(batches, "grounding"),
         )
-        if self.shared and own is not None:
-            own = of_all_processes(own)
-        if own is not None and best is not None:
+        if self.shared and grounding is not None:
+            grounding = of_all_processes(grounding)
+        if grounding is not None and best is not None:
             counts = np.bincount(self.truth.sentence_paragraph)
-            own, joint = split_candidates(own, best, counts)
+            grounding, joint = split_candidates(grounding, best, counts)
         return Predictions(
             similarity=similarity,
-            spans=None if own is None else own.spans,
-            scores=None if own is None else own.scores,
-            proposal_spans=None if own is None else own.grid,
+            spans=None if grounding is None else grounding.spans,
+            scores=None if grounding is None else grounding.scores,
+            proposal_spans=None if grounding is None else grounding.grid,
             candidates=joint,
         )
 
@@ -155,10 +156,10 @@ class Scorer:
         similarity: np.ndarray | None,
         chosen: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """What the decoding scales by and expects; what was chosen on validation stays as it is.
+        """The calibration of the decoding; numbers chosen on validation stay as they are.
 
-        How far the videos that are scored are to be believed is measured on them: that takes
-        neither a timestamp nor another video's paragraph.
+        The trust in the evidence is measured on the videos that are scored, which takes neither a
+        timestamp nor another video's paragraph.
         """
         calibration = dict(chosen or {})
         shuffle = needs_shuffled(self.decoding) and model.grounds()
@@ -168,18 +169,18 @@ class Scorer:
         if shuffle:
             rows = prepared_rows(self.split.videos.rows, TIME_SHUFFLED, None)
             videos = VideoFrames(self.split.videos.video_ids, rows)
-            loader = build_loader(videos, rows=self.own_videos, **self.loader)
-            others = read_split(
+            loader = build_loader(videos, rows=self.video_share, **self.loader)
+            shuffled_videos = read_split(
                 model,
                 [],
                 self._watched(loader, "shuffled videos"),
                 self.runtime,
-                num_videos=len(self.own_videos),
+                num_videos=len(self.video_share),
             )
             if self.shared:
-                others = with_all_videos(others)
-            there = dataclasses.replace(others, paragraphs=read.paragraphs)
-            shuffled = self._own_evidence(model, there)
+                shuffled_videos = with_all_videos(shuffled_videos)
+            shuffled_split = dataclasses.replace(shuffled_videos, paragraphs=read.paragraphs)
+            shuffled = self._own_evidence(model, shuffled_split)
             calibration |= calibrate_trust(self.decoding, own=own, shuffled=shuffled)
         elif similarity is not None:
             skill = pairing_skill(similarity, self.truth.paragraph_video)
@@ -194,18 +195,18 @@ class Scorer:
         return needs_shuffled(self.decoding) or estimates_starts(self.decoding)
 
     def _own_evidence(self, model: Model, read: Read) -> list[Evidence]:
-        """Of all paragraphs, in their own videos."""
-        found = evidence_in(
+        """The evidence of all paragraphs, in their true videos."""
+        evidence = evidence_in(
             model,
             read,
-            self.truth.paragraph_video[self.own],
+            self.truth.paragraph_video[self.share],
             self.runtime,
             self.decoding,
             pairs=self.options.pairs,
         )
         if self.shared:
-            found = [each for part in distributed.gather_objects(found) for each in part]
-        return found
+            evidence = [each for part in distributed.gather_objects(evidence) for each in part]
+        return evidence
 
     def score_maps(self, model: Model, predictions: Predictions) -> ScoreMaps | None:
         """The maps of a few paragraphs, best, worst and drawn, for the report."""
@@ -226,7 +227,7 @@ class Scorer:
         return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not shown)
 
     def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
-        """The summary of ``lib.evaluation`` by the experiment's thresholds and counts."""
+        """The summary of ``lib.evaluation`` with the experiment's thresholds and counts."""
         return summarise(self.truth, predictions, **self._columns, **more)
 
     @property
@@ -239,7 +240,7 @@ class Scorer:
         }
 
     def require(self, name: str, model: Model) -> None:
-        """Refuse a score that validation will not have, before an epoch is spent on finding out.
+        """Refuse a score that validation will not have, before an epoch is spent.
 
         Raises:
             InputError: with the names that it will have.
@@ -253,9 +254,9 @@ class Scorer:
             moments=np.array([[0.0, 1.0]]),
             sentences=("sentence",),
         )
-        finds, grounds = model.retrieves(), model.grounds()
+        retrieves, grounds = model.retrieves(), model.grounds()
         answer = Predictions(
-            similarity=np.ones((1, 1)) if finds else None,
+            similarity=np.ones((1, 1)) if retrieves else None,
             spans=np.array([[[0.0, 1.0]]]) if grounds else None,
             scores=np.ones((1, 1)) if grounds else None,
         )
@@ -280,15 +281,15 @@ def metric(summary: dict[str, Any], name: str) -> float:
 
 
 def truth_of(split: DenseParagraphs) -> Truth:
-    """What is right, from the annotations themselves (float64, every sentence)."""
+    """The true moments, from the annotations (float64, every sentence)."""
     paragraphs = split.paragraphs
-    place = {video: index for index, video in enumerate(split.corpus)}
+    video_index = {video: index for index, video in enumerate(split.corpus)}
     duration = {paragraph.video_id: paragraph.duration for paragraph in paragraphs}
     return Truth(
         video_ids=split.corpus,
         durations=np.array([duration[video] for video in split.corpus], dtype=np.float64),
         paragraph_ids=tuple(paragraph.paragraph_id for paragraph in paragraphs),
-        paragraph_video=np.array([place[paragraph.video_id] for paragraph in paragraphs]),
+        paragraph_video=np.array([video_index[paragraph.video_id] for paragraph in paragraphs]),
         sentence_paragraph=np.repeat(
             np.arange(len(paragraphs)), [len(paragraph.sentences) for paragraph in paragraphs]
         ),
@@ -298,7 +299,7 @@ def truth_of(split: DenseParagraphs) -> Truth:
 
 
 def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
-    """What was chosen, for people."""
+    """The calibration as lines of text."""
     lines = [
         f"{name} {calibration[name]:.3f}" for name in ("trust", "contiguity") if name in calibration
     ]

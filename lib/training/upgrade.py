@@ -1,7 +1,7 @@
-"""Checkpoints of earlier releases, as this one reads them.
+"""Converts checkpoints of earlier releases to the names of this one.
 
-Until November 2026 the alignment and the reading of evidence were keywords of ``dmr_jrg``, how
-moments were decoded stood among them, and the trust in the evidence was a weight.
+Until November 2026 the alignment, the reading of evidence and the decoding of moments were keywords
+of ``dmr_jrg``, and the trust in the evidence was a weight.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHTS = (
 
 
 def upgraded(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint with this release's names; one that has them is left as it is."""
+    """The state of a checkpoint with this release's names; current names stay as they are."""
     state = dict(state)
     experiment = state.get("experiment")
     if isinstance(experiment, Mapping) and isinstance(experiment.get("MODEL"), Mapping):
@@ -56,10 +56,10 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     if name not in ("dmr_jrg", "clip_align", "jsg", "scn", "dciml", "tan2d"):
         return dict(model)
     if name == "dmr_jrg" and "isolate" in old:
-        told = float(old.pop("told", 0.0))
-        ours = bool(old["alignment"] or told or old["words"] or old["tied_words"])
+        evidence_weight = float(old.pop("told", 0.0))
+        ours = bool(old["alignment"] or evidence_weight or old["words"] or old["tied_words"])
         ours |= old["hidden_share"] != 1 / 3
-        old["reconstruction_evidence"] = told > 0
+        old["reconstruction_evidence"] = evidence_weight > 0
         old["rank_by"] = "retrieval"
         if old["retrieval"] == "alignment":
             old["rank_by"], old["retrieval"] = "alignment", "class_token"

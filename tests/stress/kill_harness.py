@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from lib.training import checkpoint
-from tests.runs import Ended, Process, run, write_experiment
+from tests.runs import Ended, Process, run, timeless, write_experiment
 
 STARTING = "starting (not counted)"
 TRAIN = {"EPOCHS": 4, "KEEP_BEST": 2}
@@ -82,10 +82,10 @@ def round_of_kills(
 
 def everything(folder: Path) -> dict[str, Any]:
     """All that must come out equal, by name."""
-    last, best = checkpoint.load(folder / "last.pt"), checkpoint.load(folder / "best.pt")
+    last, best = (timeless(checkpoint.load(folder / name)) for name in ("last.pt", "best.pt"))
     lines = (folder / "log.jsonl").read_text("utf-8").splitlines()
     log = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-    kept = {path.name: checkpoint.load(path) for path in sorted(folder.glob("best-*.pt"))}
+    kept = {path.name: timeless(checkpoint.load(path)) for path in sorted(folder.glob("best-*.pt"))}
     return {"last": last, "best": best, "log": log, "kept": kept}
 
 
