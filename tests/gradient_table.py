@@ -38,14 +38,14 @@ def table(build: Build) -> Table:
         model, batch = build(), make_batch((4, 2, 5, 1, 3))
         for term in terms_of(model):
             torch.manual_seed(seed)
-            taught = _taught(model, term, batch)
+            taught = _reached_by(model, term, batch)
             row = reached.setdefault(term, dict.fromkeys(taught, False))
             for name, learns in taught.items():
                 row[name] |= learns
     return reached
 
 
-def _taught(model: Model, term: str, batch: object) -> dict[str, bool]:
+def _reached_by(model: Model, term: str, batch: object) -> dict[str, bool]:
     model.zero_grad(set_to_none=True)
     criterion = Criterion(model.losses(), {term: 1.0})
     criterion(model(batch, terms=criterion.active), batch)["total"].backward()

@@ -1,4 +1,4 @@
-"""Reading annotations: three layouts, every repair counted, every fault told in a sentence."""
+"""Reading annotations: three layouts, every repair counted, every fault reported in a sentence."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_descriptions_end_to_end_are_cut_and_short_ones_dropped(tmp_path: Path) 
         ([["v", 9, [0, 1], "A."], ["v", 8, [0, 1], "B."]], "has the duration 8, the row before 9"),
     ],
 )
-def test_a_fault_is_told_in_a_sentence_with_its_place(
+def test_a_fault_is_reported_in_a_sentence_with_its_place(
     tmp_path: Path, data: Any, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -220,7 +220,7 @@ def test_charades_lines_are_grouped_by_video_and_take_durations_from_the_csv(
         ("AAAAA 0 1##x", "id,length\nAAAAA,long\n", "AAAAA: duration is nan"),
     ],
 )
-def test_a_fault_in_charades_files_is_told(
+def test_a_fault_in_charades_files_is_reported(
     tmp_path: Path, text: str, lengths: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

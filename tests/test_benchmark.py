@@ -1,4 +1,4 @@
-"""Benchmarks and plans: what is measured, how it is told, and that nothing is left behind."""
+"""Benchmarks and plans: what is measured, how it is reported, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_case_runs_in_a_process_of_its_own(tiny_experiment: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "reported"),
     [
         (["--cases", "step,nothing"], "--cases: 'nothing' is none"),
         (["--batch", "0"], "--batch: found 0"),
@@ -163,9 +163,9 @@ def test_a_case_runs_in_a_process_of_its_own(tiny_experiment: Path) -> None:
     ],
 )
 def test_flags_that_measure_nothing_are_refused(
-    flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+    flags: list[str], reported: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(benchmark.InputError, match=told):
+    with pytest.raises(benchmark.InputError, match=reported):
         run_benchmark(monkeypatch, *flags)
 
 
@@ -198,7 +198,7 @@ def test_a_plan_reads_the_data_and_leaves_nothing(tiny_experiment: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "reported"),
     [
         (["--steps", "0"], "--steps: found 0, expected at least 1"),
         (["--set", "TRAIN.LR=x"], "TRAIN.LR"),
@@ -206,10 +206,10 @@ def test_a_plan_reads_the_data_and_leaves_nothing(tiny_experiment: Path, tmp_pat
     ],
 )
 def test_a_plan_of_what_cannot_run_is_refused(
-    flags: list[str], told: str, tiny_experiment: Path, tmp_path: Path
+    flags: list[str], reported: str, tiny_experiment: Path, tmp_path: Path
 ) -> None:
     ended = runs.run("plan", "--cfg", tiny_experiment, *flags, output=tmp_path / "out")
-    assert ended.status == 2 and told in ended.output
+    assert ended.status == 2 and reported in ended.output
 
 
 def test_what_is_kept_of_a_validation_is_counted() -> None:

@@ -431,7 +431,7 @@ def test_a_file_that_was_cut_short_or_is_foreign_is_made_again(source: Path) -> 
         assert "packed now; the file there is" in str(rows) and same(rows, direct)
 
 
-def test_a_worker_that_finds_no_file_any_more_is_told(source: Path) -> None:
+def test_a_worker_that_finds_no_file_any_more_is_reported(source: Path) -> None:
     rows = pack(source)
     travelling = pickle.dumps(rows)
     rows.path.unlink()
@@ -453,7 +453,7 @@ def test_a_full_disk_leaves_nothing_behind(source: Path, size: int) -> None:
     assert same(pack(source), direct_rows(source))
 
 
-def test_too_little_room_is_told_before_the_work(
+def test_too_little_room_is_reported_before_the_work(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))

@@ -161,7 +161,7 @@ class TestLoading:
             ({"format": checkpoint.FORMAT, "version": 1}, "is not a checkpoint"),
         ],
     )
-    def test_a_foreign_or_newer_file_is_told_apart(self, path, content, sentence):
+    def test_a_foreign_or_newer_file_is_distinguished(self, path, content, sentence):
         torch.save(content, path)
         assert refused(path).startswith(f"{path} {sentence}")
 
@@ -236,7 +236,7 @@ class TestWeights:
         )
         assert torch.equal(target[0].bias, before)
 
-    def test_that_are_none_are_told(self):
+    def test_that_are_none_are_reported(self):
         with pytest.raises(InputError, match="holds no weights"):
             checkpoint.load_into(nn.Linear(1, 1), {"epoch": 3})
 

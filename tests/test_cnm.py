@@ -64,8 +64,8 @@ def test_windows_have_the_released_values() -> None:
 
 
 @pytest.fixture(scope="module")
-def told() -> CNMOutput:
-    """Charades-STA's settings. As in the release the first sentence has its end told, the second,
+def answers() -> CNMOutput:
+    """Charades-STA's settings. As in the release the first sentence has its end token, the second,
     the longest of its batch, has not."""
     weights = released.weights_of(released.cnm_shapes(*released.CHARADES))
     found = []
@@ -81,20 +81,20 @@ def told() -> CNMOutput:
     )
 
 
-def test_proposals_are_the_released_ones(told: CNMOutput) -> None:
+def test_proposals_are_the_released_ones(answers: CNMOutput) -> None:
     centers, widths = [0.35291, 0.13854], [0.16738, 0.28897]
     wanted = [[max(c - w / 2, 0), c + w / 2] for c, w in zip(centers, widths, strict=True)]
-    assert torch.allclose(told.spans[:, 0], torch.tensor(wanted), atol=2e-5)
+    assert torch.allclose(answers.spans[:, 0], torch.tensor(wanted), atol=2e-5)
 
 
-def test_likelihoods_and_losses_are_the_released_ones(told: CNMOutput) -> None:
-    assert told.nll[:, 0].tolist() == pytest.approx([7.87422, 7.86434], abs=3e-5)
-    whole, outside = told.other_nll.T.tolist()
+def test_likelihoods_and_losses_are_the_released_ones(answers: CNMOutput) -> None:
+    assert answers.nll[:, 0].tolist() == pytest.approx([7.87422, 7.86434], abs=3e-5)
+    whole, outside = answers.other_nll.T.tolist()
     assert whole == pytest.approx([7.69605, 7.93038], abs=3e-5)
     assert outside == pytest.approx([7.68199, 7.94027], abs=3e-5)
     batch, terms = released.two_sentences(), CNM.losses()
-    assert terms["reconstruction"](told, batch).item() == pytest.approx(15.68249, abs=3e-5)
-    assert terms["rank"](told, batch).item() == pytest.approx(0.36421, abs=5e-5)
+    assert terms["reconstruction"](answers, batch).item() == pytest.approx(15.68249, abs=3e-5)
+    assert terms["rank"](answers, batch).item() == pytest.approx(0.36421, abs=5e-5)
 
 
 # Two steps.
@@ -147,7 +147,7 @@ def test_a_step_without_its_term_is_left_out() -> None:
 # Grounding.
 
 
-def test_grounding_tells_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grounding_reconstructs_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = built(), make_batch((2, 3))
     spans = model(batch).spans
     monkeypatch.setattr(type(model.decoders), "nll", None)

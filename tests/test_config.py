@@ -251,7 +251,7 @@ class TestAFault:
     }
 
     @pytest.mark.parametrize(("line", "sentence"), GOLDEN.items())
-    def test_is_told_with_its_place_and_what_was_expected(self, write, line, sentence):
+    def test_is_reported_with_its_place_and_what_was_expected(self, write, line, sentence):
         assert faults(write(SOUND + line + "\n")) == [f"acnet.yaml:4: {sentence}"]
 
     OPEN = {
@@ -281,11 +281,11 @@ class TestAFault:
     }
 
     @pytest.mark.parametrize(("line", "sentence"), OPEN.items())
-    def test_in_what_a_signature_decides_is_told_alike(self, write, line, sentence):
+    def test_in_what_a_signature_decides_is_reported_alike(self, write, line, sentence):
         write(SOUND, "base.yaml")
         assert faults(write(f"BASE: base.yaml\n{line}\n")) == [f"acnet.yaml:2: {sentence}"]
 
-    def test_is_told_together_with_all_others_of_all_files(self, write):
+    def test_is_reported_together_with_all_others_of_all_files(self, write):
         write("GPUS: cuda\nDATASET: {NAM: tacos}\n", "base.yaml")
         path = write("BASE: base.yaml\nTRAIN:\n  LR: -1\n  EPOCHS: 2\n  EPOCHS: 3\n")
         assert faults(path, "TEST.IOU=x", workers="two") == [
@@ -302,12 +302,12 @@ class TestAFault:
             "did you mean DATASET.NAME (text, required)?",
         ]
 
-    def test_is_not_told_twice_by_what_depends_on_it(self, write):
+    def test_is_not_reported_twice_by_what_depends_on_it(self, write):
         lines = faults(write(SOUND.replace("activitynet", "anet, NUM_FRAMES: x, NUM_CLIPS: 48")))
         assert [line.split()[1] for line in lines] == ["DATASET.NUM_FRAMES", "DATASET.NAME:"]
         assert lines[1].endswith("expected one of activitynet, charades, tacos, synthetic.")
 
-    def test_of_the_synthetic_world_is_told_in_the_worlds_words(self, write):
+    def test_of_the_synthetic_world_is_reported_in_the_worlds_words(self, write):
         world = "DATASET: {NAME: synthetic, SYNTHETIC: {overlap: 2, min_sentences: 9}}"
         text = SOUND.replace("DATASET: {NAME: activitynet}", world)
         (line,) = faults(write(text))
@@ -340,10 +340,10 @@ class TestAFault:
             (f"TRAIN: {{SEED: {'9' * 5000}}}", ":1: TRAIN.SEED is '999"),
         ],
     )
-    def test_of_the_text_itself_is_told_alike(self, write, text, sentence):
+    def test_of_the_text_itself_is_reported_alike(self, write, text, sentence):
         assert faults(write(text))[-1].startswith(f"acnet.yaml{sentence}")
 
-    def test_of_a_path_is_told_alike(self, write, tmp_path):
+    def test_of_a_path_is_reported_alike(self, write, tmp_path):
         assert faults("none.yaml") == ["none.yaml: does not exist"]
         assert faults(str(tmp_path)) == [f"{tmp_path}: cannot be read (Is a directory)"]
         assert faults("a\0b") == ["a\\x00b: cannot be read (embedded null byte)"]

@@ -53,7 +53,7 @@ def test_it_has_the_parameters_of_the_release(
 
 
 @pytest.fixture(scope="module")
-def told() -> tuple[CPL, dict[bool, CPLOutput]]:
+def answers() -> tuple[CPL, dict[bool, CPLOutput]]:
     """Charades-STA's settings in the seventh epoch, with the end of a sentence and without."""
     dims, weights = released.DIMS, released.weights_of(released.cpl_shapes(*released.CHARADES))
     outputs = {}
@@ -74,15 +74,15 @@ CENTERS = [0.74458, 0.31891, 0.08671, 0.88543, 0.78340, 0.38985, 0.67149, 0.8296
 WIDTHS = [0.21058, 0.03199, 0.73757, 0.71563, 0.80218, 0.50138, 0.41750, 0.35968]
 
 
-def test_proposals_are_the_released_ones(told) -> None:
-    spans = told[1][False].spans[0]
+def test_proposals_are_the_released_ones(answers) -> None:
+    spans = answers[1][False].spans[0]
     wanted = [[max(c - w / 2, 0), min(c + w / 2, 1)] for c, w in zip(CENTERS, WIDTHS, strict=True)]
     assert torch.allclose(spans, torch.tensor(wanted), atol=2e-5)
 
 
-def test_likelihoods_are_the_released_ones(told) -> None:
-    """The release has the end of every sentence told but that of the longest of the batch."""
-    with_end, without = told[1][True], told[1][False]
+def test_likelihoods_are_the_released_ones(answers) -> None:
+    """The release has the end of every sentence but that of the longest of the batch."""
+    with_end, without = answers[1][True], answers[1][False]
     assert with_end.nll[0].tolist() == pytest.approx(FIRST, abs=4e-5)
     assert without.nll[0].tolist() == pytest.approx(FIRST_WITHOUT_END, abs=4e-5)
     assert without.nll[1].tolist() == pytest.approx(SECOND, abs=4e-5)
@@ -90,10 +90,10 @@ def test_likelihoods_are_the_released_ones(told) -> None:
     assert without.other_nll[1].tolist() == pytest.approx([7.55532, 7.19274, 6.75525], abs=4e-5)
 
 
-def test_losses_are_the_released_ones(told) -> None:
+def test_losses_are_the_released_ones(answers) -> None:
     batch = released.two_sentences()
     parts = {
-        name: torch.stack([getattr(told[1][end], name)[m] for m, end in ((0, True), (1, False))])
+        name: torch.stack([getattr(answers[1][end], name)[m] for m, end in ((0, True), (1, False))])
         for name in ("spans", "windows", "nll", "other_nll")
     }
     out, terms = CPLOutput(**parts), CPL.losses(spread=0.146)
@@ -448,10 +448,10 @@ GPUS: cpu
     words.write_bytes(pickle.dumps({"counter": counter, "w2id": {}, "id2vec": []}))
     flags = ("--dataDir", tmp_path / "data", "--modelDir", tmp_path / "save")
     flags = ("--cfg", experiment, *flags)
-    told = ("--layout", "cpl", "--from", file)
-    outcome = call(import_checkpoint.main, *flags, *told)
+    source = ("--layout", "cpl", "--from", file)
+    outcome = call(import_checkpoint.main, *flags, *source)
     assert outcome.status == 2 and "fc_comp.weight (4×8, expected 7×8)" in outcome.err
-    outcome = call(import_checkpoint.main, *flags, *told, "--words", words)
+    outcome = call(import_checkpoint.main, *flags, *source, "--words", words)
     assert outcome.status == 0, outcome.err
     assert "--set DATASET.NUM_FRAMES=200" in outcome.out
     assert "--set DATASET.NORMALIZE=false" in outcome.out
@@ -461,5 +461,5 @@ GPUS: cpu
     rows = [next((i for i in range(4) if torch.equal(row, theirs[i])), None) for row in found]
     assert rows[0] == 0 and rows[1] is None and {1, 2} <= set(rows) and 3 not in rows
     assert call(best_test.main, *flags).status == 0
-    outcome = call(import_checkpoint.main, *flags, *told, "--words", file, "--overwrite")
+    outcome = call(import_checkpoint.main, *flags, *source, "--words", file, "--overwrite")
     assert outcome.status == 2

@@ -245,8 +245,8 @@ def test_a_proposal_s_likelihood_is_that_of_the_next_words_under_its_window() ->
         left, right = outside_windows(c[best], width[best], 8)
         for q, window in enumerate([*windows, torch.ones(8), left, right]):
             seen = both.frame_decoder(x[:, rows], weights=window[None])
-            told = both.word_decoder(w[:, :-1], memory=seen, memory_weights=window[None])
-            logp = branch.vocabulary(told)[0].log_softmax(dim=1)
+            decoded = both.word_decoder(w[:, :-1], memory=seen, memory_weights=window[None])
+            logp = branch.vocabulary(decoded)[0].log_softmax(dim=1)
             target = ids[m, :count]
             nll = -0.9 * logp[torch.arange(count), target] - 0.1 * logp.mean(dim=1)
             expected = found.nll[m, q] if q < 3 else found.other_nll[m, q - 3]
@@ -330,7 +330,7 @@ def test_each_stage_moves_one_branch_and_mutual_terms_wait(epoch: int) -> None:
         optimization.optimizer.zero_grad()
 
 
-def test_words_are_hidden_in_training_only() -> None:
+def test_words_are_masked_in_training_only() -> None:
     torch.manual_seed(0)
     model, batch = DCIML(DIMS, **SMALL), make_batch()
     with torch.no_grad():

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lib.base.batch import Layout
 from lib.base.moments import iou
-from lib.decoding import Decoding, Evidence, calibrate, decode
+from lib.decoding import Decoding, Evidence, decode, posterior
+from lib.decoding.calibration import calibrate_trust
 from lib.decoding.decode import reads, span_scores
 from lib.decoding.ordering import backward_penalty, ordered_scores, position_prior
 from lib.decoding.separation import paragraph_softmax, separation, subtract_paragraph_mean
@@ -213,7 +214,10 @@ def test_the_default_changes_nothing_of_a_score_map() -> None:
     evidence = evidence_of()
     assert decode(evidence, Decoding()).scores is evidence.scores
     assert decode(evidence, Decoding()).spans is evidence.spans
-    assert decode(evidence, Decoding(calibration="retrieval"), trust=0.1).scores is evidence.scores
+    assert (
+        decode(evidence, Decoding(calibration="retrieval"), {"trust": 0.1}).scores
+        is evidence.scores
+    )
 
 
 def test_what_is_read_of_a_model_is_what_there_is_of_what_is_wanted() -> None:
@@ -275,7 +279,7 @@ def test_span_scores_put_together_what_the_options_say(normalization: str, own_s
 def test_trust_scales_the_evidence_before_it_meets_the_prior(own_spans: bool) -> None:
     evidence = evidence_of((2, 1), own_spans=own_spans)
     decoding = Decoding(source="scores", position_prior_weight=0.5, order_penalty=2.0)
-    ours = decode(evidence, decoding, trust=0.3).scores
+    ours = decode(evidence, decoding, {"trust": 0.3}).scores
     assert evidence.scores is not None
     prior = position_prior(evidence.spans, evidence.layout)
     worth = 0.3 * evidence.scores + 0.5 * prior
@@ -288,9 +292,9 @@ def test_trust_scales_the_evidence_before_it_meets_the_prior(own_spans: bool) ->
 
 def test_only_the_calibration_that_is_chosen_calibrates() -> None:
     retrieval = Decoding(calibration="retrieval")
-    assert calibrate(retrieval, retrieval_skill=0.4) == {"trust": 0.4}
-    assert calibrate(retrieval, retrieval_skill=None) == {}
-    assert calibrate(Decoding(), retrieval_skill=0.4) == {}
+    assert calibrate_trust(retrieval, retrieval_skill=0.4) == {"trust": 0.4}
+    assert calibrate_trust(retrieval, retrieval_skill=None) == {}
+    assert calibrate_trust(Decoding(), retrieval_skill=0.4) == {}
 
 
 def test_nothing_of_a_paragraph_depends_on_its_neighbours() -> None:
@@ -308,6 +312,85 @@ def test_nothing_of_a_paragraph_depends_on_its_neighbours() -> None:
             whole,
             layout=layout_of((size,)),
             scores=whole.scores[rows],
+            clips={name: values[rows] for name, values in whole.clips.items()},
+        )
+        assert torch.allclose(decode(alone, decoding).scores, together[rows], atol=1e-6)
+
+
+# The posterior.
+
+
+def test_the_likelihood_is_that_of_a_correlation() -> None:
+    grid, evidence = ProposalGrid(7, "dense"), in_double(3, 7)
+    ours = posterior.log_likelihood(evidence, grid.spans.double(), independent=6.0)
+    for p, (i, j) in enumerate(grid.mask.nonzero().tolist()):
+        for m in range(3):
+            rho = slow_separation(evidence[m].tolist(), i, j + 1, 0.5)
+            rho = min(max(rho, 0.0), posterior.MAX_CORRELATION)
+            assert ours[m, p].item() == pytest.approx(-3 * math.log(1 - rho**2), abs=1e-6)
+
+
+def test_the_mass_of_a_start_is_that_of_its_spans() -> None:
+    spans, scores = ProposalGrid(5, "dense").spans.double(), in_double(2, 15)
+    start = posterior.starts(spans, 5)
+    ours = posterior.by_start(scores, start.expand(2, -1), 5)
+    for m in range(2):
+        for n in range(5):
+            mass = sum(
+                math.exp(scores[m, p].item())
+                for p in range(15)
+                if round(spans[p, 0].item() * 5) == n
+            )
+            assert ours[m, n].item() == pytest.approx(math.log(mass), abs=1e-9)
+
+
+def test_a_hit_is_an_overlap_of_at_least_half() -> None:
+    spans = ProposalGrid(4, "dense").spans.double()
+    log_posterior = in_double(2, 10).log_softmax(dim=1)
+    shared = posterior.hit_probability(log_posterior, spans)
+    own = posterior.hit_probability(log_posterior, spans.expand(2, -1, -1))
+    assert torch.allclose(own, shared, atol=1e-12)
+    for m in range(2):
+        for p, (start, end) in enumerate(spans.tolist()):
+            total = 0.0
+            for q, (s, e) in enumerate(spans.tolist()):
+                inside = max(0.0, min(end, e) - max(start, s))
+                if inside / ((end - start) + (e - s) - inside) >= 0.5 - 1e-6:
+                    total += math.exp(log_posterior[m, q].item())
+            assert shared[m, p].item() == pytest.approx(total, abs=1e-9)
+
+
+def test_events_in_order_have_the_posterior_of_all_assignments_in_order() -> None:
+    """Three sentences, the first two one event, which therefore counts once by its mean."""
+    N, spans = 3, ProposalGrid(3, "dense").spans.double()
+    P, start = len(spans), posterior.starts(spans, 3).tolist()
+    scores, layout = in_double(4, P), layout_of((3, 1))
+    event = torch.tensor([[0, 0, 1], [0, 0, 0]])
+    ours = posterior.in_order(scores, torch.tensor(start).expand(4, -1), event, layout, N)
+    first, second = scores[:2].mean(dim=0).tolist(), scores[2].tolist()
+    mass = [[0.0] * P, [0.0] * P]
+    for p, q in itertools.product(range(P), repeat=2):
+        if start[q] >= start[p]:
+            weight = math.exp(first[p] + second[q])
+            mass[0][p] += weight
+            mass[1][q] += weight
+    for row, slot in ((0, 0), (1, 0), (2, 1)):
+        for p in range(P):
+            share = mass[slot][p] / sum(mass[slot])
+            expected = math.log(share) if share else -math.inf
+            assert ours[row, p].item() == pytest.approx(expected, abs=1e-8)
+    assert torch.allclose(ours[3], scores[3].log_softmax(dim=0), atol=1e-9)
+
+
+def test_a_posterior_is_decoded_for_each_paragraph_alone() -> None:
+    decoding = Decoding(method="posterior", ordered=True)
+    whole = dataclasses.replace(evidence_of(), scores=None)
+    together = decode(whole, decoding).scores
+    assert ((together > -1e-9) & (together < 1 + 1e-9)).all()  # probabilities of a hit
+    for size, rows in zip(SIZES, map(list, rows_of(SIZES)), strict=True):
+        alone = dataclasses.replace(
+            whole,
+            layout=layout_of((size,)),
             clips={name: values[rows] for name, values in whole.clips.items()},
         )
         assert torch.allclose(decode(alone, decoding).scores, together[rows], atol=1e-6)

@@ -278,7 +278,7 @@ def test_missing_features_are_counted_and_five_are_named(tmp_path: Path) -> None
         ({"dir": "elsewhere"}, "no train annotations of Charades-STA in .*elsewhere"),
     ],
 )
-def test_what_is_missing_or_does_not_fit_is_told_before_anything_starts(
+def test_what_is_missing_or_does_not_fit_is_reported_before_anything_starts(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     write_corpus(tmp_path / "charades", {"train": [("t", ["x"])], "test": [("v", ["x"])]})
@@ -294,7 +294,7 @@ def test_splits_that_share_videos_are_noted(tmp_path: Path) -> None:
     assert any("not in the order of time" in line for line in lines)
 
 
-def test_training_needs_the_time_order_it_was_told(tmp_path: Path) -> None:
+def test_training_needs_the_time_order_it_was_given(tmp_path: Path) -> None:
     write_corpus(tmp_path / "charades", {"train": [("a", ["x"])], "test": [("b", ["p", "q"])]})
     rows = [["b", 10.0, [5.0, 6.0], "later"], ["b", 10.0, [1.0, 2.0], "sooner"]]
     (tmp_path / "charades" / "test.json").write_text(json.dumps(rows))

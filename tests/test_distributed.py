@@ -263,8 +263,8 @@ def test_what_one_process_refuses_ends_both_with_its_message(failing, tmp_path):
 
     ended = Pair(tmp_path).train(sabotage=sabotage)
     assert [each.status for each in ended] == [2, 2], ended
-    told = [line for each in ended for line in each.output.splitlines() if "error" in line]
-    assert told == ["error: features.hdf5: v_7 is damaged"]
+    reported = [line for each in ended for line in each.output.splitlines() if "error" in line]
+    assert reported == ["error: features.hdf5: v_7 is damaged"]
 
 
 def test_a_process_that_is_killed_does_not_leave_the_other_waiting(tmp_path):
@@ -278,7 +278,7 @@ def test_a_process_that_is_killed_does_not_leave_the_other_waiting(tmp_path):
     assert line.startswith("error: a process of this run ended without a message")
 
 
-def test_a_step_that_is_not_finite_in_one_process_is_told_by_one(tmp_path):
+def test_a_step_that_is_not_finite_in_one_process_is_reported_by_one(tmp_path):
     def sabotage(rank: int) -> None:
         original = dense.DenseParagraphs.__getitem__
 
@@ -302,5 +302,7 @@ def test_a_step_that_is_not_finite_in_one_process_is_told_by_one(tmp_path):
 def test_a_batch_too_small_for_its_processes_is_refused_once(tmp_path):
     ended = Pair(tmp_path, BATCH_SIZE=1).train()
     assert [each.status for each in ended] == [2, 2]
-    told = [line for each in ended for line in each.output.splitlines() if "error" in line]
-    assert len(told) == 1 and told[0].startswith("error: TRAIN.BATCH_SIZE 1: 12 paragraphs make")
+    reported = [line for each in ended for line in each.output.splitlines() if "error" in line]
+    assert len(reported) == 1 and reported[0].startswith(
+        "error: TRAIN.BATCH_SIZE 1: 12 paragraphs make"
+    )

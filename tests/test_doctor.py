@@ -181,7 +181,7 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
     with (folder / "features.hdf5").open("r+b") as raw:
         raw.seek(where + 20)
         raw.write(bytes(20))
-    told = "\n".join(f"{f.level}: {f.description}" for f in examined(folder))
+    reported = "\n".join(f"{f.level}: {f.description}" for f in examined(folder))
     for expected in (
         f"problem: 1 of the 6 test videos are missing (e.g. {names[0]})",
         f"problem: 1 videos hold NaN or infinity (e.g. {names[1]})",
@@ -193,14 +193,14 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
         f"problem: 1 videos are not numbers of shape (rows, width) (e.g. {names[9]})",
         f"problem: 1 videos cannot be read: their part of the file is damaged (e.g. {names[10]})",
     ):
-        assert expected in told, told
-    assert names[7] in told.split("rows per second")[1]
-    assert "stranger" not in told  # a note
+        assert expected in reported, reported
+    assert names[7] in reported.split("rows per second")[1]
+    assert "stranger" not in reported  # a note
 
 
-def test_a_file_that_is_none_and_another_width_are_told(folder: Path) -> None:
-    told = [finding.description for finding in examined(folder, expected_dim=13)]
-    assert told == [f"widths 12 ({sum(TINY_WORLD[s] for s in SPLITS)} videos), expected 13"]
+def test_a_file_that_is_none_and_another_width_are_reported(folder: Path) -> None:
+    reported = [finding.description for finding in examined(folder, expected_dim=13)]
+    assert reported == [f"widths 12 ({sum(TINY_WORLD[s] for s in SPLITS)} videos), expected 13"]
     path = folder / "features.hdf5"
     path.write_bytes(path.read_bytes()[:3000])
     assert any("not an HDF5 file or is incomplete" in f.description for f in examined(folder))
@@ -218,7 +218,7 @@ def test_faults_of_annotations_are_found_and_none_hides_another(folder: Path) ->
     (folder / "val_data.json").write_text('{"v_x": {"duration": 5}}', "utf-8")
     test = {first: {**a, "duration": a["duration"] + 50}, "v_test00000": b}
     (folder / "test_data.json").write_text(json.dumps(test), "utf-8")
-    told = {(f.level, f.source, f.description.split(" (")[0]) for f in examined(folder)}
+    reported = {(f.level, f.source, f.description.split(" (")[0]) for f in examined(folder)}
     size = f"of {sum(len(entry['sentences']) for entry in train.values())} sentences"
     missing = {
         ("problem", "val_data.json", "v_x lacks timestamps and sentences."),
@@ -232,8 +232,8 @@ def test_faults_of_annotations_are_found_and_none_hides_another(folder: Path) ->
         ("warning", "train_data.json", "1 sentences hold no word"),
         ("problem", "train, test", "1 of the 2 test videos are in train"),
         ("problem", "durations", "1 videos have two durations, up to 50 s apart"),
-    } - told
-    assert not missing, told
+    } - reported
+    assert not missing, reported
 
 
 def test_word_vectors_of_another_corpus_are_a_warning(folder: Path) -> None:
@@ -291,8 +291,8 @@ class TestTheFingerprint:
         with h5py.File(path, "r+") as file:
             for name in file:
                 file[name]["c3d_features"][:, 5] *= 1.5
-        told = difference(there, fingerprint(FeatureFile(path)))
-        assert told.startswith("values of another kind (dimension 5: mean ")
+        reported = difference(there, fingerprint(FeatureFile(path)))
+        assert reported.startswith("values of another kind (dimension 5: mean ")
 
     def test_other_videos_of_the_same_kind_are_said_to_be_no_more_than_that(self, folder):
         path = folder / "features.hdf5"
@@ -300,8 +300,8 @@ class TestTheFingerprint:
         with h5py.File(path, "r+") as file:
             del file[sorted(file)[0]]
         count = sum(TINY_WORLD[split] for split in SPLITS)
-        told = difference(there, fingerprint(FeatureFile(path)))
-        assert told == f"other videos ({count} there, {count - 1} here)"
+        reported = difference(there, fingerprint(FeatureFile(path)))
+        assert reported == f"other videos ({count} there, {count - 1} here)"
 
     def test_width_and_type_are_compared(self, folder: Path) -> None:
         path = folder / "features.hdf5"
@@ -311,5 +311,5 @@ class TestTheFingerprint:
                 rows = file[name]["c3d_features"][()]
                 del file[name]
                 file[name] = rows[:, :6].astype(np.float64)
-        told = difference(there, fingerprint(FeatureFile(path)))
-        assert "width 12 there, 6 here; dtype float32 there, float64 here" in told
+        reported = difference(there, fingerprint(FeatureFile(path)))
+        assert "width 12 there, 6 here; dtype float32 there, float64 here" in reported

@@ -361,7 +361,7 @@ def test_candidates_that_list_a_video_twice_or_an_unknown_one_are_refused() -> N
             count("vcmr_jsg", truth, Predictions(candidates=worse))
 
 
-def test_a_constant_similarity_scores_chance_and_is_told() -> None:
+def test_a_constant_similarity_scores_chance_and_is_reported() -> None:
     """All scores equal: an arg-sort would rank the videos in file order and look like a model."""
     P = 40
     truth = many(P)
@@ -607,7 +607,7 @@ def test_chance_is_what_random_guesses_score() -> None:
         assert floors[name]["chance"][metric] == pytest.approx(np.mean(found[name]), abs=error)
 
 
-def test_a_collapse_is_told() -> None:
+def test_a_collapse_is_reported() -> None:
     truth = many(40)
     whole = np.broadcast_to([0.0, 1.0], (len(truth.sentences), 1, 2))
     guess = Predictions(spans=whole, scores=np.zeros(whole.shape[:2]))
@@ -670,7 +670,7 @@ def test_the_bootstrap_equals_a_loop_over_paragraphs() -> None:
                 assert draws["MedR"][b] == np.median(counted.ranks[items])
 
 
-def test_two_runs_are_told_apart_or_not() -> None:
+def test_two_runs_are_distinguished_or_not() -> None:
     truth, predictions = world(paragraphs=60, videos=40, candidates=8)
     assert isinstance(predictions.similarity, np.ndarray)
     weak = predictions.similarity.copy()

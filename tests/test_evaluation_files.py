@@ -169,7 +169,7 @@ BAD_LINES: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("lines", "message"), BAD_LINES)
-def test_a_malformed_file_is_told_by_line(tmp_path: Path, lines: str, message: str) -> None:
+def test_a_malformed_file_is_reported_by_line(tmp_path: Path, lines: str, message: str) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"predictions": 1}\n' + lines + "\n")
     with pytest.raises(InputError, match=message):
@@ -186,7 +186,7 @@ def test_a_malformed_file_is_told_by_line(tmp_path: Path, lines: str, message: s
         ({"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": 3}, ":1: ts is 3"),
     ],
 )
-def test_a_malformed_truth_is_told_by_line(
+def test_a_malformed_truth_is_reported_by_line(
     tmp_path: Path, line: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "t.jsonl"
@@ -195,7 +195,7 @@ def test_a_malformed_truth_is_told_by_line(
         read_truth(path)
 
 
-def test_ten_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_ten_faults_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"desc_id": "?", "moments": []}\n' * 30)
     with pytest.raises(InputError) as caught:
@@ -224,7 +224,7 @@ def test_the_scorer_runs_without_torch(tmp_path: Path) -> None:
     assert found["R@10,IoU=0.7"] == 0 and found["R@10,IoU=0.5"] == 100
 
 
-def test_the_scorer_tells_bad_input_in_lines_and_exits_with_2(tmp_path: Path) -> None:
+def test_the_scorer_reports_bad_input_in_lines_and_exits_with_2(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"desc_id": "?"}\nno\n')
     done = run_score(str(tmp_path / "p.jsonl"), "--truth", str(EXAMPLE / "truth.jsonl"))
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -119,7 +119,7 @@ def test_a_full_disk_loses_nothing(runs):
     runs.ends_as_if_nothing_had_happened()
 
 
-def test_a_loader_process_that_dies_is_told(runs):
+def test_a_loader_process_that_dies_is_reported(runs):
     def sabotage() -> None:
         main, original = os.getpid(), dense.DenseParagraphs.__getitem__
 
@@ -198,20 +198,22 @@ class TestAStepThatIsNotFinite:
         assert ended.status == nonfinite.EXIT_STATUS == 3
         path = runs.saved / "epoch2-step2.step"
         videos = checkpoint.load(path)["batch"]["video_ids"]
-        told = ended.output[ended.output.index("error:") :]
-        assert told.startswith("error: epoch 2, step 2: the step is not finite (total nan, ")
-        assert f"on the videos {', '.join(videos)}" in told
-        (bad,) = [v for v in videos if f"error: not finite in the batch: video of {v}\n" in told]
-        assert "error: first module: clips" in told
-        assert ", output is " in told and "and so is its input" in told
-        assert "error: loss terms: retrieval_triplet, retrieval_nce" in told
-        assert f"See it again: replay.py {path}" in told
+        reported = ended.output[ended.output.index("error:") :]
+        assert reported.startswith("error: epoch 2, step 2: the step is not finite (total nan, ")
+        assert f"on the videos {', '.join(videos)}" in reported
+        (bad,) = [
+            v for v in videos if f"error: not finite in the batch: video of {v}\n" in reported
+        ]
+        assert "error: first module: clips" in reported
+        assert ", output is " in reported and "and so is its input" in reported
+        assert "error: loss terms: retrieval_triplet, retrieval_nce" in reported
+        assert f"See it again: replay.py {path}" in reported
         assert (runs.saved / "last.pt").read_bytes() == before
 
         again = run("replay", path, output=runs.folder / "replay.txt")
         assert again.status == 3, again.output
         assert f"not finite in the batch: video of {bad}\n" in again.output
-        assert [line for line in told.splitlines() if "first module" in line] == [
+        assert [line for line in reported.splitlines() if "first module" in line] == [
             f"error: {line}" for line in again.output.splitlines() if "first module" in line
         ]
         runs.ends_as_if_nothing_had_happened()
@@ -235,7 +237,7 @@ def test_strict_algorithms_train_the_same_model_on_a_cpu(runs):
     assert not list(differences(runs.expected, everything(runs.saved)))
 
 
-def test_an_operation_without_a_strict_algorithm_is_told(capsys):
+def test_an_operation_without_a_strict_algorithm_is_reported(capsys):
     def main() -> None:
         raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but …")
 

@@ -1,4 +1,4 @@
-"""What the fuzzer once found stays mended, and a few hundred fresh cases find nothing new."""
+"""What the fuzzer once found stays fixed, and a few hundred fresh cases find nothing new."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class TestTheFuzzerItself:
         return fuzz.fuzz(self.reader(act), 0, range(2))
 
     def test_sees_an_exception(self) -> None:
-        ((_, told), _) = self.found(lambda: {}["key"])
-        assert told.startswith("KeyError in test_fuzz.py")
+        ((_, reported), _) = self.found(lambda: {}["key"])
+        assert reported.startswith("KeyError in test_fuzz.py")
 
     def test_sees_a_hang(self, monkeypatch) -> None:
         monkeypatch.setattr(fuzz, "SECONDS", 1)
@@ -128,9 +128,9 @@ class TestTheFuzzerItself:
         assert self.found(os.abort) == [(0, "ends the process (-6)"), (1, "ends the process (-6)")]
 
     def test_sees_a_bomb(self) -> None:
-        ((_, told), _) = self.found(lambda: bytes(2**33))
-        assert told.startswith("MemoryError")
+        ((_, reported), _) = self.found(lambda: bytes(2**33))
+        assert reported.startswith("MemoryError")
 
     def test_sees_code_that_was_run(self) -> None:
-        ((_, told), _) = self.found(lambda: pickle.loads(pickle.dumps(Evil())))
-        assert told == "code in the file was run"
+        ((_, reported), _) = self.found(lambda: pickle.loads(pickle.dumps(Evil())))
+        assert reported == "code in the file was run"

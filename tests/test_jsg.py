@@ -210,8 +210,8 @@ def test_for_ranking_videos_the_gaze_does_not_teach_the_sentences() -> None:
         model, batch = JSG(DIMS, video_level=video_level, **SMALL), make_batch()
         out = model(batch, terms=GAZE)
         JSG.losses()["gaze_nce"](out, batch).backward()
-        told = any(p.grad is not None for p in model.query.parameters())
-        assert told != video_level
+        learns = any(p.grad is not None for p in model.query.parameters())
+        assert learns != video_level
         assert model.frame[2].weight.grad.abs().sum() > 0
 
 

@@ -144,7 +144,7 @@ def test_a_sentence_is_read_to_its_last_word_and_no_further(bidirectional: bool)
         assert (states[m, count:] == 0).all()
 
 
-def test_a_third_of_the_words_is_hidden_and_never_a_padded_one() -> None:
+def test_a_third_of_the_words_is_masked_and_never_a_padded_one() -> None:
     counts = torch.tensor([1, 2, 3, 6, 9, 10])
     weights = torch.zeros(6, 10)
     for m, count in enumerate(counts.tolist()):
@@ -157,7 +157,7 @@ def test_a_third_of_the_words_is_hidden_and_never_a_padded_one() -> None:
     assert torch.equal(drawn.sentence, place // 10)
 
 
-def test_content_words_are_hidden_about_twice_as_often() -> None:
+def test_content_words_are_masked_about_twice_as_often() -> None:
     """One of three words is drawn, with weights 2, 1, 1: chances 1/2, 1/4, 1/4."""
     weights = torch.tensor([2.0, 1.0, 1.0]).repeat(20_000, 1)
     g = torch.Generator().manual_seed(0)
@@ -181,7 +181,7 @@ def test_a_paragraph_longer_than_any_seen_shares_the_last_position() -> None:
     assert ClassToken(3, 8)(encoder, torch.randn(2, 6, 8)).shape == (2, 8)
 
 
-def test_a_tied_word_is_told_by_its_vector() -> None:
+def test_a_tied_word_is_predicted_by_its_vector() -> None:
     """Centred over the real words, of length 1; ids that are no word have a bias only."""
     g = torch.Generator().manual_seed(0)
     vectors = torch.cat([torch.zeros(2, 5), torch.randn(7, 5, generator=g) + 3])

@@ -67,7 +67,7 @@ class AsReleased(PPS):
 
 
 def scored(cls: type[PPS], *, numbers: int = 1) -> PPSOutput:
-    """ActivityNet Captions' settings. As in the release the first sentence has its end told, the
+    """ActivityNet Captions' settings. As in the release the first sentence has its end token, the
     second, the longest of its batch, has not.
 
     Args:

@@ -148,7 +148,7 @@ def test_videos_kept_in_main_memory_answer_the_same(
     assert whole.shape == (len(SAMPLES), len(SAMPLES))
 
 
-def test_own_video_and_candidates_are_told_apart() -> None:
+def test_own_video_and_candidates_are_distinguished() -> None:
     # Two paragraphs of 1 and 2 sentences, each in its own video and in two candidates.
     number = np.arange(9.0)[:, None]
     grounding = Grounding(np.stack([number, number + 0.5], axis=-1), number, None)

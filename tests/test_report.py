@@ -63,7 +63,7 @@ class Page(HTMLParser):
             self.faults.append("a frame that a keyboard cannot scroll")
 
 
-def test_the_page_stands_alone_and_is_told_to_those_who_cannot_see_it(runs: Path) -> None:
+def test_the_page_stands_alone_and_is_described_to_those_who_cannot_see_it(runs: Path) -> None:
     done = run_script("report.py", runs / "strong")
     assert done.returncode == 0, done.stderr
     text = (runs / "strong" / "results.html").read_text()
@@ -131,7 +131,7 @@ def test_runs_over_different_queries_are_not_compared(runs: Path, tmp_path: Path
     assert done.returncode == 2 and "not tested on the same queries" in done.stderr
 
 
-def test_a_folder_without_predictions_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_predictions_is_reported(tmp_path: Path) -> None:
     done = run_script("report.py", tmp_path)
     assert done.returncode == 2 and "holds no predictions.truth.jsonl" in done.stderr
 
@@ -208,9 +208,9 @@ def open_in_browser(page: Path, folder: Path, *flags: str) -> tuple[list[str], l
     env = os.environ | {"HOME": str(folder)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    told = json.loads(log.read_text())
-    started = told["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    asked = [e["params"] for e in told["events"] if e["type"] == started and "params" in e]
+    network = json.loads(log.read_text())
+    started = network["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    asked = [e["params"] for e in network["events"] if e["type"] == started and "params" in e]
     # The browser's own housekeeping has no origin; whatever the page asks for does.
     return console, [a["url"] for a in asked if a.get("initiator") not in (None, "not an origin")]
 

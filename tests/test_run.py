@@ -193,7 +193,7 @@ class TestTheLog:
                 run.records()
 
     @room_for(4096)
-    def test_on_a_full_disk_is_told(self, folder):
+    def test_on_a_full_disk_is_reported(self, folder):
         with Run.create(folder, "") as run, pytest.raises(InputError, match="cannot be written"):
             for _ in range(100):
                 run.log({"text": "x" * 100})

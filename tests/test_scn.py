@@ -81,7 +81,7 @@ def test_scores_and_likelihoods_are_those_of_a_sentence_alone(reranked: int) -> 
         scores = model.score(h).flatten()[model.cells].sigmoid()
         spans = [tuple(span) for span in model.spans.tolist()]
 
-        def told(start: float, end: float, x=x, w=w, m=m, count=count) -> float:
+        def reconstructed(start: float, end: float, x=x, w=w, m=m, count=count) -> float:
             length = (end - start) * T
             rows = [math.floor(start * T + (j + 0.5) / 5 * length + 1e-6) for j in range(5)]
             seen = both.frame_decoder(x[:, rows])
@@ -95,7 +95,7 @@ def test_scores_and_likelihoods_are_those_of_a_sentence_alone(reranked: int) -> 
             if all(iou(model.spans[best], model.spans[k]) <= 0.65 + 1e-6 for k in kept):
                 kept.append(best)
         assert out.scores[m].tolist() == pytest.approx(scores[kept[:3]].tolist(), abs=1e-5)
-        wanted = [told(*spans[k]) for k in kept[:4]]
+        wanted = [reconstructed(*spans[k]) for k in kept[:4]]
         assert out.nll[m].tolist() == pytest.approx(wanted[:3], rel=1e-4)
         if reranked:
             assert torch.allclose(found.spans[m], model.spans[kept[:4]])
@@ -149,7 +149,7 @@ def test_exploration_falls_with_the_epochs_and_ends_with_training() -> None:
     assert model(batch).scores.shape == (9, 2)
 
 
-def test_words_are_hidden_in_training_only() -> None:
+def test_words_are_masked_in_training_only() -> None:
     model, batch = built(), make_batch()
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -239,9 +239,9 @@ def test_a_world_made_by_hand_is_used_and_a_contrary_knob_refused(tmp_path: Path
 
 
 def make_paragraphs() -> list[Paragraph]:
-    def paragraph(name: str, video: str, *told: tuple[str, float, float]) -> Paragraph:
-        moments = np.array([[start, end] for _, start, end in told], dtype=np.float64)
-        return Paragraph(name, video, 100.0, tuple(text for text, *_ in told), moments)
+    def paragraph(name: str, video: str, *described: tuple[str, float, float]) -> Paragraph:
+        moments = np.array([[start, end] for _, start, end in described], dtype=np.float64)
+        return Paragraph(name, video, 100.0, tuple(text for text, *_ in described), moments)
 
     return [
         paragraph("a", "a", ("A man slices an apple.", 0, 30), ("He eats the pear.", 60, 90)),
@@ -291,7 +291,7 @@ def test_similar_words_look_similar_when_vectors_say_so(tmp_path: Path) -> None:
     assert np.linalg.norm(look("the of and")) == 0  # no content word, no signal
 
 
-def test_noise_has_the_variance_and_the_correlation_it_was_told(tmp_path: Path) -> None:
+def test_noise_has_the_variance_and_the_correlation_it_was_given(tmp_path: Path) -> None:
     (paragraph, *_) = make_paragraphs()
     silent = FeatureOptions(dim=50, signal=0.0, background=0.0, distractors=0.0, correlation=0.6)
     simulate_features([paragraph], tmp_path / "f.hdf5", silent)

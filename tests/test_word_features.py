@@ -81,7 +81,7 @@ def test_captions_are_paragraphs_by_video_and_keep_their_ids(layout: Path) -> No
         ("v_a#enc#2 He goes. [1, 2] 21.0", "has the duration 21, a line before 20"),
     ],
 )
-def test_a_caption_that_does_not_fit_is_told(layout: Path, line: str, message: str) -> None:
+def test_a_caption_that_does_not_fit_is_reported(layout: Path, line: str, message: str) -> None:
     path = layout / "TextData" / "activitynettrain.caption.txt"
     path.write_text(CAPTIONS + line, "utf-8")
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
@@ -138,7 +138,7 @@ def test_the_layout_is_a_yaml_away(layout: Path) -> None:
     assert torch.isfinite(total)
 
 
-def test_what_the_feature_file_lacks_is_told_before_training(layout: Path) -> None:
+def test_what_the_feature_file_lacks_is_reported_before_training(layout: Path) -> None:
     convert_bigfile(layout / "FeatureData" / "i3d", layout / "i3d.hdf5")
     with h5py.File(layout / "TextData" / "roberta.hdf5", "a") as file:
         del file["v_b#enc#0"]
@@ -161,7 +161,9 @@ def test_what_the_feature_file_lacks_is_told_before_training(layout: Path) -> No
         ("video2frames.txt", "{'v_a': []}", "v_a has no list of rows"),
     ],
 )
-def test_a_damaged_feature_folder_is_told(layout: Path, file: str, text: str, message: str) -> None:
+def test_a_damaged_feature_folder_is_reported(
+    layout: Path, file: str, text: str, message: str
+) -> None:
     folder = layout / "FeatureData" / "i3d"
     (folder / file).write_text(text)
     with pytest.raises(InputError, match=message):

@@ -505,8 +505,8 @@ def fuzz(kind: Format, seed: int, numbers: Iterable[int]) -> list[tuple[int, str
     with mmap.mmap(-1, 8) as current:  # the number under way, seen by parent and child
         while left:
             batch, left = left[:BATCH], left[BATCH:]
-            told, status = _in_a_child(kind, seed, batch, current)
-            found += told
+            reported, status = _in_a_child(kind, seed, batch, current)
+            found += reported
             if status:
                 number = int.from_bytes(current[:8], "little")
                 why = (
@@ -530,7 +530,7 @@ def _in_a_child(
         try:
             os.close(reading)
             _limit_memory()
-            faulthandler.disable()  # a crash is told once, by its number
+            faulthandler.disable()  # a crash is reported once, by its number
             for number in (signal.SIGALRM, signal.SIGPROF):  # a test runner may have its own
                 signal.signal(number, signal.SIG_DFL)
             with (

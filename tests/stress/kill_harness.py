@@ -6,7 +6,7 @@ Each round trains the same tiny experiment. It is killed by SIGKILL at random mo
 in validation and while it writes its files, and resumed until it ends by itself. Then weights,
 optimiser state, progress, chosen checkpoint and log (but for seconds) must be those of a run that
 nobody touched. A kill counts only if it ended a living process that had its data and its run open;
-those before that are told and not counted. Exit status 0: all equal.
+those before that are reported and not counted. Exit status 0: all equal.
 """
 
 from __future__ import annotations
