@@ -460,26 +460,26 @@ def page(results: dict[str, Any]) -> str:
 
 STEP_NOTE = """
 Random batches with the sizes of the experiment and the paragraph lengths of ActivityNet Captions,
-all loss terms of the experiment on. Seconds, medians; memory is what model, optimiser and step take
-at most beyond what the process held before (on a CPU its resident memory). The share is that of the
-operations of matrix products, convolutions and attention, counted, in what the device manages in a
-plain product of large matrices, measured beside it.
+with all loss terms of the experiment. Times are medians in seconds. Memory is the peak of model,
+optimiser and step (on a CPU, of resident memory). GFLOP counts matrix products, convolutions and
+attention; the share compares their rate with the peak, which is measured in a plain product of
+large matrices.
 """
 OPTIONS_NOTE = """
 The first row of the table above, with one option of `TRAIN` changed. COMPILE is left out on a CPU.
 """
 EVALUATION_NOTE = """
-Each video and paragraph is read once; then all similarities, and every paragraph's sentences
-grounded in its own video and in candidates.
+Seconds to read each video and paragraph once, to compute all similarities, and to ground every
+paragraph's sentences in its own video and in candidates.
 """
 DATA_NOTE = """
-Milliseconds for a batch: its items and their collation in one process, and the loader as training
-uses it. `start` is the time in seconds from the start of the process to the end of the first step.
+Milliseconds per batch for its items and their collation in one process, and for the loader as
+training uses it. `start` is the seconds from the start of the process to the end of the first step.
 """
 GROWTH_NOTE = """
-Time at three sizes, and the exponent b of the law time = a · size^b that fits them; below 1 where
-what does not grow still counts. N is timed with the experiment's own layers and D = 128: a map has
-N² cells.
+Time at three sizes, and the exponent b of the fitted law time = a · size^b, which is below 1 where
+constant costs still count. N is timed with the experiment's own layers and D = 128; a map has N²
+cells.
 """
 PARTS = ("forward", "backward", "optimizer", "step")
 
