@@ -16,8 +16,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-import lib.models.dmr_jrg as dmr_jrg_module
-import lib.models.layers.dual_decoder as dual_decoder_module
 import lib.models.layers.text as text_module
 from lib.base import distributed
 from lib.base.errors import InputError
@@ -35,7 +33,7 @@ from lib.training.batch_gradient import COMPARISON, BatchGradient
 from lib.training.run import Run
 from lib.training.scorer import Options, Scorer
 from tests.conftest import TINY
-from tests.properties import make_batch, mask_first_words, terms_of
+from tests.properties import make_batch, nothing_is_drawn_by, terms_of
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
 from tests.several import Launcher, together
 from tests.test_faults import at_call, die
@@ -49,11 +47,10 @@ Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # loss terms, gradients
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_else_is_drawn() -> Any:
-    """Words that are masked depend on the process; and no pretrained encoder is on the disk."""
+    """What is masked depends on the process; and no pretrained encoder is on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
-        patch.setattr(dmr_jrg_module, "draw_masked_words", mask_first_words)
-        patch.setattr(dual_decoder_module, "draw_masked_words", mask_first_words)
+        nothing_is_drawn_by(patch)
         yield
 
 

@@ -18,8 +18,7 @@ from lib.models.dmr_jrg_evidence import DMRJRGEvidence
 from lib.models.interface import Model, ground
 from lib.models.layers.text import all_words
 from lib.models.tan2d import TAN2D
-from tests import properties
-from tests.properties import DIMS, PROPERTIES, loss_of, make_batch, make_sample
+from tests.properties import DIMS, PROPERTIES, loss_of, make_batch, make_sample, nothing_is_drawn_by
 from tests.tiny_text import tiny_pretrained
 from tests.variants import MORE, PARAGRAPH_SOFTMAX, VARIANTS, small
 
@@ -31,7 +30,7 @@ def a_tiny_pretrained_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dmr_jrg_module, "draw_masked_words", properties.mask_first_words)
+    nothing_is_drawn_by(monkeypatch)
 
 
 # Faults seen in released code, each planted into a model that has none.

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import lib.models.dmr_jrg as dmr_jrg_module
 import lib.models.layers.text as text_module
 from lib.base.errors import InputError
 from lib.base.external import absolute
 from lib.config.external import find_model
 from lib.models import MODELS
 from lib.models.interface import missing_parts
-from tests.properties import PROPERTIES, loss_of, make_batch, mask_first_words
+from tests.properties import PROPERTIES, loss_of, make_batch, nothing_is_drawn_by
 from tests.tiny_text import tiny_pretrained
 from tests.variants import VARIANTS, small
 
@@ -42,7 +41,7 @@ def a_tiny_pretrained_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dmr_jrg_module, "draw_masked_words", mask_first_words)
+    nothing_is_drawn_by(monkeypatch)
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -9,17 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lib.models.dmr_jrg as dmr_jrg_module
-import lib.models.layers.dual_decoder as dual_decoder_module
 from lib.base.runtime import Runtime
 from lib.losses.similarity import draw_one
 from lib.models.layers import recompute
 from lib.models.layers.text import draw_masked_words
+from lib.models.prvg import draw_sentences
 from lib.training.batch_gradient import BatchGradient
 from lib.training.engine import train_one_epoch
 from lib.training.optimization import Optimization
 from lib.training.progress import Progress
-from tests.properties import make_batch
+from tests.properties import draw_by, make_batch
 from tests.test_distributed import (
     CPU,
     Found,
@@ -160,8 +159,8 @@ def test_fused_adam_is_adam(optimizer):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_never_waits_for_the_device(monkeypatch):
     """From a batch in main memory to its gradient; the numbers are read once, behind that."""
-    for module in (dmr_jrg_module, dual_decoder_module):
-        monkeypatch.setattr(module, "draw_masked_words", draw_masked_words)
+    draws = {"draw_masked_words": draw_masked_words, "draw_sentences": draw_sentences}
+    draw_by(monkeypatch, draws)  # as in training
     runtime, batch = Runtime.start(), make_batch((2, 4, 1, 3)).pin_memory()
     for variant in WITHOUT_WAITING:
         model, criterion = learner(variant)
