@@ -5,7 +5,8 @@
         --layout 2d-tan --from iter005845-0.5945-0.8744.pkl
 
 Every weight must match a weight of the model. What the weights need of the model is checked and
-reported: for example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN. CNM, CPL and PPS have a
+reported: for example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN. CNM, CPL
+and PPS have a
 row for each word of their own vocabulary, which --words names:
 
     python import_checkpoint.py --cfg ../experiments/dense_charades/cpl.yaml \\

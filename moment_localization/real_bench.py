@@ -49,7 +49,11 @@ ORDERS: dict[str, dict[str, Any]] = {
         "DECODE.POSITION_PRIOR_WEIGHT": 0.0,
     },
 }
+# Further options of single experiments there.
+FILE_ORDER = {"linear_align": {"MODEL.PARAMS.position_bias": 0.0}}
 CORRUPTIONS = {"time_shuffled": "time_shuffled_8", "video_mean": "video_mean_1"}
+# Where there is a GPU these train on it; many small runs at once are faster on processors.
+DEVICES = dict.fromkeys(("cpl", "cnm", "pps"), "")
 FOREIGN = {
     "Moment-DETR, trained on QVHighlights": "moment_detr_qvhighlights.jsonl",
     "CLIP without training, windows of 16 s": "clip_zero_shot.jsonl",
@@ -114,7 +118,9 @@ def _job(
     options: dict[str, Any] | None = None,
     tag: str = "",
 ) -> Job:
-    changed = {**ORDERS[order], **(options or {}), "GPUS": "cpu"}
+    changed = {**ORDERS[order], **(options or {}), "GPUS": DEVICES.get(experiment, "cpu")}
+    if order == "file":
+        changed |= FILE_ORDER.get(experiment.removesuffix("_separation"), {})
     return Job(name, EXPERIMENTS / f"{experiment}.yaml", seed, changed, f"{tag}{order}-{seed}")
 
 

@@ -299,7 +299,7 @@ class DMRJRGEvidence(DMRJRG):
                 videos["frames"], ids, counts.cpu(), pairs
             )
         evidence = self._evidence(pairs, sources)
-        if "scores" not in read:
+        if "scores" not in read and sources:  # without a source there is nothing but the map
             return evidence
         scores = None
         if self.map_reads_evidence:  # what it has learnt to read

@@ -141,7 +141,9 @@ class PPS(MaskedGrounder):
         raw = torch.cat([head(state) for head in self.window], dim=1)  # of another width each
         centers, widths = parameters_of(raw)
         width = self.own_width(widths)  # (M, K)
-        per_gaussian = width.repeat_interleave(self.exists.sum(dim=1), dim=1)
+        per_gaussian = width.repeat_interleave(  # the size known, so that no device is waited for
+            self.exists.sum(dim=1), dim=1, output_size=centers.shape[1]
+        )
         steps = len(self.sampled)
         gaussians = proposal_windows(centers, per_gaussian, steps, deviations=self.deviations)
 

@@ -57,11 +57,11 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
         return dict(model)
     if name == "dmr_jrg" and "isolate" in old:
         evidence_weight = float(old.pop("told", 0.0))
-        ours = bool(old["alignment"] or evidence_weight or old["words"] or old["tied_words"])
-        ours |= old["hidden_share"] != 1 / 3
+        ours = evidence_weight > 0 or any(map(old.get, ("alignment", "words", "tied_words")))
+        ours |= old.get("hidden_share", 1 / 3) != 1 / 3
         old["reconstruction_evidence"] = evidence_weight > 0
         old["rank_by"] = "retrieval"
-        if old["retrieval"] == "alignment":
+        if old.get("retrieval") == "alignment":
             old["rank_by"], old["retrieval"] = "alignment", "class_token"
         if ours:
             name = "dmr_jrg_evidence"

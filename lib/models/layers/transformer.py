@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def transformer_encoder(
@@ -159,11 +161,21 @@ class WeighedDecoder(nn.Module):
         future = torch.ones(L, L, dtype=torch.bool, device=x.device).triu(1)
         bias = self._bias(x, mask, weights).masked_fill(future, -torch.inf)
         across = None if memory is None else self._bias(memory, memory_mask, memory_weights)
+        with _differentiable_bias(bias, across):
+            return self._layers(x, bias, memory, across)
+
+    def _layers(
+        self,
+        x: Float[Tensor, "M L D"],
+        bias: Float[Tensor, "M L L"],
+        memory: Float[Tensor, "M K D"] | None,
+        across: Float[Tensor, "M 1 K"] | None,
+    ) -> Float[Tensor, "M L D"]:
+        L = x.shape[1]
         for layer in self.layers:
             assert isinstance(layer, nn.TransformerDecoderLayer | nn.TransformerEncoderLayer)
-            attended = layer.self_attn(x, x, x, attn_mask=self._heads(bias, L), need_weights=False)[
-                0
-            ]
+            own = self._heads(bias, L)
+            attended = layer.self_attn(x, x, x, attn_mask=own, need_weights=False)[0]
             x = layer.norm1(x + layer.dropout1(attended))
             last = layer.norm2
             if isinstance(layer, nn.TransformerDecoderLayer):
@@ -194,6 +206,14 @@ class WeighedDecoder(nn.Module):
         """One mask for every head, as the attention wants it."""
         full = bias.expand(-1, length, -1)
         return full.repeat_interleave(self.heads, dim=0)
+
+
+def _differentiable_bias(*biases: Tensor | None) -> contextlib.AbstractContextManager[None]:
+    """Where a gradient is to reach the bias, without the memory-efficient kernels of GPUs, whose
+    backward pass fails for lengths that are no multiple of their tiles."""
+    if any(bias is not None and bias.requires_grad for bias in biases):
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
+    return contextlib.nullcontext()
 
 
 class FiLM(nn.Module):
