@@ -65,5 +65,5 @@ def greedy_suppression(
         exists.append(alive)
         span = spans[best] if spans.dim() == 2 else spans[rows, best]
         left = left.masked_fill(iou(span[:, None], spans) > max_iou + 1e-6, -torch.inf)
-        left[rows, best] = -torch.inf
+        left = left.scatter(1, best[:, None], -torch.inf)
     return torch.stack(chosen, dim=1), torch.stack(exists, dim=1)
