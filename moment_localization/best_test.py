@@ -32,6 +32,7 @@ from lib.config.config import load_config
 from lib.datasets.fingerprint import difference, fingerprint
 from lib.datasets.standardization import Standardization
 from lib.decoding import Decoding
+from lib.decoding.calibration import measures_split
 from lib.evaluation import choose_alpha, console_table, fixed_list, markdown_table
 from lib.evaluation.files.run import save_run_predictions
 from lib.evaluation.records import CandidateMoments
@@ -202,7 +203,7 @@ def decoding_notes(decoding: Decoding, trained: Decoding, calibration: dict[str,
     notes = [f"decoded with {said}"]
     if decoding != trained:
         notes.append("this is not how the run was decoded in training")
-    where = "here" if decoding.calibration == "contiguity" else "on validation"
+    where = "here" if measures_split(decoding) else "on validation"
     notes += [f"{line}, chosen {where}" for line in calibration_lines(calibration)]
     return notes
 

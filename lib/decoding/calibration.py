@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lib.decoding import posterior
-from lib.decoding.decode import combine, likelihood, normalized, prior_starts
+from lib.decoding.decode import combine, likelihood, normalized, prior_starts, span_scores
 from lib.decoding.options import Decoding
 from lib.decoding.records import Evidence
 
@@ -19,6 +19,11 @@ from lib.decoding.records import Evidence
 def needs_shuffled(decoding: Decoding) -> bool:
     """Whether the calibration compares the evidence with that of shuffled videos."""
     return decoding.calibration == "contiguity"
+
+
+def measures_split(decoding: Decoding) -> bool:
+    """Whether the trust is measured on the very videos that are scored."""
+    return decoding.calibration in ("contiguity", "order")
 
 
 def estimates_starts(decoding: Decoding) -> bool:
@@ -47,7 +52,29 @@ def calibrate_trust(
         gain = posterior.contiguity(_rows(own, decoding), _rows(shuffled, decoding), own[0].spans)
         gain = gain if math.isfinite(gain) else 0.0  # of a single sentence nothing is known
         return {"trust": min(max(gain / decoding.full_trust, 0.0), 1.0), "contiguity": gain}
+    if decoding.calibration == "order" and own:
+        backward = backward_share(own, decoding)
+        return {"trust": min(max(1 - 2 * backward, 0.0), 1.0), "backward": backward}
     return {}
+
+
+def backward_share(evidence: Sequence[Evidence], decoding: Decoding) -> float:
+    """The share of neighbouring sentences of a paragraph whose moments, each by its evidence alone,
+    run backwards: 1/2 where evidence says nothing of time, and more than that is not expected. Two
+    standard errors are added, so that chance is not mistaken for order; equal centres count half.
+    """
+    shares = []
+    for each in evidence:
+        layout, best = each.layout, span_scores(each, decoding).argmax(dim=1)
+        centre = each.spans.mean(dim=-1)
+        centre = centre[best] if centre.dim() == 1 else centre.gather(1, best[:, None])[:, 0]
+        centres, mask = layout.padded(centre), layout.sentence_mask
+        step = (centres[:, 1:] - centres[:, :-1])[mask[:, 1:] & mask[:, :-1]]
+        shares.append(torch.where(step.abs() < 1e-6, 0.5, (step < 0).to(step.dtype)))
+    steps = torch.cat(shares)
+    if len(steps) < 2:
+        return 0.5
+    return (steps.mean() + 2 * steps.std() / len(steps) ** 0.5).item()
 
 
 def calibrate_starts(

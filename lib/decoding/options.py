@@ -59,11 +59,13 @@ class Decoding:
         " sentences of a paragraph are then decoded together.",
         low=0,
     )
-    calibration: Literal["none", "retrieval", "contiguity"] = described(
+    calibration: Literal["none", "retrieval", "contiguity", "order"] = described(
         "none",
         "What the evidence is scaled by before it meets the prior: nothing; how well pairs are"
-        " found on validation; or how much better spans fit it in the video's own time than in"
-        " shuffled time, on the split that is scored. None reads a timestamp.",
+        " found on validation; and, on the split that is scored: how much better spans fit it in"
+        " the video's own time than in shuffled time, or how rarely neighbouring sentences'"
+        " moments run backwards, where sentences stand in the order of time. None reads a"
+        " timestamp.",
     )
     prior: Literal["corpus", "parts"] = described(
         "corpus",

@@ -22,6 +22,7 @@ from lib.decoding.calibration import (
     calibrate_starts,
     calibrate_trust,
     estimates_starts,
+    measures_split,
     needs_shuffled,
 )
 from lib.evaluation import summarise
@@ -162,8 +163,8 @@ class Scorer:
         timestamp nor another video's paragraph.
         """
         calibration = dict(chosen or {})
-        shuffle = needs_shuffled(self.decoding) and model.grounds()
-        if not model.grounds() or not (shuffle or chosen is None):
+        shuffle = needs_shuffled(self.decoding)
+        if not model.grounds() or not (measures_split(self.decoding) or chosen is None):
             return calibration
         own = self._own_evidence(model, read) if self._reads_evidence else []
         if shuffle:
@@ -182,6 +183,8 @@ class Scorer:
             shuffled_split = dataclasses.replace(shuffled_videos, paragraphs=read.paragraphs)
             shuffled = self._own_evidence(model, shuffled_split)
             calibration |= calibrate_trust(self.decoding, own=own, shuffled=shuffled)
+        elif measures_split(self.decoding):
+            calibration |= calibrate_trust(self.decoding, own=own)
         elif similarity is not None:
             skill = pairing_skill(similarity, self.truth.paragraph_video)
             calibration |= calibrate_trust(self.decoding, retrieval_skill=skill)
@@ -192,7 +195,7 @@ class Scorer:
 
     @property
     def _reads_evidence(self) -> bool:
-        return needs_shuffled(self.decoding) or estimates_starts(self.decoding)
+        return measures_split(self.decoding) or estimates_starts(self.decoding)
 
     def _own_evidence(self, model: Model, read: Read) -> list[Evidence]:
         """The evidence of all paragraphs, in their true videos."""
@@ -301,7 +304,9 @@ def truth_of(split: DenseParagraphs) -> Truth:
 def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
     """The calibration as lines of text."""
     lines = [
-        f"{name} {calibration[name]:.3f}" for name in ("trust", "contiguity") if name in calibration
+        f"{name} {calibration[name]:.3f}"
+        for name in ("trust", "contiguity", "backward")
+        if name in calibration
     ]
     if "starts" in calibration:
         lines.append(f"{100 * calibration['starts'][0]:.0f} % of the moments start with the video")
