@@ -400,3 +400,42 @@ def test_a_batch_is_a_layout() -> None:
     batch = make_batch(SIZES)
     assert torch.equal(batch.owner, layout_of().owner)
     assert torch.equal(batch.sentence_position, layout_of().sentence_position)
+
+
+def marked_evidence(sizes: tuple[int, ...], places: list[float], N: int = 16) -> Evidence:
+    """Evidence whose best spans lie at given centres, a fraction of the video for each sentence."""
+    mask = torch.zeros(len(sizes), max(sizes), dtype=torch.bool)
+    for row, size in enumerate(sizes):
+        mask[row, :size] = True
+    grid = ProposalGrid(N, "dense")
+    clip = (torch.arange(N) + 0.5) / N
+    rows = torch.stack([(-((clip - place) ** 2) / 0.005).exp() for place in places])
+    return Evidence(Layout.of(mask), grid.spans, N, clips={"alignment": rows})
+
+
+def test_trust_by_order_is_full_in_order_and_none_at_random() -> None:
+    by_order = Decoding(calibration="order")
+    ordered = marked_evidence((3, 4), [0.1, 0.5, 0.9, 0.1, 0.3, 0.6, 0.9])
+    found = calibrate_trust(by_order, own=[ordered])
+    assert found == {"trust": 1.0, "backward": 0.0}
+    backward = marked_evidence((3, 4), [0.9, 0.5, 0.1, 0.9, 0.6, 0.3, 0.1])
+    assert calibrate_trust(by_order, own=[backward])["trust"] == 0.0
+    places = torch.rand(400, generator=torch.Generator().manual_seed(0)).tolist()
+    assert calibrate_trust(by_order, own=[marked_evidence((4,) * 100, places)])["trust"] < 0.1
+
+
+def test_a_sentence_alone_says_nothing_of_order() -> None:
+    alone = marked_evidence((1, 1), [0.2, 0.7])
+    assert calibrate_trust(Decoding(calibration="order"), own=[alone])["trust"] == 0.0
+
+
+def test_trust_by_contiguity_asks_whether_shuffled_time_is_worse() -> None:
+    options = Decoding(calibration="contiguity")
+    torch.manual_seed(0)
+    own = marked_evidence((3,) * 30, torch.rand(90).tolist())
+    rows = own.clips["alignment"]
+    order = torch.stack([torch.randperm(16) for _ in rows])
+    shuffled = dataclasses.replace(own, clips={"alignment": rows.gather(1, order)})
+    assert calibrate_trust(options, own=[own], shuffled=[shuffled])["trust"] == 1.0
+    assert calibrate_trust(options, own=[shuffled], shuffled=[own])["trust"] == 0.0
+    assert calibrate_trust(options, own=[own], shuffled=[own])["trust"] == 0.0

@@ -314,6 +314,50 @@ def test_a_broken_model_gets_one_sentence_at_the_start(
     assert line.startswith(f"{folder.root}/mine.yaml:") and why in line
 
 
+WRONG_ANSWERS = {
+    "similarities turned round": (
+        ("return layout.mean(cosines.logsumexp(dim=-1))", "return cosines.logsumexp(dim=-1)"),
+        "similarity returns (",
+    ),
+    "evidence of no sentence": (
+        ('{"cosine": layout.flat(cosines)}', '{"cosine": cosines}'),
+        "ground_pairs returns evidence 'cosine' of shape ",
+    ),
+    "no evidence": (
+        ("self.grid.num_clips, clips=clips)", "self.grid.num_clips)"),
+        "grounds_from names clips, which ground_pairs does not return",
+    ),
+    "scores in the place of evidence": (
+        ("return Evidence(layout, self.grid.spans, self.grid.num_clips, clips=clips)",
+         "return clips['cosine']"),
+        "ground_pairs returns Tensor, expected Evidence",
+    ),
+    "no mask": (
+        (', "mask": batch.sentence_mask}', "}"),
+        "encode_paragraphs returns no 'mask' (B, S)",
+    ),
+    "something that raises": (
+        ('return {"clips": self.clips(video)}\n\n    def encode_paragraphs',
+         'return {"clips": self.clips(video[0])}\n\n    def encode_paragraphs'),
+        "cannot answer for 3 paragraphs (",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "why"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
+def test_a_model_that_answers_wrongly_gets_one_sentence_at_the_start(
+    folder: Folder, change: tuple[str, str], why: str
+) -> None:
+    assert change[0] in MODEL
+    folder.write("broken.py", MODEL.replace(*change))
+    folder.experiment("broken.py:MyModel")
+    ended = folder.call("dense_train")
+    assert ended.status == 2
+    faults = [line for line in ended.output.splitlines() if line.startswith("error: ")]
+    assert len(faults) == 1 and why in faults[0]
+    assert not (folder.root / "save").exists()
+
+
 @pytest.mark.parametrize(
     ("term", "why"),
     [

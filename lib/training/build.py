@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
+from lib.base.batch import collate
 from lib.base.errors import InputError
 from lib.base.external import is_external
 from lib.base.runtime import Runtime
@@ -30,6 +31,7 @@ from lib.models import build_model
 from lib.models.interface import Model
 from lib.training.batch_gradient import BatchGradient
 from lib.training.optimization import Optimization
+from lib.training.probe import probe
 from lib.training.provenance import provenance
 from lib.training.scorer import Options, Scorer
 
@@ -167,6 +169,10 @@ def open_model(
         model = build_model(kind, corpus.dims, decoding or open_decoding(config), **params)
     except ValueError as error:  # keywords that do not go together
         raise InputError(f"MODEL.PARAMS: {error}") from error
+    if is_external(config.MODEL.NAME):
+        split = corpus[next(iter(corpus.splits))]
+        few = collate([split[index] for index in range(min(len(split), 3))])
+        probe(model.to(runtime.device), few.to(runtime.device), config.MODEL.NAME)
     return runtime.shared(model.to(runtime.device))
 
 
