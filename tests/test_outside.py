@@ -338,7 +338,7 @@ WRONG_ANSWERS = {
     ),
     "something that raises": (
         ('return {"clips": self.clips(video)}\n\n    def encode_paragraphs',
-         'return {"clips": self.clips(video[0])}\n\n    def encode_paragraphs'),
+         'return {"clips": self.clips(video[..., :3])}\n\n    def encode_paragraphs'),
         "cannot answer for 3 paragraphs (",
     ),
 }  # fmt: skip
