@@ -9,7 +9,8 @@ A child that names another model starts these sections empty, because they belon
 model, unless its model derives from the parent's; one that names another corpus likewise drops
 ``DATASET.SYNTHETIC``.
 
-``python -m lib.config.config > docs/options.md`` writes the reference page.
+``python -m lib.config.config > docs/options.md`` writes the reference page, and with the name of a
+model behind it prints that model's keywords.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import dataclasses
 import difflib
 import inspect
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -132,22 +134,47 @@ def explain(models: Mapping[str, Any] | None = None) -> str:
         "names another corpus drops `DATASET.SYNTHETIC`. Each option can be set on the command "
         "line, `--set TRAIN.LR=3e-4`, and again for the next one.",
         "## Top level",
-        _table(top, ""),
+        _listed(top),
     ]
     for section, options in SCHEMA.items():
         if not isinstance(options, Option):
-            blocks += [f"## {section}", _table(options, f"{section}.")]
-    blocks += ["## DATASET.SYNTHETIC", _table(_world_knobs(), "")]
-    for name, model in (models or MODELS).items():
-        losses = model.losses
-        terms = ", ".join(f"`{term}`" for term in losses())
-        blocks += [f"## Model `{name}`", (inspect.getdoc(model) or "").split("\n\n")[0]]
-        blocks += ["`MODEL.PARAMS`:", _table(keywords(model), "")]
-        blocks += [f"`LOSS.WEIGHTS` over the terms {terms}.", "`LOSS.PARAMS`:"]
-        blocks += [_table(keywords(losses), "")]
-        if _plan_options(model):
-            blocks += ["`TRAIN.PARAMS`:", _table(_plan_options(model), "")]
+            blocks += [f"## {section}", _listed(options, f"{section}.")]
+    blocks += ["## DATASET.SYNTHETIC", _listed(_world_knobs())]
+    blocks += [
+        "## Models",
+        "`python -m lib.config.config NAME` prints the keywords of a model (`MODEL.PARAMS`), its "
+        "loss terms (`LOSS.WEIGHTS`), and theirs and its plan's keywords (`LOSS.PARAMS`, "
+        "`TRAIN.PARAMS`).",
+        "\n".join(
+            f"- `{name}`: {_first_paragraph(model)}" for name, model in (models or MODELS).items()
+        ),
+    ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def explain_model(name: str) -> str:
+    """The keywords of a model, of its losses and of its plan, as a Markdown page.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    model = find_model(name)
+    losses = ", ".join(f"`{term}`" for term in model.losses())
+    blocks = [f"# Model `{name}`", _first_paragraph(model)]
+    for section, options in (
+        ("MODEL.PARAMS", keywords(model)),
+        ("LOSS.PARAMS", keywords(model.losses)),
+        ("TRAIN.PARAMS", _plan_options(model)),
+    ):
+        if options:
+            blocks += [f"`{section}`:", _listed(options)]
+    return "\n\n".join([*blocks, f"`LOSS.WEIGHTS` over {losses}."]) + "\n"
+
+
+def _first_paragraph(model: Any) -> str:
+    """Of the docstring of the model's file, which says what it is."""
+    text = inspect.getmodule(model).__doc__ or inspect.getdoc(model) or ""  # type: ignore
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
 
 
 # Reading: text -> {key: value and location}
@@ -607,16 +634,21 @@ def _yaml(value: Any) -> str:
     return dump(_plain(value)).strip().removesuffix("\n...").replace("''", '""')
 
 
-def _table(options: Section, prefix: str) -> str:
-    if not options:
-        return "None."
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+def _listed(options: Section, prefix: str = "") -> str:
+    """One line an option: its key and default, its type where that is no plain value's, and what it
+    means."""
+    lines = []
     for name, option in options.items():
-        default = "required" if option.default is MISSING else f"`{_yaml(option.default)}`"
+        default = "required" if option.default is MISSING else _yaml(option.default)
+        plain = option.hint in (str, bool, int, float) and option.limit is None
         kind = kind_of(option.hint) + (f" {option.limit.text}" if option.limit else "")
-        rows.append(f"| `{prefix}{name}` | {kind} | {default} | {option.help} |")
-    return "\n".join(rows).replace("``", "`").replace("|  |", "| |")
+        kind = "" if plain else f" ({kind.removeprefix('one of ')})"
+        lines.append(f"- `{prefix}{name}: {default}`{kind} {option.help}".rstrip())
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(explain(), end="")
+    try:
+        print(explain_model(sys.argv[1]) if sys.argv[1:] else explain(), end="")
+    except InputError as fault:
+        sys.exit(f"error: {fault}")
