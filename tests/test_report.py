@@ -19,6 +19,7 @@ from lib.evaluation import Predictions
 from lib.evaluation.examples import choose_paragraphs, error_breakdown, load_maps, maps_of_cells
 from lib.evaluation.files.run import MAPS, read_run
 from lib.evaluation.report import report
+from lib.evaluation.report.tables import verdict_against
 from tests.demo_run import make_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -268,3 +269,13 @@ def test_the_page_fits_a_phone(runs: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     width = re.search(r"<title>(\d+) wide", done.stdout)
     assert width is not None and int(width[1]) <= 360
+
+
+def test_nothing_below_its_floor_is_called_better() -> None:
+    assert verdict_against("better", 30.0, 29.0, "mIoU") == "better"
+    assert verdict_against("better", 30.0, 31.0, "mIoU") == "higher, and not above its floor"
+    assert verdict_against("better", 30.0, 30.0, "mIoU") == "higher, and not above its floor"
+    assert verdict_against("worse", 20.0, 31.0, "mIoU") == "worse"
+    assert verdict_against("better", 5.0, 50.0, "MedR") == "better"
+    assert verdict_against("better", 60.0, 50.0, "MedR") == "higher, and not above its floor"
+    assert verdict_against("better", 3.0, None, "R@1") == "better"

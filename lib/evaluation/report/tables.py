@@ -109,13 +109,24 @@ def _difference(run: RunFiles, name: str, metric: str, result: dict[str, Any] | 
     if result is None:
         return [""] * 5
     low, high = result["interval"]
+    baseline = best_baseline(run.summary, name, metric)[0]
+    verdict = verdict_against(result["verdict"], result["second"], baseline, metric)
     return [
         (f"{result['second']:.2f}", "score"),
-        number(best_baseline(run.summary, name, metric)[0]),
+        number(baseline),
         f"{result['difference']:+.2f}",
         f"{low:+.2f} to {high:+.2f}",
-        (result["verdict"], result["verdict"].split()[0]),
+        (verdict, verdict.split()[0]),
     ]
+
+
+def verdict_against(verdict: str, score: float, baseline: float | None, metric: str) -> str:
+    """The verdict of a comparison; what needs a model and does not beat one that has none is not
+    called better than anything."""
+    if verdict != "better" or baseline is None:
+        return verdict
+    above = score < baseline if metric.endswith("MedR") else score > baseline
+    return verdict if above else "higher, and not above its floor"
 
 
 def _scoring_options(summary: dict[str, Any]) -> dict[str, Any]:
