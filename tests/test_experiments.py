@@ -60,7 +60,7 @@ def parents(path: Path) -> list[Path]:
 
 
 def test_there_are_experiments_rows_and_decodings():
-    assert SWEEPS == ["ablations", "variations"]
+    assert SWEEPS == ["ablations", "linear_ablations", "variations"]
     assert DECODINGS and all(name.startswith("bench/decoding/") for name in DECODINGS)
 
 
