@@ -302,7 +302,9 @@ def print_destroyed() -> None:
         print("## Where there is nothing to find\n")
         print(
             "The same weights on test videos whose blocks stand in random order (`time_shuffled`), "
-            "or whose rows are all their mean plus noise (`video_mean`).\n"
+            "or whose rows are all their mean plus noise (`video_mean`). At trust 0 the score is "
+            "that of the decoding's prior alone; what a run scores above it further up is what "
+            "its evidence brings.\n"
         )
         head = ("", "R@1 .5", "mIoU", "best floor .5", "mIoU", "trust, by seed")
         print_table(head, rows)
