@@ -11,7 +11,7 @@ Without them the command says so and ends. Each run lies in save/real/….
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import statistics
 import sys
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from lib.evaluation.files.run import read_run
 from lib.evaluation.spans import overlap
 from lib.training.build import open_decoding, resolve
 from moment_localization.best_test import decoding_name
-from moment_localization.sweep import Job, read_rows, run_all
+from moment_localization.sweep import Job, mean_and_spread, read_rows, run_all
 
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
@@ -116,8 +116,7 @@ def jobs(names: Sequence[str], order: str, seed: int) -> list[Job]:
 
 def prior_alone(job: Job) -> Job:
     """The same run, decoded from the prior alone."""
-    options = [f"{k}={json.dumps(v)}" for k, v in {**job.options, **PRIOR_ALONE}.items()]
-    decoding = open_decoding(load_config(job.cfg, options))
+    decoding = open_decoding(job.tested_with(PRIOR_ALONE, "").config())
     return job.tested_with(PRIOR_ALONE, f"-{decoding_name(None, decoding)}")
 
 
@@ -163,18 +162,18 @@ def run(args: argparse.Namespace) -> None:
 def cells(results: Sequence[dict[str, Any]]) -> list[str]:
     """Grounding and retrieval, mean ± deviation over seeds; what is below its floor is marked."""
     grounding = [
-        _mean([r["protocols"]["svmr"][f"R@1,IoU={iou}"] for r in results])
+        mean_and_spread([r["protocols"]["svmr"][f"R@1,IoU={iou}"] for r in results], 1)
         for iou in (0.3, 0.5, 0.7)
         if "svmr" in results[0]["protocols"]
     ]
     if grounding:
-        grounding.append(_mean([r["protocols"]["svmr"]["mIoU"] for r in results]))
+        grounding.append(mean_and_spread([r["protocols"]["svmr"]["mIoU"] for r in results], 1))
         for place, name in ((1, "R@1,IoU=0.5"), (3, "mIoU")):
             value = statistics.mean(r["protocols"]["svmr"][name] for r in results)
             if value <= best_floor(results[0], name):
                 grounding[place] += " ↓"
     retrieval = [
-        _mean([r["protocols"]["vr"][name] for r in results])
+        mean_and_spread([r["protocols"]["vr"][name] for r in results], 1)
         if "vr" in results[0]["protocols"]
         else ""
         for name in ("R@1", "R@10")
@@ -187,11 +186,6 @@ def best_floor(result: dict[str, Any], name: str) -> float:
     return max(row.get(name, 0.0) for row in result["floors"]["svmr"].values())
 
 
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
-
-
 def gathered(names: Sequence[str], order: str, suffix: str = "") -> dict[str, list[dict[str, Any]]]:
     """The results that are there, by name."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -202,6 +196,7 @@ def gathered(names: Sequence[str], order: str, suffix: str = "") -> dict[str, li
     return found
 
 
+@functools.cache  # every other system is paired with the flagship
 def sentence_overlaps(name: str, order: str) -> tuple[np.ndarray, np.ndarray] | None:
     """(M,) overlap of each test sentence's first moment, and whether it is at least 0.5, both means
     over seeds. The sentences of all runs in an order stand alike, so that they can be paired."""

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from easydict import EasyDict
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -75,10 +76,14 @@ class Job:
         options = {**self.options, "TRAIN.SEED": self.seed}
         return ["--cfg", str(self.cfg), "--tag", self.tag, *_changed(options)]
 
+    def config(self) -> EasyDict:
+        """Of its test."""
+        options = {**self.options, **self.test_options}
+        return load_config(self.cfg, _assignments(options), {"tag": self.tag})
+
     @property
     def folder(self) -> Path:
-        options = [f"{key}={json.dumps(value)}" for key, value in self.options.items()]
-        return run_folder(str(self.cfg), load_config(self.cfg, options, {"tag": self.tag}))
+        return run_folder(str(self.cfg), self.config())
 
     def results(self, suffix: str | None = None) -> dict[str, Any] | None:
         """What the test wrote, or the test whose files end in ``suffix``; None before."""
@@ -87,7 +92,11 @@ class Job:
 
 
 def _changed(options: Mapping[str, Any]) -> list[str]:
-    return [f"--set={key}={json.dumps(value)}" for key, value in options.items()]
+    return [f"--set={assignment}" for assignment in _assignments(options)]
+
+
+def _assignments(options: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in options.items()]
 
 
 def run(job: Job, *, threads: int = 1) -> str:
@@ -133,7 +142,9 @@ def table(jobs: Iterable[Job], suffix: str | None = None) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for name, results in groups.items():
         cells = [
-            _mean([r["protocols"][p][m] for r in results if m in r["protocols"].get(p, {})])
+            mean_and_spread(
+                [r["protocols"][p][m] for r in results if m in r["protocols"].get(p, {})]
+            )
             for p, m in METRICS
         ]
         lines.append(f"| `{name}` | {len(results)} | " + " | ".join(cells) + " |")
@@ -145,11 +156,12 @@ def table(jobs: Iterable[Job], suffix: str | None = None) -> list[str]:
     return [*lines, "| best floor | | " + " | ".join(f"{value:.2f}" for value in best) + " |"]
 
 
-def _mean(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
+    """Over seeds, the spread being the standard deviation; "" of none."""
     if not values:
         return ""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 def read_rows(path: Path, only: str = "") -> dict[str, dict[str, Any]]:
