@@ -98,7 +98,9 @@ def main() -> None:
             print(f"note: {layout.source} read videos as --set DATASET.{key}={wanted} does")
     if rows is not None:
         known = sum(row is not None for row in rows) - 1
-        print(f"note: {known:,} of its {size:,} words have an id here; the others are never told")
+        print(
+            f"note: {known:,} of its {size:,} words have an id here; the others are never predicted"
+        )
     command = ["python", "best_test.py", "--cfg", args.cfg]
     command += ["--tag", config.TAG] if config.TAG else []
     print("score it:", shlex.join([*command, *(f"--set={option}" for option in args.set)]))

@@ -38,9 +38,9 @@ def table(build: Build) -> Table:
         model, batch = build(), make_batch((4, 2, 5, 1, 3))
         for term in terms_of(model):
             torch.manual_seed(seed)
-            taught = _reached_by(model, term, batch)
-            row = reached.setdefault(term, dict.fromkeys(taught, False))
-            for name, learns in taught.items():
+            trained = _reached_by(model, term, batch)
+            row = reached.setdefault(term, dict.fromkeys(trained, False))
+            for name, learns in trained.items():
                 row[name] |= learns
     return reached
 
@@ -49,14 +49,14 @@ def _reached_by(model: Model, term: str, batch: object) -> dict[str, bool]:
     model.zero_grad(set_to_none=True)
     criterion = Criterion(model.losses(), {term: 1.0})
     criterion(model(batch, terms=criterion.active), batch)["total"].backward()
-    taught: dict[str, bool] = {}
+    trained: dict[str, bool] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = name.split(".")[0]
             gradient = parameter.grad
             learns = gradient is not None and bool(gradient.abs().max() > 1e-12)
-            taught[part] = taught.get(part, False) or learns
-    return taught
+            trained[part] = trained.get(part, False) or learns
+    return trained
 
 
 def shown(reached: Table) -> str:

@@ -90,7 +90,7 @@ def test_disorder_and_overlap_do_what_they_say(tmp_path: Path) -> None:
         (p.moments[1:, 0] < p.moments[:-1, 1]).mean()
         for p in read_split(tmp_path / "overlap", "train")
     ]
-    assert np.mean(overlaps) > 0.5  # the event before may be one that no sentence tells
+    assert np.mean(overlaps) > 0.5  # the event before may be one that no sentence describes
     for p in read_split(tmp_path / "disorder", "train"):
         starts = p.moments[:, 0]
         # Every swap done: the first sentence wanders to the end.

@@ -33,7 +33,7 @@ def time_shuffled(rows: Float[Tensor, "T C"], blocks: int, video_id: str) -> Flo
 
 
 def video_mean(rows: Float[Tensor, "T C"], noise: float, video_id: str) -> Float[Tensor, "T C"]:
-    """The video's mean in every row: what the video is about, and nothing that tells when.
+    """The video's mean in every row: what the video is about, and nothing of when.
 
     Args:
         noise: deviation of what is added to each number, as a share of that number's own deviation

@@ -38,7 +38,7 @@ class CorpusOptions:
     )
     tagger: Literal["function_words", "nltk"] = described(
         "function_words",
-        "What tells content words, which are masked twice as often, from the rest.",
+        "What finds the content words, which are masked twice as often.",
     )
     tokens: Literal["words", "spaces"] = described(
         "words",

@@ -152,7 +152,7 @@ class WorldOptions:
     """Knobs of the synthetic world; videos last 30 to 150 seconds and have one paragraph each.
 
     Those after ``seed`` break assumptions that methods make, and are off by default. With
-    ``signal`` 0 and a ``topic``, rows carry what a video is about and nothing that tells when.
+    ``signal`` 0 and a ``topic``, rows carry what a video is about and nothing of when.
     Rows of a ``gain`` without ``sparsity`` are the same again once they are L2-normalised. Moments
     of a ``width`` overlap freely, whatever ``overlap`` says.
     """
@@ -164,7 +164,9 @@ class WorldOptions:
     max_sentences: int = _knob(6, "most sentences of a paragraph", low=1, high=12)
     lexicon: float = _knob(1.0, "share of the 266 content words in use", low=0.3, high=1)
     signal: float = _knob(1.0, "length of a moment's signal; one row's noise has 1", low=0)
-    distractors: float = _knob(1.0, "events of a video that no sentence tells, mean", low=0, high=9)
+    distractors: float = _knob(
+        1.0, "events of a video that no sentence describes, mean", low=0, high=9
+    )
     overlap: float = _knob(0.15, "chance that a moment begins in the previous one", low=0, high=1)
     disorder: float = _knob(0.1, "chance that two neighbouring sentences swap", low=0, high=1)
     rows_per_second: float = _knob(2.0, "feature rows per second", low=0.1, high=100)
@@ -211,7 +213,7 @@ class FeatureOptions:
     signal: float = _knob(1.0, "length of a moment's signal; one row's noise has 1", low=0)
     correlation: float = _knob(0.5, "of the noise of neighbouring rows", low=0, high=0.999)
     background: float = _knob(1.0, "length of a video's constant offset", low=0)
-    distractors: float = _knob(1.0, "events of a video that no sentence tells, mean", low=0)
+    distractors: float = _knob(1.0, "events of a video that no sentence describes, mean", low=0)
     rows_per_second: float = _knob(2.0, "feature rows per second", low=0.01, high=100)
     max_rows: int = _knob(600, "most rows of a video", low=4)
     seed: int = _knob(0, "of everything", low=0)

@@ -63,7 +63,7 @@ def reconstruct_best(nll: Float[Tensor, "M P"], whole: Float[Tensor, " M"]) -> F
 def better_than(
     nll: Float[Tensor, "M P"], other: Float[Tensor, "M R"], *, margin: float
 ) -> Float[Tensor, ""]:
-    """The best proposal should tell the words better than each of R others, by a margin: a hinge
+    """The best proposal should predict the words better than each of R others, by a margin: a hinge
     each, mean over sentences, sum over the others.
 
     Source: CNM's contrast inside a video, and CPL, PPS and DCIML after it.

@@ -112,7 +112,7 @@ class CNM(MaskedGrounder):
     @staticmethod
     def losses(*, whole_margin: float = 0.1, outside_margin: float = 0.15) -> Losses:
         """``reconstruction``: the words, from the proposal and from all frames. ``rank``: the
-        proposal should tell them better than all frames and than those outside it.
+        proposal should predict them better than all frames and than those outside it.
 
         Args:
             whole_margin, outside_margin: of these hinges.

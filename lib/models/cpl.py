@@ -132,7 +132,7 @@ class CPL(MaskedGrounder):
         *, reference_margin: float = 0.1, outside_margin: float = 0.15, spread: float = 0.13
     ) -> Losses:
         """``reconstruction``: the words, from the best proposal and from the whole video.
-        ``rank``: the best should tell them better than the whole and than what lies beside it.
+        ``rank``: the best should predict them better than the whole and than what lies beside it.
         ``diversity``: windows unlike each other, and of one size.
 
         Args:

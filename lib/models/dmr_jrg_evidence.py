@@ -1,6 +1,6 @@
 """DMR-JRG with evidence over clips: from an alignment, from its reconstruction, or from both.
 
-Ours. The paper's parts are those of ``dmr_jrg.py``; this file adds what tells the map P where a
+Ours. The paper's parts are those of ``dmr_jrg.py``; this file adds evidence to the map P of where a
 sentence happens: the cosines of an alignment of clips and sentences (``clip_align.py`` alone), and
 how well each clip reconstructs the sentence's words, all of them masked. The map reads that
 evidence, candidates are chosen by it, and what the decoding of the whole paragraph makes of it is

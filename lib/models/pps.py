@@ -193,7 +193,7 @@ class PPS(MaskedGrounder):
         *, reference_margin: float = 0.1, negative_margin: float = 0.15, spread: float = 0.15
     ) -> Losses:
         """``reconstruction``: the words, from the best proposal and from the whole video.
-        ``rank``: the best should tell them better than the whole and than its negative.
+        ``rank``: the best should predict them better than the whole and than its negative.
         ``push``: proposals unlike each other, and of one size. ``push_inside``: the same of the
         Gaussians of each. ``pull``: their centres near each other.
 

@@ -240,7 +240,7 @@ def word_logits(dims: DataDims, hidden_size: int, *, tied: bool) -> nn.Module:
 
 @dataclass(frozen=True)
 class MaskedWords:
-    """Words that a reconstruction has to tell. R is their number over all sentences.
+    """Words that a reconstruction has to predict. R is their number over all sentences.
 
     A sentence's words stand in a row of up to K slots; ``column`` repeats a word in empty ones.
     """
