@@ -34,6 +34,7 @@ import torch
 from lib.base.batch import DataDims, collate
 from lib.base.command import run_script
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.base.runtime import Runtime
 from lib.config.config import load_config
 from lib.datasets import build_loader
@@ -58,7 +59,6 @@ from lib.training.build import (
     open_runtime,
 )
 from lib.training.prediction import ground_in, read_split, similarities
-from lib.training.run import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SHALLOW = ("MODEL.PARAMS.kernel_size=1", "MODEL.PARAMS.conv_layers=1")

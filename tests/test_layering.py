@@ -18,11 +18,12 @@ SCRIPTS = sorted((REPOSITORY / "moment_localization").glob("*.py"))
 # A floor knows itself and those before it. Two folders on one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("lib.base",),
-    ("lib.losses", "lib.datasets", "lib.decoding", "lib.evaluation"),
+    ("lib.losses", "lib.datasets", "lib.decoding", "lib.evaluation", "lib.videos", "lib.index"),
     ("lib.models",),
     ("lib.config",),
     ("lib.training",),
-    ("lib.tools",),
+    ("lib.inference",),
+    ("lib.serving", "lib.tools"),
     ("moment_localization",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

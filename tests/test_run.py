@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from lib.base.errors import InputError
-from lib.training.run import Run, replace_file
+from lib.base.files import replace_file
+from lib.training.run import Run
 from tests.disk import room_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]

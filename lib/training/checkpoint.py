@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from lib.base.batch import DataDims
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.config.external import find_model
 from lib.config.options import keywords
-from lib.training.run import replace_file
 from lib.training.upgrade import upgraded
 
 FORMAT = "dmr-jrg checkpoint"

@@ -13,11 +13,12 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
+from lib.base.files import reason_of, replace_file, unwritable
 
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
 # What a run writes, results first: an overwritten run must not keep the results of the one before.
@@ -48,7 +49,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as fault:
-            raise InputError(f"{folder} cannot be made a run folder ({_reason(fault)})") from None
+            raise InputError(f"{folder} cannot be made a run folder ({reason_of(fault)})") from None
         run = cls(folder, _lock(folder))
         try:
             old = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
@@ -96,7 +97,7 @@ class Run:
         try:
             return self.path(CONFIG).read_text("utf-8")
         except (OSError, ValueError) as fault:
-            raise InputError(f"{self.path(CONFIG)} cannot be read ({_reason(fault)})") from None
+            raise InputError(f"{self.path(CONFIG)} cannot be read ({reason_of(fault)})") from None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to ``log.jsonl``; numbers that are not finite are written as null."""
@@ -105,7 +106,7 @@ class Run:
             with self.path(LOG).open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as fault:
-            raise _unwritable(self.path(LOG), fault) from None
+            raise unwritable(self.path(LOG), fault) from None
 
     def records(self) -> list[dict[str, Any]]:
         """The log so far. A last line that a kill cut short does not count.
@@ -119,7 +120,7 @@ class Run:
         try:
             *lines, rest = path.read_bytes().split(b"\n")
         except OSError as fault:
-            raise InputError(f"{path} cannot be read ({_reason(fault)})") from None
+            raise InputError(f"{path} cannot be read ({reason_of(fault)})") from None
         records = []
         for number, line in enumerate(lines, start=1):
             try:
@@ -167,49 +168,13 @@ class Run:
         self.close()
 
 
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
-    """Let ``write`` fill a new file, then replace ``path`` by it in one step.
-
-    Whenever a reader looks or a process is killed, ``path`` is the old file or the new one.
-
-    Raises:
-        InputError: the disk is full or the folder not writable; the old file is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as fault:
-        raise _unwritable(path, fault) from None
-    return path
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _lock(folder: Path) -> IO[str]:
     """Lock the folder for this process; the system releases it however the process ends."""
     path = folder / ".lock"
     try:
         lock = path.open("a+")
     except OSError as fault:
-        raise _unwritable(path, fault) from None
+        raise unwritable(path, fault) from None
     try:
         _take(lock)
     except BlockingIOError:
@@ -241,16 +206,6 @@ def _take(lock: IO[str]) -> None:
 def _close(lock: weakref.ref[IO[str]]) -> None:
     if (file := lock()) is not None:
         file.close()
-
-
-def _unwritable(path: Path, fault: OSError) -> InputError:
-    return InputError(
-        f"{path} cannot be written ({_reason(fault)}); what was there before is unchanged"
-    )
-
-
-def _reason(fault: Exception) -> str:
-    return getattr(fault, "strerror", None) or str(fault)
 
 
 def _past(value: Any, last: int | None) -> bool:

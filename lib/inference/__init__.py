@@ -1,0 +1,1 @@
+"""A trained run that answers: loads, grounds, indexes and searches."""

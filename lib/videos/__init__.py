@@ -1,0 +1,1 @@
+"""Video files to feature rows, by a stated recipe."""
