@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from lib.base import distributed
 from lib.base.command import run_script
 from lib.config.config import load_config
-from lib.datasets.fingerprint import difference, fingerprint
+from lib.datasets.fingerprint import difference, fingerprint, require_recipe
 from lib.datasets.standardization import Standardization
 from lib.decoding import Decoding
 from lib.decoding.calibration import measures_split
@@ -102,6 +102,8 @@ def main() -> None:
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
             print(line)
+    features = fingerprint(corpus.features)
+    require_recipe(state.get("features", {}), features, str(corpus.features.path))
     checkpoint.check_matches(state, config, corpus.dims)
     model = open_model(config, corpus, runtime, trained)
     checkpoint.load_into(model, state)
@@ -146,7 +148,7 @@ def main() -> None:
         *decoding_notes(decoding, trained, scorer.calibration),
     ]
     if "features" in state:
-        differing = difference(state["features"], fingerprint(corpus.features))
+        differing = difference(state["features"], features)
         if differing:
             summary["notes"].append(f"the features are not those of training: {differing}")
 

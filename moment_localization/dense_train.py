@@ -35,7 +35,8 @@ from lib.base.runtime import Runtime
 from lib.config.config import dump_config, load_config
 from lib.datasets import build_loader
 from lib.datasets.dense import DenseParagraphs, EpochBatches
-from lib.datasets.fingerprint import fingerprint
+from lib.datasets.fingerprint import fingerprint, require_recipe
+from lib.datasets.packed_words import link_words
 from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
 from lib.training import checkpoint, nonfinite
@@ -54,6 +55,7 @@ from lib.training.build import (
 from lib.training.console import Console
 from lib.training.diagnostics import inspect_training
 from lib.training.engine import train_one_epoch
+from lib.training.inference_state import inference_state
 from lib.training.progress import Progress
 from lib.training.reporting import Scalars, describe_change, epoch_line
 from lib.training.run import Run
@@ -93,7 +95,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     runtime = open_runtime(config)
     say = print if distributed.is_main() else silence
     with distributed.main_first():
-        corpus = open_corpus(config, ("train", "val"))
+        corpus = open_corpus(config, ("train", "val"), pack_vectors=True)
     for line in corpus.lines():
         say(line)
     model = open_model(config, corpus, runtime)
@@ -119,6 +121,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     features = fingerprint(corpus.features)
     if corpus.standardization is not None:
         features["standardization"] = corpus.standardization.state()
+    carried = inference_state(config, corpus)
     about = provenance_of(config, corpus, runtime)
     started = time.monotonic()
 
@@ -126,7 +129,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     progress, earlier = Progress(), 0.0
     if resuming:
         run = Run.open(folder) if distributed.is_main() else None
-        progress, earlier = restore(folder, model, optimization, config, corpus, runtime)
+        progress, earlier = restore(folder, model, optimization, config, corpus, features, runtime)
         say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
@@ -141,6 +144,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             run.truncate_log(epoch=progress.epoch - 1)
             run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
         console.attach(run.path("console.log"), append=resuming)
+        if corpus.packed_words is not None:
+            link_words(corpus.packed_words, folder)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
@@ -238,6 +243,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 "select_by": train.SELECT_BY,
                 "calibration": scorer.calibration,
                 "validation": summary,
+                "inference": carried,
             }
             if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
                 progress.best_score, progress.best_epoch = score, epoch
@@ -290,7 +296,13 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 
 def restore(
-    folder: Path, model: Any, optimization: Any, config: Any, corpus: Any, runtime: Runtime
+    folder: Path,
+    model: Any,
+    optimization: Any,
+    config: Any,
+    corpus: Any,
+    features: dict[str, Any],
+    runtime: Runtime,
 ) -> tuple[Progress, float]:
     """The state in last.pt, and the hours spent; without one (a run killed before its first), the
     beginning."""
@@ -298,6 +310,7 @@ def restore(
     if not path.exists():
         return Progress(), 0.0
     state = checkpoint.load(path, map_location=runtime.device)
+    require_recipe(state.get("features", {}), features, str(corpus.features.path))
     checkpoint.check_matches(state, config, corpus.dims)
     kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
     if kept is not None:

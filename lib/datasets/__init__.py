@@ -30,6 +30,7 @@ from lib.datasets.corruption import Corruption, prepared_rows
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
 from lib.datasets.options import CorpusOptions
+from lib.datasets.packed_words import pack_words
 from lib.datasets.standardization import Standardization
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
 from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
@@ -65,6 +66,9 @@ class LoadedCorpus:
     features: FeatureFile
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
+    vector_file: Path = Path()
+    packed_words: Path | None = None  # vectors of all words, where they were to be packed
+    durations: tuple[float, ...] = ()  # seconds, of the training videos
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -86,6 +90,7 @@ def load_corpus(
     corruption: Mapping[str, Corruption] | None = None,
     hide_train_moments: bool = True,
     synthetic: Mapping[str, Any] | None = None,
+    pack_vectors: bool = False,
     **changed: Any,
 ) -> LoadedCorpus:
     """Build the datasets of some splits of a corpus.
@@ -106,6 +111,8 @@ def load_corpus(
         corruption: split -> what destroys the time of its videos.
         hide_train_moments: training samples carry NaN in the place of moments.
         synthetic: knobs of the synthetic world (WorldOptions), which is made when missing.
+        pack_vectors: keep the vectors of all words in a file in ``cache_fallback``, for runs to
+            take along.
 
     Raises:
         InputError: anything missing or unusable, in a sentence.
@@ -162,7 +169,9 @@ def load_corpus(
         mode=options.cache,
         folders=[Path(options.cache_dir)] if options.cache_dir else beside,
     )
-    vectors = read_word_vectors(find_vectors(options.word_vectors, folder, data_dir))
+    vector_file = find_vectors(options.word_vectors, folder, data_dir)
+    vectors = read_word_vectors(vector_file)
+    packed = pack_words(vectors, vector_file, Path(cache_fallback)) if pack_vectors else None
     share, tail = coverage(words, vectors)
     notes.append(f"word vectors: {100 * share:.2f} % of the words have one{tail}")
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
@@ -229,6 +238,9 @@ def load_corpus(
         feature_file,
         rows,
         standardization,
+        vector_file,
+        packed,
+        tuple({p.video_id: p.duration for p in paragraphs["train"]}.values()),
     )
 
 

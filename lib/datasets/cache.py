@@ -36,7 +36,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.base.errors import InputError
-from lib.datasets.features import FeatureFile, normalize_rows, resample
+from lib.datasets.features import FeatureFile, as_read, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]
 _IN_MEMORY = 2**28  # bytes that "auto" resamples at every start, which takes about a second
@@ -105,10 +105,7 @@ class DirectRows:
                 f"{path}: {video_id} is {rows.shape[1]} wide, "
                 f"{self.first} is {self.dim}; expected one width."
             )
-        if self.normalize:
-            rows = normalize_rows(rows)
-        with np.errstate(over="ignore"):
-            found = resample(rows, self.num_frames).astype(self.dtype, copy=False)
+        found = as_read(rows, self.num_frames, normalize=self.normalize, dtype=self.dtype)
         if self.dtype == "float16" and not np.isfinite(found).all():
             raise InputError(
                 f"{path}: {video_id} holds {np.abs(rows).max():g}, expected at most 65,504 where "

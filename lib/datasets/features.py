@@ -87,6 +87,20 @@ class FeatureFile:
         with np.errstate(over="ignore"):
             return np.asarray(node[()], dtype=np.float32)
 
+    def attributes(self, video_id: str = "") -> dict[str, Any]:
+        """The HDF5 attributes of the file, or of a video's dataset.
+
+        Raises:
+            InputError: no such file or video, or it is damaged there.
+        """
+        node = self.dataset(video_id) if video_id else self._open()
+        if node is None:
+            raise InputError(f"{self.path}: has no features of the video {video_id}.")
+        try:
+            return dict(node.attrs)
+        except _DAMAGE as error:
+            raise InputError(f"{self.path}: its attributes cannot be read ({error}).") from None
+
     def width(self, video_id: str) -> int:
         """C, as this video has it."""
         return self.read(video_id).shape[1]
@@ -170,3 +184,14 @@ def resample(rows: Float[np.ndarray, "n C"], num_frames: int) -> Float[np.ndarra
     sums = np.add.reduceat(rows, edges, axis=0, dtype=np.float64)[:-1]
     counts = np.maximum(np.diff(edges), 1)
     return (sums / counts[:, None]).astype(np.float32)
+
+
+def as_read(
+    rows: Float[np.ndarray, "n C"], num_frames: int, *, normalize: bool, dtype: str
+) -> Float[np.ndarray, "T C"]:
+    """Rows as models read them: of length 1 where asked for, then resampled, then rounded to
+    ``dtype`` (infinite where they do not fit it)."""
+    if normalize:
+        rows = normalize_rows(rows)
+    with np.errstate(over="ignore"):
+        return resample(rows, num_frames).astype(dtype, copy=False)

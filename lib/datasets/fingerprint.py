@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lib.base.errors import InputError
+from lib.base.recipe import Recipe, recipe_of
 from lib.datasets.features import FeatureFile
 
 _APART = 0.25  # standard deviations between two means that a sample of the same kind does not show
@@ -41,8 +42,10 @@ def fingerprint(features: FeatureFile, *, videos: int = 16, seed: int = 0) -> di
         raise InputError(
             f"{features.path}: none of {len(chosen[: 4 * videos])} entries is readable"
         )
+    recipe = recipe_of(features.attributes(), str(features.path))
     together = np.concatenate(rows).astype(np.float64)
     return {
+        "recipe": recipe.json() if recipe else None,
         "entries": len(keys),
         "keys": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         "sample": read,
@@ -52,6 +55,27 @@ def fingerprint(features: FeatureFile, *, videos: int = 16, seed: int = 0) -> di
         "mean": torch.from_numpy(together.mean(axis=0)).float(),
         "std": torch.from_numpy(together.std(axis=0)).float(),
     }
+
+
+def require_recipe(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Refuse features that were made in another way than those of a checkpoint, as far as both say
+    how they were made.
+
+    Args:
+        where: the file here.
+
+    Raises:
+        InputError: names what differs.
+    """
+    if not there.get("recipe") or not here.get("recipe"):
+        return
+    ours, theirs = (Recipe.from_json(of["recipe"], where) for of in (here, there))
+    differing = ours.differences(theirs)
+    if differing:
+        raise InputError(
+            f"{where}: was made in another way than the features of the run ({'; '.join(differing)}"
+            "); extract the videos again as the run's were"
+        )
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

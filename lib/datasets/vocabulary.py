@@ -446,25 +446,76 @@ class Vocabulary:
         tokens: str = "words",
         stems: bool = False,
     ) -> None:
-        self.tokenise = TOKENISERS[tokens]
-        self.key = _stem if stems else str
-        sentence_words = [self.tokenise(sentence) for sentence in sentences]
+        tokenise, key = TOKENISERS[tokens], _stem if stems else str
+        sentence_words = [tokenise(sentence) for sentence in sentences]
         forms = Counter(chain.from_iterable(sentence_words))
         counts: Counter[str] = Counter()
         common: dict[str, str] = {}  # the most frequent word of each key
         for word in sorted(forms, key=lambda word: (-forms[word], word)):
-            counts[self.key(word)] += forms[word]
-            common.setdefault(self.key(word), word)
+            counts[key(word)] += forms[word]
+            common.setdefault(key(word), word)
         ranked = sorted(counts, key=lambda key: (-counts[key], key))[:size]
-        self.words: tuple[str, ...] = tuple(common[key] for key in ranked)
-        self.ids = {key: id_ for id_, key in enumerate(ranked, start=FIRST_WORD)}
-        self.sentences = len(sentence_words)
-        self.holding = Counter(
-            chain.from_iterable({self.key(word) for word in words} for words in sentence_words)
+        holding = Counter(
+            chain.from_iterable({key(word) for word in words} for words in sentence_words)
         )
+        self._set(
+            vectors,
+            words=[common[key] for key in ranked],
+            keys=ranked,
+            holding=[holding[key] for key in ranked],
+            sentences=len(sentence_words),
+            tagger=tagger,
+            tokens=tokens,
+            stems=stems,
+        )
+
+    def _set(
+        self,
+        vectors: WordVectors,
+        *,
+        words: Sequence[str],
+        keys: Sequence[str],
+        holding: Sequence[int],
+        sentences: int,
+        tagger: str,
+        tokens: str,
+        stems: bool,
+    ) -> None:
         self.vectors = vectors
+        self.words = tuple(words)
+        self.holding = tuple(holding)  # training sentences with each word
+        self.sentences = sentences
+        self.tagger, self.tokens, self.stems = tagger, tokens, stems
+        self.ids = {key: id_ for id_, key in enumerate(keys, start=FIRST_WORD)}
+        self.tokenise, self.key = TOKENISERS[tokens], _stem if stems else str
         self.weigh = _TAGGERS[tagger]
         self.weigh(["word"])  # a tagger that is not installed is told here and not in a worker
+
+    def state(self) -> dict[str, Any]:
+        """Everything, for a checkpoint: tensors, numbers, texts, lists and dictionaries only."""
+        known = list(self.vectors.index)
+        return {
+            "words": list(self.words),
+            "keys": list(self.ids),
+            "holding": list(self.holding),
+            "sentences": self.sentences,
+            "tagger": self.tagger,
+            "tokens": self.tokens,
+            "stems": self.stems,
+            "vectors": {"words": known, "matrix": self.vectors.matrix},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Vocabulary:
+        """The vocabulary that ``state`` was taken of."""
+        vectors = state["vectors"]
+        matrix, unknown = vectors["matrix"][:-1], vectors["matrix"][-1]
+        self = cls.__new__(cls)
+        self._set(
+            WordVectors(vectors["words"], matrix, unknown),
+            **{name: value for name, value in state.items() if name != "vectors"},
+        )
+        return self
 
     def __len__(self) -> int:
         """Number of ids: the words and the two that are none."""
@@ -478,13 +529,17 @@ class Vocabulary:
     def inverse_document_frequency(self) -> Float[Tensor, " V"]:
         """log((n + 1) / (n_w + 1)) of every id, n_w of the n training sentences holding it; that of
         a word in no sentence for unknown ones, 0 for padding."""
-        holding = torch.tensor([0, 0, *(self.holding[key] for key in self.ids)])
+        holding = torch.tensor([0, 0, *self.holding])
         idf = ((self.sentences + 1) / (holding + 1.0)).log()
         idf[0] = 0
         return idf
 
-    def encode(self, sentences: Sequence[str]) -> EncodedText:
-        """The words of sentences as numbers."""
+    def encode(self, sentences: Sequence[str], vectors: WordVectors | None = None) -> EncodedText:
+        """The words of sentences as numbers.
+
+        Args:
+            vectors: into which ``rows`` point, instead of the vocabulary's own.
+        """
         words = [self.tokenise(sentence) for sentence in sentences]
         flat = list(chain.from_iterable(words))
         weights = list(chain.from_iterable(map(self.weigh, words)))
@@ -492,7 +547,7 @@ class Vocabulary:
             ids=torch.tensor(
                 list(map(self.ids.get, map(self.key, flat), repeat(UNKNOWN))), dtype=torch.int64
             ),
-            rows=self.vectors.rows(flat),
+            rows=(vectors or self.vectors).rows(flat),
             weights=torch.tensor(weights, dtype=torch.float32),
             counts=torch.tensor(list(map(len, words)), dtype=torch.int64),
         )

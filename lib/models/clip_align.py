@@ -63,6 +63,10 @@ class ClipAlign(Model):
         )
         self.grid = ProposalGrid(dims.num_clips, density)
 
+    @property
+    def embeddings(self) -> tuple[str, str] | None:
+        return "clips", "sentences"
+
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``clips``: (B, N, D)."""
         return {"clips": self.alignment.clip(self.clips(video))}

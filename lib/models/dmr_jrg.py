@@ -195,6 +195,10 @@ class DMRJRG(Model):
             self.global_log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
 
     @property
+    def embeddings(self) -> tuple[str, str] | None:
+        return "token", "token"
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms: frozenset[str] = frozenset()
         if not self.grounded_retrieval:

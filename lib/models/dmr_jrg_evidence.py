@@ -129,6 +129,10 @@ class DMRJRGEvidence(DMRJRG):
         self.register_buffer("clip_cells", clip_cells(self.grid), persistent=False)
 
     @property
+    def embeddings(self) -> tuple[str, str] | None:
+        return super().embeddings if self.rank_by == "retrieval" else ("aligned", "sentences")
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms = super().unavailable_terms
         if self.alignment is None:

@@ -89,6 +89,10 @@ class DMRRelease(Model):
         ends = [_sinusoid(start + 1, position_size), _sinusoid(end, position_size)]
         self.register_buffer("positions", torch.cat(ends, dim=1), persistent=False)
 
+    @property
+    def embeddings(self) -> tuple[str, str] | None:
+        return "token", "token"
+
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``token``: unit features, (B, D); ``clips``: (B, N, D)."""
         clips = self.clips(video)

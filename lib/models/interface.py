@@ -73,6 +73,15 @@ class Model(nn.Module):
     grounds_from: ClassVar[frozenset[str]] = frozenset({"scores"})
 
     @property
+    def embeddings(self) -> tuple[str, str] | None:
+        """The names of two tensors, in what ``encode_videos`` and in what ``encode_paragraphs``
+        return: vectors of a video's consecutive parts (B, n, D), or one of the video (B, D), and
+        vectors of a paragraph's sentences (B, S, D), or one of the paragraph (B, D), whose cosines
+        are what ``similarity`` is mostly made of. A search shortlists videos by them. None: there
+        are none, and every video is compared."""
+        return None
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         return frozenset()
 

@@ -80,6 +80,10 @@ class LinearAlign(Model):
         self.clip = nn.Linear(dims.video_dim, hidden_size)
         self.grid = ProposalGrid(dims.num_clips, density)
 
+    @property
+    def embeddings(self) -> tuple[str, str] | None:
+        return "clips", "sentences"
+
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``clips``: (B, N, D), of unit length."""
         return {"clips": self._clips(video)}

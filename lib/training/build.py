@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
-from lib.base.batch import collate
+from lib.base.batch import DataDims, collate
 from lib.base.errors import InputError
 from lib.base.external import is_external
 from lib.base.runtime import Runtime
@@ -112,6 +112,7 @@ def open_corpus(
     show_moments: bool = False,
     standardization: Standardization | None = None,
     scored: str = "",
+    pack_vectors: bool = False,
 ) -> LoadedCorpus:
     """The corpus of an experiment.
 
@@ -121,6 +122,7 @@ def open_corpus(
         standardization: what a checkpoint was trained with; None = measure it, if it is switched
                 on.
         scored: the split whose videos TEST.CORRUPTION is for.
+        pack_vectors: for a run that will take the vectors of all words along.
     """
     data = config.DATASET
     corruption = corruption_of(config)
@@ -138,6 +140,7 @@ def open_corpus(
         corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
         synthetic=data.get("SYNTHETIC"),
+        pack_vectors=pack_vectors,
     )
 
 
@@ -161,19 +164,27 @@ def open_model(
         InputError: its keywords do not go together.
     """
     torch.manual_seed(config.TRAIN.SEED)
-    params = dict(config.MODEL.PARAMS)
-    if params.get("text_encoder", "lstm") != "lstm":  # a folder
-        params["text_encoder"] = str(resolve(params["text_encoder"]))
-    try:
-        kind = find_model(config.MODEL.NAME)
-        model = build_model(kind, corpus.dims, decoding or open_decoding(config), **params)
-    except ValueError as error:  # keywords that do not go together
-        raise InputError(f"MODEL.PARAMS: {error}") from error
+    model = make_model(config, corpus.dims, decoding or open_decoding(config))
     if is_external(config.MODEL.NAME):
         split = corpus[next(iter(corpus.splits))]
         few = collate([split[index] for index in range(min(len(split), 3))])
         probe(model.to(runtime.device), few.to(runtime.device), config.MODEL.NAME)
     return runtime.shared(model.to(runtime.device))
+
+
+def make_model(config: EasyDict, dims: DataDims, decoding: Decoding) -> Model:
+    """The experiment's model for data of these sizes.
+
+    Raises:
+        InputError: its keywords do not go together.
+    """
+    params = dict(config.MODEL.PARAMS)
+    if params.get("text_encoder", "lstm") != "lstm":  # a folder
+        params["text_encoder"] = str(resolve(params["text_encoder"]))
+    try:
+        return build_model(find_model(config.MODEL.NAME), dims, decoding, **params)
+    except ValueError as error:  # keywords that do not go together
+        raise InputError(f"MODEL.PARAMS: {error}") from error
 
 
 @_growing()

@@ -1,0 +1,123 @@
+"""The vectors of all words of a vector file, packed so that a trained run can take them along.
+
+A run that answers meets words that its corpus does not have. Reading GloVe's text for each start
+would take half a minute and the file may not be there any more, so training packs it once: words
+and half-precision vectors in one file that is mapped into memory, shared by all runs through hard
+links. A vector rounded to float16 keeps three digits; the words of the corpus itself are kept in
+the checkpoint in full precision.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.base.errors import InputError
+from lib.base.files import replace_file
+from lib.datasets.vocabulary import WordVectors
+
+FILE = "word_vectors.pt"  # in the folder of a run
+FORMAT, VERSION = "dmr-jrg word vectors", 1
+MOST_WORDS = 1_000_000  # vector files list frequent words first
+_BLOCKS, _BLOCK = 32, 16384
+_LARGEST = 65504.0  # of float16
+_TEXT = ("utf-8", "surrogatepass")
+
+
+def fingerprint_of(path: Path) -> dict[str, Any]:
+    """By which a vector file is known again: name, size, and a digest of a sample of its bytes."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        for offset in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
+            file.seek(int(offset))
+            digest.update(file.read(_BLOCK))
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def pack_words(vectors: WordVectors, source: Path, folder: Path) -> Path:
+    """The packed vectors of ``source`` in ``folder``, written where they are not there yet.
+
+    Args:
+        vectors: as ``read_word_vectors`` gave them for ``source``.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    about = fingerprint_of(source)
+    path = folder / f"words-{about['sha256'][:16]}.pt"
+    if path.is_file():
+        return path
+    words = [word for word in list(vectors.index)[:MOST_WORDS] if "\n" not in word]
+    matrix = vectors.lookup(words)
+    fits = bool(matrix.abs().amax() <= _LARGEST)
+    text = torch.frombuffer(bytearray("\n".join(words).encode(*_TEXT)), dtype=torch.uint8)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": about,
+        "words": text,
+        "matrix": matrix.half() if fits else matrix,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"{folder} cannot be made ({fault.strerror})") from None
+    return replace_file(path, lambda file: torch.save(content, cast(Any, file)))
+
+
+def link_words(packed: Path, folder: Path) -> Path:
+    """Put packed vectors into a run's folder: by a hard link, or a copy across file systems."""
+    path = folder / FILE
+    path.unlink(missing_ok=True)
+    try:
+        os.link(packed, path)
+    except OSError:
+        with packed.open("rb") as source:
+            replace_file(path, lambda file: shutil.copyfileobj(source, file))
+    return path
+
+
+class PackedWords:
+    """Vectors of words by name, from a packed file; read when first asked for.
+
+    Raises:
+        InputError: the file is not there, damaged, or no file of packed vectors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        except FileNotFoundError:
+            raise InputError(f"{self.path} does not exist; copy it with the run") from None
+        except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
+            reason = (str(fault) or type(fault).__name__).split("\n")[0][:120]
+            raise InputError(f"{self.path} is damaged ({reason})") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError(f'{self.path} holds no packed word vectors (no "format": "{FORMAT}")')
+        if content["version"] > VERSION:
+            raise InputError(f"{self.path} was written by a newer release")
+        self.source: dict[str, Any] = content["source"]
+        self.matrix: Tensor = content["matrix"]
+        self._text: Tensor = content["words"]
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        words = self._text.numpy().tobytes().decode(*_TEXT).split("\n")
+        return {word: row for row, word in enumerate(words)}
+
+    def lookup(self, words: Iterable[str]) -> tuple[list[str], Tensor]:
+        """Those of the words that are there, and their vectors as float32."""
+        found = [word for word in dict.fromkeys(words) if word in self.index]
+        rows = torch.tensor([self.index[word] for word in found], dtype=torch.int64)
+        return found, self.matrix[rows].float()

@@ -1,0 +1,104 @@
+"""A trained run as safetensors and JSON, for keeping and for programs that do not know Torch.
+
+A folder of run.json, with everything but tensors, tensors.safetensors, and the packed vectors of
+all words if the run has them. In run.json a tensor stands as ``{"tensor": its name}``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lib.base.errors import InputError
+from lib.base.files import replace_file
+from lib.datasets.packed_words import FILE as WORDS
+
+RUN_FILE, TENSORS = "run.json", "tensors.safetensors"
+FORMAT, VERSION = "dmr-jrg run", 1
+
+
+def write_export(state: Mapping[str, Any], words: Path | None, folder: Path) -> None:
+    """Write a checkpoint's state, and the packed words if there are any, into a new folder.
+
+    run.json is written last: a folder with it is whole.
+
+    Raises:
+        InputError: the folder holds something already or cannot be written, or safetensors is not
+            installed.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} exists already and is not empty; expected a new folder")
+    tensors: dict[str, Tensor] = {}
+    tree = _without_tensors({k: v for k, v in state.items() if k != "validation"}, tensors, "")
+    content = {"format": FORMAT, "version": VERSION, "state": tree}
+    try:
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+    except (TypeError, ValueError) as fault:
+        raise InputError(f"the checkpoint holds what JSON cannot say ({fault})") from None
+    # Weights under two names (shared layers) are written twice: the format knows no sharing.
+    data = _safetensors().save({name: each.clone() for name, each in tensors.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / TENSORS, lambda file: file.write(data))
+    if words is not None:
+        with words.open("rb") as source:
+            replace_file(folder / WORDS, lambda file: shutil.copyfileobj(source, file))
+    replace_file(folder / RUN_FILE, lambda file: file.write(text.encode()))
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """The state that ``write_export`` wrote, the same bits.
+
+    Raises:
+        InputError: a file is missing, damaged or foreign.
+    """
+    path = folder / RUN_FILE
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        raise InputError(f"{path} cannot be read ({str(fault)[:120]})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f'{path} is no exported run (no "format": "{FORMAT}" in it)')
+    if content.get("version") != VERSION:
+        raise InputError(f"{path} has version {content.get('version')!r}, expected {VERSION}")
+    try:
+        tensors = _safetensors().load_file(folder / TENSORS)
+    except InputError:
+        raise
+    except Exception as fault:  # safetensors has an error type of its own
+        raise InputError(f"{folder / TENSORS} cannot be read ({str(fault)[:120]})") from None
+    try:
+        return _with_tensors(content["state"], tensors)
+    except KeyError as fault:
+        raise InputError(f"{folder / TENSORS} lacks the tensor {fault}") from None
+
+
+def _without_tensors(tree: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    if isinstance(tree, Tensor):
+        tensors[name] = tree.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(tree, Mapping):
+        return {str(k): _without_tensors(v, tensors, f"{name}/{k}") for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_without_tensors(v, tensors, f"{name}/{n}") for n, v in enumerate(tree)]
+    return tree
+
+
+def _with_tensors(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(tree, dict):
+        if tree.keys() == {"tensor"} and isinstance(tree["tensor"], str):
+            return tensors[tree["tensor"]]
+        return {key: _with_tensors(value, tensors) for key, value in tree.items()}
+    return [_with_tensors(each, tensors) for each in tree] if isinstance(tree, list) else tree
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise InputError("safetensors is not installed; pip install safetensors") from None
+    return safetensors.torch

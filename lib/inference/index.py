@@ -1,0 +1,377 @@
+"""An index: videos as a run has encoded them, searched by paragraphs.
+
+Items of the index are windows. A video that is not much longer than those of training is one; a
+longer one is read in overlapping windows of several lengths, the longest being the whole video.
+A search shortlists items by a few vectors each (``lib.index``), compares these as the model does,
+and finds moments in the best videos. The model's own similarity decides, in float32, of tensors
+kept in float16.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from lib.base.errors import InputError
+from lib.decoding import decode
+from lib.decoding.long import Window, windows
+from lib.index import Item, Layout, Snapshot, Store
+from lib.inference.answers import Answer, Hit, ScoreMap, Source
+from lib.inference.grounding import moments_in
+from lib.inference.loaded import LoadedRun, Query
+from lib.inference.sources import VideoRows
+from lib.models.interface import Encoded
+
+PLACES = 4
+KEPT_AS = "float16"
+EXHAUSTIVE = 2000  # items that are all compared
+SHARE = 300  # of a larger index every so many items are compared, but not fewer than EXHAUSTIVE
+BATCH = 64  # windows encoded at once
+SEGMENT = 2**28  # bytes of encoded windows in a segment, about
+
+
+class VideoIndex:
+    """A folder of encoded videos, and the run that encoded them.
+
+    Raises:
+        InputError: the folder holds no index, or one of another run.
+    """
+
+    def __init__(self, folder: Path, run: LoadedRun) -> None:
+        self.folder, self.run = Path(folder), run
+        self.store = Store.open(self.folder)
+        there, here = self.store.header["run"], run.about
+        if self.store.header["fingerprint"] != run.fingerprint:
+            raise InputError(
+                f"{folder} was made by another run ({there['run']}, epoch {there['epoch']}; this "
+                f"is {here['run']}, epoch {here['epoch']}): open it with that one, or make a new "
+                "index"
+            )
+
+    # Making it.
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        run: LoadedRun,
+        videos: Iterable[VideoRows],
+        *,
+        recipe: str | None = None,
+    ) -> VideoIndex:
+        """A new index of some videos, at least one.
+
+        Args:
+            recipe: of their features, for later ones to be compared with.
+
+        Raises:
+            InputError: there is an index already, or no video.
+        """
+        batches = _encoded(run, iter(videos))
+        first = next(batches, None)
+        if first is None:
+            raise InputError(f"{folder}: there is no video to make an index of")
+        vectors = first[2]
+        Store.create(
+            folder,
+            header={
+                "run": {**run.about, "path": str(run.path.resolve())},
+                "fingerprint": run.fingerprint,
+                "recipe": recipe,
+            },
+            layout=Layout(
+                tensors={
+                    name: (value.shape[1:], str(value.dtype)) for name, value in first[3].items()
+                },
+                places=vectors.shape[1],
+                width=min(vectors.shape[2], 128),
+                ordered=vectors.shape[1] > 1,
+            ),
+            sample=vectors,
+        )
+        index = cls(folder, run)
+        with index.store.writer() as writer:
+            for batch in (first, *batches):
+                writer.append(*batch)
+        return index
+
+    def add(self, videos: Iterable[VideoRows]) -> None:
+        """Append videos that are not there yet; each batch is there for readers once it is on disk.
+
+        Raises:
+            InputError: a video of that id is there.
+        """
+        with self.store.writer() as writer:
+            for batch in _encoded(self.run, iter(videos)):
+                writer.append(*batch)
+
+    def remove(self, videos: Iterable[str]) -> int:
+        """Take videos out, and say how many were there."""
+        with self.store.writer() as writer:
+            return writer.remove(videos)
+
+    # Asking it.
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return {**self.run.about, "videos": len(self), "index": str(self.folder)}
+
+    def __len__(self) -> int:
+        return self.store.snapshot().num_videos
+
+    def __contains__(self, video: str) -> bool:
+        return video in self.store.snapshot()
+
+    def video_ids(self) -> Iterator[str]:
+        return self.store.snapshot().video_ids()
+
+    def search(
+        self,
+        paragraph: str | Sequence[str],
+        *,
+        top: int = 10,
+        shortlist: int | None = None,
+    ) -> Answer:
+        """The best videos for a paragraph, with a moment for each sentence.
+
+        Args:
+            shortlist: items that are compared as the model does; None: all of a small index, and
+                of a large one what ``check`` found to be enough.
+
+        Raises:
+            InputError: no words, too many of them, or the model ranks no videos.
+        """
+        began = time.monotonic()
+        self._require_ranking()
+        query, snapshot = self.run.read(paragraph), self.store.snapshot()
+        numbers, scores = self._ranked(query, snapshot, shortlist)
+        best = _best_of_videos(snapshot, numbers, scores, top)
+        hits = [
+            Hit(video, score, record["duration"], moments)
+            for (video, score), (record, moments) in zip(
+                best, self._moments(query, snapshot, [video for video, _ in best]), strict=True
+            )
+        ]
+        return Answer(
+            tuple(hits), query.sentences, query.unknown_words, time.monotonic() - began
+        )
+
+    def score_maps(self, video: str, paragraph: str | Sequence[str]) -> tuple[ScoreMap, ...]:
+        """The score of every span of the whole video, for each sentence.
+
+        Raises:
+            InputError: no such video, the model finds no moments, or see ``search``.
+        """
+        self.run.require_grounding()
+        snapshot = self.store.snapshot()
+        duration = self._record(snapshot, video)["duration"]
+        query = self.run.read(paragraph)
+        whole = self._encoded(snapshot, snapshot.items_of(video)[-1:])
+        with torch.no_grad():
+            evidence = self.run.evidence(query, whole)
+            proposals = decode(evidence, self.run.decoding, self.run.calibration)
+        scores = proposals.scores.double().cpu().numpy()
+        spans = proposals.spans.double().expand(len(scores), -1, 2).cpu().numpy() * duration
+        return tuple(
+            ScoreMap(sentence, span, score)
+            for sentence, span, score in zip(query.sentences, spans, scores, strict=True)
+        )
+
+    def source(self, video: str) -> Source:
+        """The file of a video.
+
+        Raises:
+            InputError: there is no such video.
+        """
+        return Source(**self._record(self.store.snapshot(), video)["source"])
+
+    def check(
+        self, paragraphs: Iterable[Sequence[str]], *, top: int = 10, shortlist: int | None = None
+    ) -> dict[str, float]:
+        """How much the shortlist loses: the share of the best ``top`` items of a comparison with
+        every item that it holds (``recall``), and of the very best (``first``)."""
+        self._require_ranking()
+        snapshot = self.store.snapshot()
+        recalls, firsts, compared = [], [], 0
+        for paragraph in paragraphs:
+            query = self.run.read(paragraph)
+            every = snapshot.shortlist(self._vectors(query), snapshot.num_items)
+            scores = self._compare(query, snapshot, every)
+            exact = every[np.argsort(-scores, kind="stable")[:top]]
+            found = snapshot.shortlist(self._vectors(query), self._count(snapshot, shortlist))
+            recalls.append(np.isin(exact, found).mean())
+            firsts.append(float(exact[0] in found))
+            compared = len(found)
+        return {
+            "queries": len(recalls),
+            "compared": compared,
+            "recall": float(np.mean(recalls)),
+            "first": float(np.mean(firsts)),
+        }
+
+    def _require_ranking(self) -> None:
+        if not self.run.model.retrieves():
+            raise InputError(
+                f"{self.run.config.MODEL.NAME} finds moments and ranks no videos; expected a run "
+                "of a model that does both, or one video to ground in"
+            )
+
+    def _record(self, snapshot: Snapshot, video: str) -> dict[str, Any]:
+        if video not in snapshot:
+            raise InputError(f"the index has no video {video!r}")
+        return snapshot.record(video)
+
+    def _count(self, snapshot: Snapshot, shortlist: int | None) -> int:
+        if self.run.model.embeddings is None:  # nothing to shortlist by
+            return snapshot.num_items
+        return shortlist or max(EXHAUSTIVE, snapshot.num_items // SHARE)
+
+    def _vectors(self, query: Query) -> Float[np.ndarray, "S D"]:
+        names = self.run.model.embeddings
+        if names is None:
+            return np.zeros((1, 1), dtype=np.float32)
+        found = query.encoded[names[1]][0].float().cpu().numpy()
+        return found if found.ndim == 2 else found[None]
+
+    def _ranked(
+        self, query: Query, snapshot: Snapshot, shortlist: int | None
+    ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+        """Items and their similarities, best first."""
+        numbers = snapshot.shortlist(self._vectors(query), self._count(snapshot, shortlist))
+        scores = self._compare(query, snapshot, numbers)
+        order = np.argsort(-scores, kind="stable")
+        return numbers[order], scores[order]
+
+    def _compare(
+        self, query: Query, snapshot: Snapshot, numbers: Int[np.ndarray, " k"]
+    ) -> Float[np.ndarray, " k"]:
+        blocks = [numbers[i : i + 8192] for i in range(0, len(numbers), 8192)]
+        parts = [self.run.similarity(query, self._encoded(snapshot, block)) for block in blocks]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+    def _encoded(self, snapshot: Snapshot, numbers: Int[np.ndarray, " k"]) -> Encoded:
+        device = self.run.runtime.device
+        return {
+            name: _as_encoded(value).to(device)
+            for name, value in snapshot.tensors(numbers).items()
+        }
+
+    def _moments(
+        self, query: Query, snapshot: Snapshot, videos: Sequence[str]
+    ) -> Iterator[tuple[dict[str, Any], tuple[Any, ...]]]:
+        """Record and moments of each video; those of one window are grounded together."""
+        records = [snapshot.record(video) for video in videos]
+        if not self.run.model.grounds():
+            yield from ((record, ()) for record in records)
+            return
+        numbers = [snapshot.items_of(video) for video in videos]
+        single = [place for place, own in enumerate(numbers) if len(own) == 1]
+        found: dict[int, Any] = {}
+        if single:
+            encoded = self._encoded(snapshot, np.concatenate([numbers[place] for place in single]))
+            durations = [records[place]["duration"] for place in single]
+            found |= dict(zip(single, self.run.ground_in(query, encoded, durations), strict=True))
+        for place, (record, own) in enumerate(zip(records, numbers, strict=True)):
+            if place not in found:
+                parts = [
+                    Window(item.start, item.end, scale)
+                    for item, scale in zip(snapshot.items(own), record["scales"], strict=True)
+                ]
+                encoded = self._encoded(snapshot, own)
+                found[place] = moments_in(self.run, query, encoded, parts, record["duration"])
+            yield record, found[place]
+
+
+def _best_of_videos(
+    snapshot: Snapshot, numbers: Int[np.ndarray, " k"], scores: Float[np.ndarray, " k"], top: int
+) -> list[tuple[str, float]]:
+    """The ``top`` best videos, each by its best item."""
+    best: dict[str, float] = {}
+    for first in range(0, len(numbers), 4 * top):
+        block = slice(first, first + 4 * top)
+        items = snapshot.items(numbers[block])
+        for item, score in zip(items, scores[block].tolist(), strict=True):
+            best.setdefault(item.video, score)
+        if len(best) >= top:
+            break
+    return list(islice(best.items(), top))
+
+
+def _encoded(
+    run: LoadedRun, videos: Iterator[VideoRows]
+) -> Iterator[tuple[list[dict[str, Any]], list[Item], np.ndarray, dict[str, np.ndarray]]]:
+    """Videos in the pieces that the store appends: records, items, vectors, tensors."""
+    pending: list[tuple[VideoRows, tuple[Window, ...]]] = []
+    size, per_window = 0, 0
+    for video in videos:
+        parts = windows_of(run, video.times.duration)
+        pending.append((video, parts))
+        size += len(parts)
+        if size * max(per_window, SEGMENT // 4096) >= SEGMENT:
+            batch = _encode(run, pending)
+            per_window = sum(value[0].nbytes for value in batch[3].values())
+            yield batch
+            pending, size = [], 0
+    if pending:
+        yield _encode(run, pending)
+
+
+def windows_of(run: LoadedRun, duration: float) -> tuple[Window, ...]:
+    """The windows in which a run reads a video: as long as most of its training videos."""
+    return windows(duration, run.durations["most"], num_clips=run.config.DATASET.NUM_CLIPS)
+
+
+def encode_windows(run: LoadedRun, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Windows as the index keeps them."""
+    parts = [run.encode_videos(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
+    return {name: torch.cat([_kept(part[name]) for part in parts]) for name in parts[0]}
+
+
+def _encode(
+    run: LoadedRun, pending: Sequence[tuple[VideoRows, tuple[Window, ...]]]
+) -> tuple[list[dict[str, Any]], list[Item], np.ndarray, dict[str, np.ndarray]]:
+    rows = [video.window(part.start, part.end) for video, parts in pending for part in parts]
+    encoded = encode_windows(run, rows)
+    records = [
+        {
+            "id": video.id,
+            "duration": video.times.duration,
+            "source": asdict(video.source),
+            "scales": [part.scale for part in parts],
+        }
+        for video, parts in pending
+    ]
+    items = [Item(video.id, part.start, part.end) for video, parts in pending for part in parts]
+    vectors = _places(run, encoded)
+    return records, items, vectors, {name: value.numpy() for name, value in encoded.items()}
+
+
+def _places(run: LoadedRun, encoded: Mapping[str, torch.Tensor]) -> Float[np.ndarray, "n P D"]:
+    """Mean directions of a window's consecutive parts."""
+    names = run.model.embeddings
+    if names is None:
+        return np.zeros((len(next(iter(encoded.values()))), 1, 1), dtype=np.float32)
+    vectors = torch.nn.functional.normalize(encoded[names[0]].float(), dim=-1)
+    if vectors.dim() == 2:
+        return vectors[:, None].numpy()
+    parts = vectors.tensor_split(min(PLACES, vectors.shape[1]), dim=1)
+    return torch.stack([part.mean(dim=1) for part in parts], dim=1).numpy()
+
+
+def _kept(value: torch.Tensor) -> torch.Tensor:
+    return value.cpu().to(getattr(torch, KEPT_AS)) if value.is_floating_point() else value.cpu()
+
+
+def _as_encoded(value: np.ndarray) -> torch.Tensor:
+    tensor = torch.from_numpy(value)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
