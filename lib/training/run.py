@@ -5,20 +5,14 @@ Files are replaced completely or not at all, and one process at a time may write
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import functools
 import json
 import math
-import os
-import time
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
-from lib.base.files import reason_of, replace_file, unwritable
+from lib.base.files import lock_folder, reason_of, replace_file, unwritable
 
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
 # What a run writes, results first: an overwritten run must not keep the results of the one before.
@@ -26,6 +20,7 @@ RUN_FILES = (
     *("results*.json", "results*.md", "predictions.*", "*.pt", "*.step"),
     *("events.out.tfevents.*", LOG, CONSOLE, CONFIG),
 )
+_ADVICE = "wait for it, or name another run by --tag"
 
 
 class Run:
@@ -50,7 +45,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as fault:
             raise InputError(f"{folder} cannot be made a run folder ({reason_of(fault)})") from None
-        run = cls(folder, _lock(folder))
+        run = cls(folder, lock_folder(folder, _ADVICE))
         try:
             old = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
             if old and not overwrite:
@@ -85,7 +80,7 @@ class Run:
                 f"{folder} holds no run (no {CONFIG}); "
                 "train first, with the same experiment and --tag"
             )
-        return cls(folder, _lock(folder) if exclusive else None)
+        return cls(folder, lock_folder(folder, _ADVICE) if exclusive else None)
 
     def path(self, name: str) -> Path:
         """The path of a file of this run."""
@@ -166,46 +161,6 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _lock(folder: Path) -> IO[str]:
-    """Lock the folder for this process; the system releases it however the process ends."""
-    path = folder / ".lock"
-    try:
-        lock = path.open("a+")
-    except OSError as fault:
-        raise unwritable(path, fault) from None
-    try:
-        _take(lock)
-    except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise InputError(
-            f"{folder} is in use by another process (number {holder}); wait for it, or name "
-            "another run by --tag"
-        ) from None
-    except OSError:  # a file system without locks: nobody can be kept out, nobody is refused
-        return lock
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    # A forked loader process would hold the lock on after a kill of the one that trains.
-    os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
-    return lock
-
-
-def _take(lock: IO[str]) -> None:
-    for _ in range(5):  # a process that was just killed takes a moment to let go
-        with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.05)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _close(lock: weakref.ref[IO[str]]) -> None:
-    if (file := lock()) is not None:
-        file.close()
 
 
 def _past(value: Any, last: int | None) -> bool:
