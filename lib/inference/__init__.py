@@ -1,1 +1,24 @@
-"""A trained run that answers: loads, grounds, indexes and searches."""
+"""A trained run that answers: loads, grounds, indexes and searches.
+
+run = load("save/dense_activitynet/acnet_linear")
+index = run.index("my_videos/")
+for hit in index.search("She opens the door. Then she sits down."):
+    print(hit.video, hit.score, [(m.start, m.end, m.sentence) for m in hit.moments])
+run.ground("video.mp4", ["She opens the door.", "Then she sits down."])
+"""
+
+from lib.inference.answers import Answer, Hit, Moment, ScoreMap, Searchable, Source
+from lib.inference.index import VideoIndex
+from lib.inference.trained import TrainedRun, load
+
+__all__ = [
+    "Answer",
+    "Hit",
+    "Moment",
+    "ScoreMap",
+    "Searchable",
+    "Source",
+    "TrainedRun",
+    "VideoIndex",
+    "load",
+]

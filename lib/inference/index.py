@@ -10,7 +10,7 @@ kept in float16.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ KEPT_AS = "float16"
 EXHAUSTIVE = 2000  # items that are all compared
 SHARE = 300  # of a larger index every so many items are compared, but not fewer than EXHAUSTIVE
 BATCH = 64  # windows encoded at once
-SEGMENT = 2**28  # bytes of encoded windows in a segment, about
+SEGMENT = 4096  # windows that are appended at once
 
 
 class VideoIndex:
@@ -75,7 +75,7 @@ class VideoIndex:
         Raises:
             InputError: there is an index already, or no video.
         """
-        batches = _encoded(run, iter(videos))
+        batches = _encoded(run, videos)
         first = next(batches, None)
         if first is None:
             raise InputError(f"{folder}: there is no video to make an index of")
@@ -95,6 +95,7 @@ class VideoIndex:
                 width=min(vectors.shape[2], 128),
                 ordered=vectors.shape[1] > 1,
             ),
+            embedding_width=vectors.shape[2],
             sample=vectors,
         )
         index = cls(folder, run)
@@ -110,7 +111,7 @@ class VideoIndex:
             InputError: a video of that id is there.
         """
         with self.store.writer() as writer:
-            for batch in _encoded(self.run, iter(videos)):
+            for batch in _encoded(self.run, videos):
                 writer.append(*batch)
 
     def remove(self, videos: Iterable[str]) -> int:
@@ -160,9 +161,7 @@ class VideoIndex:
                 best, self._moments(query, snapshot, [video for video, _ in best]), strict=True
             )
         ]
-        return Answer(
-            tuple(hits), query.sentences, query.unknown_words, time.monotonic() - began
-        )
+        return Answer(tuple(hits), query.sentences, query.unknown_words, time.monotonic() - began)
 
     def score_maps(self, video: str, paragraph: str | Sequence[str]) -> tuple[ScoreMap, ...]:
         """The score of every span of the whole video, for each sentence.
@@ -260,8 +259,7 @@ class VideoIndex:
     def _encoded(self, snapshot: Snapshot, numbers: Int[np.ndarray, " k"]) -> Encoded:
         device = self.run.runtime.device
         return {
-            name: _as_encoded(value).to(device)
-            for name, value in snapshot.tensors(numbers).items()
+            name: _as_encoded(value).to(device) for name, value in snapshot.tensors(numbers).items()
         }
 
     def _moments(
@@ -305,53 +303,55 @@ def _best_of_videos(
     return list(islice(best.items(), top))
 
 
-def _encoded(
-    run: LoadedRun, videos: Iterator[VideoRows]
-) -> Iterator[tuple[list[dict[str, Any]], list[Item], np.ndarray, dict[str, np.ndarray]]]:
-    """Videos in the pieces that the store appends: records, items, vectors, tensors."""
-    pending: list[tuple[VideoRows, tuple[Window, ...]]] = []
-    size, per_window = 0, 0
+Batch = tuple[list[dict[str, Any]], list[Item], np.ndarray, dict[str, np.ndarray]]
+
+
+def _encoded(run: LoadedRun, videos: Iterable[VideoRows]) -> Iterator[Batch]:
+    """Videos as the store appends them: records, items, vectors, tensors; about ``SEGMENT`` windows
+    at once, of which only a few are held as raw rows."""
+    records: list[dict[str, Any]] = []
+    items: list[Item] = []
+    rows: list[np.ndarray] = []
+    kept: list[Encoded] = []
+
+    def encode() -> None:
+        if rows:
+            kept.append({name: _kept(value) for name, value in run.encode_videos(rows).items()})
+            rows.clear()
+
+    def batch() -> Batch:
+        encode()
+        whole = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
+        vectors = _places(run, whole)
+        done = [*records], [*items], vectors, {name: x.numpy() for name, x in whole.items()}
+        for each in (records, items, kept):
+            each.clear()
+        return done
+
     for video in videos:
         parts = windows_of(run, video.times.duration)
-        pending.append((video, parts))
-        size += len(parts)
-        if size * max(per_window, SEGMENT // 4096) >= SEGMENT:
-            batch = _encode(run, pending)
-            per_window = sum(value[0].nbytes for value in batch[3].values())
-            yield batch
-            pending, size = [], 0
-    if pending:
-        yield _encode(run, pending)
+        for part in parts:
+            rows.append(video.window(part.start, part.end))
+            if len(rows) == BATCH:
+                encode()
+        items += [Item(video.id, part.start, part.end) for part in parts]
+        records.append(
+            {
+                "id": video.id,
+                "duration": video.times.duration,
+                "source": asdict(video.source),
+                "scales": [part.scale for part in parts],
+            }
+        )
+        if len(items) >= SEGMENT:
+            yield batch()
+    if records:
+        yield batch()
 
 
 def windows_of(run: LoadedRun, duration: float) -> tuple[Window, ...]:
     """The windows in which a run reads a video: as long as most of its training videos."""
     return windows(duration, run.durations["most"], num_clips=run.config.DATASET.NUM_CLIPS)
-
-
-def encode_windows(run: LoadedRun, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """Windows as the index keeps them."""
-    parts = [run.encode_videos(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
-    return {name: torch.cat([_kept(part[name]) for part in parts]) for name in parts[0]}
-
-
-def _encode(
-    run: LoadedRun, pending: Sequence[tuple[VideoRows, tuple[Window, ...]]]
-) -> tuple[list[dict[str, Any]], list[Item], np.ndarray, dict[str, np.ndarray]]:
-    rows = [video.window(part.start, part.end) for video, parts in pending for part in parts]
-    encoded = encode_windows(run, rows)
-    records = [
-        {
-            "id": video.id,
-            "duration": video.times.duration,
-            "source": asdict(video.source),
-            "scales": [part.scale for part in parts],
-        }
-        for video, parts in pending
-    ]
-    items = [Item(video.id, part.start, part.end) for video, parts in pending for part in parts]
-    vectors = _places(run, encoded)
-    return records, items, vectors, {name: value.numpy() for name, value in encoded.items()}
 
 
 def _places(run: LoadedRun, encoded: Mapping[str, torch.Tensor]) -> Float[np.ndarray, "n P D"]:
@@ -373,5 +373,3 @@ def _kept(value: torch.Tensor) -> torch.Tensor:
 def _as_encoded(value: np.ndarray) -> torch.Tensor:
     tensor = torch.from_numpy(value)
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
