@@ -240,16 +240,6 @@ class TestWeights:
         with pytest.raises(InputError, match="holds no weights"):
             checkpoint.load_into(nn.Linear(1, 1), {"epoch": 3})
 
-    def test_can_be_exported(self, tmp_path):
-        safetensors = pytest.importorskip("safetensors.torch")
-        shared = nn.Linear(2, 2)
-        model = nn.ModuleList([shared, shared])
-        out = tmp_path / "weights.safetensors"
-        checkpoint.export_safetensors(out, {"model": model.state_dict(), "experiment": {"a": 1}})
-        loaded = safetensors.load_file(out)
-        assert loaded.keys() == model.state_dict().keys()
-        assert torch.equal(loaded["1.weight"], shared.weight)
-
 
 def test_a_truncated_stream_of_any_kind_raises_nothing_else(path):
     """Random archives and random bytes: an input fault, always."""

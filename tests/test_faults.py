@@ -281,15 +281,6 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
     assert ended.status == 0, ended.output
     assert "note: the features are not those of training: values of another kind" in ended.output
 
-    safetensors = pytest.importorskip("safetensors.torch")
-    out = runs.folder / "weights.safetensors"
-    ended = run("export_weights", runs.saved / "best.pt", out, output=output)
-    assert ended.status == 0, ended.output
-    expected = checkpoint.load(runs.saved / "best.pt")["model"]
-    assert not list(differences(expected, safetensors.load_file(out)))
-    ended = run("export_weights", runs.saved / "best.pt", out, output=output)
-    assert ended.status == 2 and "exists already" in ended.output
-
 
 @pytest.mark.parametrize(
     ("select_by", "scores", "expected"),

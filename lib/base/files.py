@@ -41,6 +41,11 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     return path
 
 
+def write_bytes(path: Path, content: bytes) -> Path:
+    """``replace_file`` by some bytes."""
+    return replace_file(path, lambda file: file.write(content))
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut, where the file system can."""
     with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
 """A trained run as safetensors and JSON, for keeping and for programs that do not know Torch.
 
-A folder of run.json, with everything but tensors, tensors.safetensors, and the packed vectors of
-all words if the run has them. In run.json a tensor stands as ``{"tensor": its name}``.
+A folder of weights.safetensors, the state dict as it is; run.json, with everything that is no
+tensor; tensors.safetensors, the tensors that are no weights; and the packed vectors of all words,
+if the run has them. In run.json a tensor stands as ``{"tensor": its name}``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 from torch import Tensor
 
 from lib.base.errors import InputError
-from lib.base.files import replace_file
+from lib.base.files import replace_file, unwritable, write_bytes
 from lib.datasets.packed_words import FILE as WORDS
 
-RUN_FILE, TENSORS = "run.json", "tensors.safetensors"
+RUN_FILE, WEIGHTS, TENSORS = "run.json", "weights.safetensors", "tensors.safetensors"
 FORMAT, VERSION = "dmr-jrg run", 1
 
 
@@ -34,20 +35,26 @@ def write_export(state: Mapping[str, Any], words: Path | None, folder: Path) -> 
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} exists already and is not empty; expected a new folder")
     tensors: dict[str, Tensor] = {}
-    tree = _without_tensors({k: v for k, v in state.items() if k != "validation"}, tensors, "")
+    left_out = ("model", "validation", "optimizer")
+    tree = _without_tensors({k: v for k, v in state.items() if k not in left_out}, tensors, "")
     content = {"format": FORMAT, "version": VERSION, "state": tree}
     try:
         text = json.dumps(content, ensure_ascii=False, indent=1)
     except (TypeError, ValueError) as fault:
         raise InputError(f"the checkpoint holds what JSON cannot say ({fault})") from None
-    # Weights under two names (shared layers) are written twice: the format knows no sharing.
-    data = _safetensors().save({name: each.clone() for name, each in tensors.items()})
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / TENSORS, lambda file: file.write(data))
+    to_bytes = _safetensors().save
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise unwritable(folder, fault) from None
+    for name, group in ((WEIGHTS, state["model"]), (TENSORS, tensors)):
+        # Tensors under two names (shared layers) are written twice: the format knows no sharing.
+        data = to_bytes({key: value.detach().cpu().clone() for key, value in group.items()})
+        write_bytes(folder / name, data)
     if words is not None:
         with words.open("rb") as source:
             replace_file(folder / WORDS, lambda file: shutil.copyfileobj(source, file))
-    replace_file(folder / RUN_FILE, lambda file: file.write(text.encode()))
+    write_bytes(folder / RUN_FILE, text.encode())
 
 
 def read_export(folder: Path) -> dict[str, Any]:
@@ -66,15 +73,18 @@ def read_export(folder: Path) -> dict[str, Any]:
     if content.get("version") != VERSION:
         raise InputError(f"{path} has version {content.get('version')!r}, expected {VERSION}")
     try:
-        tensors = _safetensors().load_file(folder / TENSORS)
-    except InputError:
-        raise
-    except Exception as fault:  # safetensors has an error type of its own
-        raise InputError(f"{folder / TENSORS} cannot be read ({str(fault)[:120]})") from None
-    try:
-        return _with_tensors(content["state"], tensors)
+        state = _with_tensors(content["state"], _tensors(folder / TENSORS))
     except KeyError as fault:
         raise InputError(f"{folder / TENSORS} lacks the tensor {fault}") from None
+    return {**state, "model": _tensors(folder / WEIGHTS)}
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    load_file = _safetensors().load_file
+    try:
+        return load_file(path)
+    except Exception as fault:  # safetensors has an error type of its own
+        raise InputError(f"{path} cannot be read ({str(fault)[:120]})") from None
 
 
 def _without_tensors(tree: Any, tensors: dict[str, Tensor], name: str) -> Any:

@@ -49,6 +49,12 @@ class Query:
     unknown_words: tuple[str, ...]
 
 
+def words_beside(path: Path) -> Path | None:
+    """The packed word vectors in the folder of a checkpoint or an export, if they are there."""
+    words = (path if path.is_dir() else path.parent) / WORDS
+    return words if words.exists() else None
+
+
 class LoadedRun:
     """What a run needs to answer, loaded.
 
@@ -95,8 +101,8 @@ class LoadedRun:
         model = make_model(self.config, dims, self.decoding)
         checkpoint.load_into(model, state)
         self.model: Model = model.to(self.runtime.device).eval()
-        words = (self.path if self.path.is_dir() else self.path.parent) / WORDS
-        self.words = PackedWords(words) if words.exists() else None
+        words = words_beside(self.path)
+        self.words = PackedWords(words) if words else None
 
     @property
     def name(self) -> str:
@@ -122,7 +128,7 @@ class LoadedRun:
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(sorted(self.state["decoding"].items())).encode())
         digest.update(repr(sorted(self.calibration.items())).encode())
-        for name, value in self.state["model"].items():
+        for name, value in sorted(self.state["model"].items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         digest.update(self.vocabulary.vectors.matrix.numpy().tobytes())

@@ -33,13 +33,23 @@ def load(path: str | Path, *, device: str = "") -> TrainedRun:
     path = Path(path)
     if (path / RUN_FILE).is_file():
         return TrainedRun(read_export(path), path, device=device)
+    file = checkpoint_of(path)
+    return TrainedRun(checkpoint.load(file), file, device=device)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint itself, or best.pt of a run's folder.
+
+    Raises:
+        InputError: the folder has none.
+    """
     file = path / "best.pt" if path.is_dir() else path
-    if path.is_dir() and not file.exists():
+    if not file.exists():
         raise InputError(
             f"{path} holds no trained run (neither best.pt nor {RUN_FILE}); expected the folder of "
             "a run that has finished an epoch, or of an export"
         )
-    return TrainedRun(checkpoint.load(file), file, device=device)
+    return file
 
 
 class TrainedRun(LoadedRun):

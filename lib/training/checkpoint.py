@@ -130,24 +130,6 @@ def load_into(model: nn.Module, state: Mapping[str, Any]) -> None:
     model.load_state_dict(saved)
 
 
-def export_safetensors(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write the weights alone, for programs that do not know this project.
-
-    Weights under two names (shared layers) are written twice, because the format knows no sharing.
-
-    Raises:
-        InputError: safetensors is not installed, or the disk is full.
-    """
-    try:
-        from safetensors.torch import save as to_bytes
-    except ImportError:
-        raise InputError("safetensors is not installed; pip install safetensors") from None
-    tensors = {key: value.detach().cpu().clone() for key, value in state["model"].items()}
-    metadata = {"format": "pt", "experiment": json.dumps(state.get("experiment", {}))}
-    data = to_bytes(tensors, metadata=metadata)
-    replace_file(Path(path), lambda file: file.write(data))
-
-
 class _Unusable(Exception):
     """Why a file is no checkpoint."""
 

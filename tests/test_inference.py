@@ -1,0 +1,359 @@
+"""A trained run answers as its test does, also from a copy without its data, and in new words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lib.base.errors import InputError
+from lib.base.recipe import RECIPE, Recipe
+from lib.base.runtime import Runtime
+from lib.config.config import load_config
+from lib.datasets import build_loader
+from lib.datasets.standardization import Standardization
+from lib.decoding import decode
+from lib.inference import TrainedRun, VideoIndex, load
+from lib.inference.sentences import MOST_SENTENCES, sentences_of, split_sentences
+from lib.inference.sources import FeatureSource, read_durations
+from lib.training import checkpoint
+from lib.training.build import open_corpus, open_decoding, open_model
+from lib.training.prediction import best_moments, evidence_of, read_split, similarities
+from tests.runs import REPOSITORY, run, write_experiment
+
+NEW_WORD = "snowmobile"
+RECIPE_TEXT = Recipe(
+    backbone="tiny",
+    weights="tiny.pt",
+    weights_sha256="0" * 64,
+    rate="2/1",
+    frames=1,
+    stride=1,
+    resize="short 32",
+    crop="centre 32x32",
+    interpolation="pillow bicubic",
+    channels="rgb",
+    scale="1/255",
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    tap="pool",
+    width=12,
+).json()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the linear alignment on a world of twelve videos, whose vector file knows a word
+    that no sentence has."""
+    folder = tmp_path_factory.mktemp("answering")
+    path = write_experiment(folder, EPOCHS=2)
+    text = yaml.safe_load(path.read_text())
+    text["BASE"] = str(REPOSITORY / "experiments/synthetic/base.yaml")
+    text["MODEL"] = {"NAME": "linear_align", "PARAMS": {"hidden_size": 16, "position_bias": 1.0}}
+    text["LOSS"] = {"WEIGHTS": {"sentence": 1, "within": 1}}
+    text["DATASET"]["STANDARDIZE"] = True
+    path.write_text(yaml.safe_dump(text))
+    corpus = open_corpus(load_config(path), ("train", "val"))  # makes the world
+    vectors = corpus.vector_file
+    width = corpus.vocabulary.vectors.dim
+    # The pickle of the world, as text, with one word more.
+    words = list(corpus.vocabulary.vectors.index)
+    rows = corpus.vocabulary.vectors.lookup(words)
+    lines = [f"{w} {' '.join(map(str, row.tolist()))}" for w, row in zip(words, rows, strict=True)]
+    lines.append(f"{NEW_WORD} {' '.join(['-0.5'] * width)}")
+    vectors.with_suffix(".txt").write_text("\n".join(lines) + "\n")
+    text["DATASET"]["WORD_VECTORS"] = str(vectors.with_suffix(".txt"))
+    path.write_text(yaml.safe_dump(text))
+    ended = run("dense_train", "--cfg", path, output=folder / "train.txt")
+    assert ended.status == 0, ended.output
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(home: Path) -> TrainedRun:
+    return load(home / "save/tiny", device="cpu")
+
+
+@pytest.fixture
+def features(home: Path, tmp_path: Path) -> Path:
+    """A copy of the world's feature file."""
+    (found,) = (home / "data").rglob("features.hdf5")
+    return Path(shutil.copy(found, tmp_path / "features.hdf5"))
+
+
+def of_the_test(home: Path) -> tuple[Any, Any, Any]:
+    """The test split as the test reads it: corpus, similarities, best spans."""
+    config = load_config(home / "tiny.yaml")
+    state = checkpoint.load(home / "save/tiny/best.pt")
+    kept = Standardization.of_checkpoint(state, wanted=True)
+    corpus = open_corpus(config, ("test",), show_moments=True, standardization=kept)
+    runtime = Runtime(torch.device("cpu"))
+    model = open_model(config, corpus, runtime, open_decoding(config)).eval()
+    checkpoint.load_into(model, state)
+    split = corpus["test"]
+    read = read_split(
+        model,
+        build_loader(split.texts, batch_size=1),
+        build_loader(split.videos, batch_size=len(split.videos)),
+        runtime,
+        num_videos=len(split.videos),
+    )
+    return split, similarities(model, read, runtime), (model, read)
+
+
+def raw_rows(features: Path, video: str) -> np.ndarray:
+    with h5py.File(features) as file:
+        node = file[video]
+        return (node["c3d_features"] if isinstance(node, h5py.Group) else node)[()]
+
+
+def test_it_answers_as_its_test_does(home, trained, features):
+    split, expected, (model, read) = of_the_test(home)
+    encoded = trained.encode_videos([raw_rows(features, video) for video in split.corpus])
+    for row, paragraph in enumerate(split.paragraphs):
+        query = trained.read(paragraph.sentences)
+        assert np.array_equal(trained.similarity(query, encoded), expected[row])
+        own = split.corpus.index(paragraph.video_id)
+        moments = trained.ground(
+            raw_rows(features, paragraph.video_id), paragraph.sentences, duration=10.0
+        )
+        videos = {name: value[own : own + 1] for name, value in read.videos.items()}
+        evidence = evidence_of(model, read.paragraphs[row], videos, trained.decoding)
+        spans, scores = best_moments(
+            decode(evidence, trained.decoding, trained.calibration), moments=1, nms_iou=0.5
+        )
+        assert [(m.start, m.end) for m in moments] == [
+            tuple(s) for s in (spans[:, 0] * 10).tolist()
+        ]
+        assert [m.score for m in moments] == scores[:, 0].tolist()
+
+
+def test_a_copy_without_its_data_answers_the_same(home, trained, tmp_path, monkeypatch):
+    shutil.copytree(home / "save/tiny", tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    copy = load("copy", device="cpu")
+    assert copy.fingerprint == trained.fingerprint
+    sentences = ("Somebody opens a door.", f"A {NEW_WORD} waits.")
+    ours, theirs = trained.read(sentences), copy.read(sentences)
+    assert all(torch.equal(ours.encoded[name], theirs.encoded[name]) for name in ours.encoded)
+    assert NEW_WORD not in theirs.unknown_words
+
+
+def test_a_word_outside_the_corpus_changes_the_answer(trained):
+    plain = trained.read("The man runs.")
+    more = trained.read(f"The man runs {NEW_WORD}.")
+    assert NEW_WORD not in more.unknown_words
+    assert not torch.equal(plain.encoded["sentences"], more.encoded["sentences"])
+
+
+def test_words_without_a_vector_are_said(home, trained, tmp_path):
+    assert trained.read(f"Qwxyzz the {NEW_WORD}!").unknown_words == ("qwxyzz",)
+    shutil.copytree(home / "save/tiny", tmp_path / "copy")
+    (tmp_path / "copy/word_vectors.pt").unlink()
+    assert load(tmp_path / "copy", device="cpu").read(NEW_WORD).unknown_words == (NEW_WORD,)
+
+
+def test_packed_words_cost_no_second_copy(home):
+    (packed,) = (home / "save/.cache").glob("words-*.pt")
+    assert packed.samefile(home / "save/tiny/word_vectors.pt")
+
+
+def test_an_export_reads_back_to_the_same_bits(home, trained, features, tmp_path):
+    pytest.importorskip("safetensors")
+    ended = run(
+        "export", home / "save/tiny", "--out", tmp_path / "out", output=tmp_path / "export.txt"
+    )
+    assert ended.status == 0, ended.output
+    read = load(tmp_path / "out", device="cpu")
+    assert read.fingerprint == trained.fingerprint
+    for name, value in trained.state["model"].items():
+        assert torch.equal(value, read.state["model"][name]), name
+    query, again = (each.read(f"He sits. {NEW_WORD} there.") for each in (trained, read))
+    assert all(torch.equal(query.encoded[name], again.encoded[name]) for name in query.encoded)
+    assert torch.equal(trained.standardization.mean, read.standardization.mean)
+    with pytest.raises(InputError, match="not empty"):
+        trained.export(tmp_path / "out")
+
+
+def test_a_damaged_export_is_one_sentence(trained, tmp_path):
+    pytest.importorskip("safetensors")
+    trained.export(tmp_path / "out")
+    (tmp_path / "out/weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"weights\.safetensors cannot be read"):
+        load(tmp_path / "out")
+
+
+def test_what_cannot_answer_is_refused(home, tmp_path):
+    with pytest.raises(InputError, match=r"holds no vocabulary.*last\.pt"):
+        load(home / "save/tiny/last.pt", device="cpu")
+    with pytest.raises(InputError, match="holds no trained run"):
+        load(tmp_path)
+    state = checkpoint.load(home / "save/tiny/best.pt")
+    state["inference"]["config"]["DATASET"]["WORD_FEATURES"] = "roberta.hdf5"
+    with pytest.raises(InputError, match="cannot read new ones"):
+        TrainedRun(state, tmp_path, device="cpu")
+
+
+# Features.
+
+
+def source(trained: TrainedRun, features: Path, **options: Any) -> FeatureSource:
+    return FeatureSource(features, trained.state["features"], **options)
+
+
+def test_features_of_another_width_or_kind_are_refused(trained, features, tmp_path):
+    with h5py.File(tmp_path / "wide.hdf5", "w") as file:
+        file["a"] = np.ones((3, 13), dtype=np.float32)
+    with pytest.raises(InputError, match="13 wide; expected 12"):
+        source(trained, tmp_path / "wide.hdf5")
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        for name in "abcdef":
+            file[name] = np.random.default_rng(0).normal(50, 1, (30, 12)).astype(np.float32)
+    with pytest.raises(InputError, match="values of another kind"):
+        source(trained, tmp_path / "other.hdf5")
+    source(trained, tmp_path / "other.hdf5", same_recipe=True)
+
+
+def test_features_of_another_recipe_are_refused(trained, features):
+    with h5py.File(features, "r+") as file:
+        file.attrs[RECIPE] = RECIPE_TEXT
+    with pytest.raises(InputError, match="--same-recipe"):
+        source(trained, features)
+    like = {**trained.state["features"], "recipe": RECIPE_TEXT}
+    FeatureSource(features, like)
+    other = json.loads(RECIPE_TEXT) | {"frames": 16}
+    with h5py.File(features, "r+") as file:
+        file.attrs[RECIPE] = json.dumps(other)
+    with pytest.raises(InputError, match="frames per window 1 there, 16 here"):
+        FeatureSource(features, like, same_recipe=True)
+
+
+def test_the_length_of_a_video_must_be_known(trained, features, tmp_path):
+    first = next(iter(source(trained, features, seconds_per_row=0.5)))
+    assert first.times.duration == 0.5 * len(first.rows)
+    with pytest.raises(InputError, match="--seconds-per-row"):
+        next(iter(source(trained, features)))
+    path = tmp_path / "durations.json"
+    path.write_text(json.dumps({first.id: {"duration": 7.5}}))
+    known = source(trained, features, durations=read_durations(path))
+    assert known.read(first.id).times.duration == 7.5
+    with pytest.raises(InputError, match="lack"):
+        known.read(known.video_ids[1])
+    path.write_text('{"a": -1}')
+    with pytest.raises(InputError, match="more than 0"):
+        read_durations(path)
+
+
+# The index.
+
+
+@pytest.fixture(scope="session")
+def index(home: Path, trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    (found,) = (home / "data").rglob("features.hdf5")
+    videos = FeatureSource(found, trained.state["features"], seconds_per_row=0.5)
+    return VideoIndex.build(tmp_path_factory.mktemp("index") / "videos", trained, videos)
+
+
+def test_the_index_ranks_and_grounds_as_the_run_does(home, trained, index, features):
+    videos = list(index.video_ids())
+    assert len(videos) == len(index)
+    encoded = trained.encode_videos([raw_rows(features, video) for video in videos])
+    split, _, _ = of_the_test(home)
+    for paragraph in split.paragraphs[:4]:
+        answer = index.search(paragraph.sentences, top=5)
+        query = trained.read(paragraph.sentences)
+        exact = dict(zip(videos, trained.similarity(query, encoded).tolist(), strict=True))
+        ranked = sorted(exact.values(), reverse=True)[:5]
+        assert [hit.score for hit in answer] == pytest.approx(ranked, abs=2e-3)
+        for hit in answer:
+            assert hit.score == pytest.approx(exact[hit.video], abs=2e-3)
+            duration = 0.5 * len(raw_rows(features, hit.video))
+            assert hit.duration == duration
+            alone = trained.ground(
+                raw_rows(features, hit.video), paragraph.sentences, duration=duration
+            )
+            assert [m.score for m in hit.moments] == pytest.approx(
+                [m.score for m in alone], abs=2e-2
+            )
+        maps = index.score_maps(answer[0].video, paragraph.sentences)
+        for one, moment in zip(maps, answer[0].moments, strict=True):
+            assert tuple(one.spans[one.scores.argmax()]) == pytest.approx(
+                (moment.start, moment.end)
+            )
+
+
+def test_a_shortlist_of_everything_loses_nothing(index):
+    queries = [["A man runs."], ["A dog eats.", "It sleeps."]]
+    found = index.check(queries, shortlist=len(index))
+    assert (found["recall"], found["first"], found["compared"]) == (1.0, 1.0, len(index))
+    assert index.check(queries, shortlist=1)["compared"] == 1
+
+
+def test_videos_are_added_and_removed(trained, features, tmp_path):
+    videos = source(trained, features, seconds_per_row=0.5)
+    first, second, *rest = videos.video_ids
+    made = VideoIndex.build(tmp_path / "index", trained, [videos.read(first)])
+    made.add(videos.read(video) for video in rest)
+    assert first in made and second not in made and len(made) == len(rest) + 1
+    made.add([videos.read(second)])
+    with pytest.raises(InputError, match="already"):
+        made.add([videos.read(second)])
+    assert made.remove([second, "nobody"]) == 1
+    assert second not in {hit.video for hit in made.search("A man runs.", top=100)}
+    with pytest.raises(InputError, match="no video"):
+        made.source(second)
+
+
+def test_an_index_of_another_run_is_refused(home, trained, index):
+    state = dict(trained.state)
+    state["model"] = {name: value + 1 for name, value in state["model"].items()}
+    other = TrainedRun(state, trained.path, device="cpu")
+    with pytest.raises(InputError, match="made by another run"):
+        VideoIndex(index.folder, other)
+
+
+def test_a_model_that_ranks_nothing_says_so(home, trained, index, monkeypatch):
+    monkeypatch.setattr(type(trained.model), "retrieves", classmethod(lambda cls: False))
+    with pytest.raises(InputError, match="ranks no videos"):
+        index.search("A man runs.")
+
+
+# Sentences.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("He runs. She sits!", ["He runs.", "She sits!"]),
+        ("Dr. Smith opens the door. Why?", ["Dr. Smith opens the door.", "Why?"]),
+        ('He says "hi!" Then he goes', ['He says "hi!"', "Then he goes"]),
+        ("Add 3.5 cups... Stir.", ["Add 3.5 cups...", "Stir."]),
+        ("1. Cut it. 2. Eat it.", ["1. Cut it.", "2. Eat it."]),
+        ("one line\nanother line", ["one line", "another line"]),
+        ("  \n ... !! ", []),
+    ],
+)
+def test_a_paragraph_is_split(text, expected):
+    assert list(split_sentences(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "message"),
+    [
+        ("", "no words"),
+        ("?!", "no words"),
+        (["He runs.", "..."], "sentence 2 .* has no words"),
+        (["He runs."] * (MOST_SENTENCES + 1), "65 sentences"),
+        ("word " * 10_000, "50,000 characters"),
+    ],
+)
+def test_what_is_no_paragraph_is_refused(paragraph, message):
+    with pytest.raises(InputError, match=message):
+        sentences_of(paragraph)
