@@ -29,6 +29,7 @@ ROW_SPAN = "row_span"
 FPS = "fps"  # frames of the file per second, on average
 FRAMES = "frames"
 FRAMES_WITHOUT_PTS = "frames_without_pts"
+FRAMES_CORRUPT = "frames_corrupt"  # that the decoder made up in part
 ROTATION = "rotation"  # degrees counter-clockwise that were turned
 CONTAINER = "container"
 SOURCE = "source"  # name of the file, without its folder

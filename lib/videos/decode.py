@@ -36,6 +36,7 @@ class VideoInfo:
         codec: of the picture.
         width, height: as stored; a rotation or pixels that are not square come on top.
         duration: seconds of the picture, 0 where the head does not say.
+        fps: frames per second, on average; 0 likewise.
     """
 
     container: str
@@ -43,6 +44,7 @@ class VideoInfo:
     width: int
     height: int
     duration: float
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ class Video:
             width=context.width,
             height=context.height,
             duration=self._header_seconds(),
+            fps=float(self._stream.average_rate or 0),
         )
 
     def _header_seconds(self) -> float:
