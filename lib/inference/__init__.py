@@ -9,7 +9,7 @@ run.ground("video.mp4", ["She opens the door.", "Then she sits down."])
 
 from lib.inference.answers import Answer, Hit, Moment, ScoreMap, Searchable, Source
 from lib.inference.index import VideoIndex
-from lib.inference.trained import TrainedRun, load
+from lib.inference.trained import TrainedRun, load, open_index
 
 __all__ = [
     "Answer",
@@ -21,4 +21,5 @@ __all__ = [
     "TrainedRun",
     "VideoIndex",
     "load",
+    "open_index",
 ]

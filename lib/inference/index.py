@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from itertools import islice
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from lib.index import Item, Layout, Snapshot, Store
 from lib.inference.answers import Answer, Hit, ScoreMap, Source
 from lib.inference.grounding import moments_in
 from lib.inference.loaded import LoadedRun, Query
-from lib.inference.sources import VideoRows
+from lib.inference.sources import FeatureSource, VideoRows
 from lib.models.interface import Encoded
 
 PLACES = 8  # mean directions of a window's parts, by which the shortlist is made
@@ -35,11 +35,25 @@ KEPT_AS = "float16"
 EXHAUSTIVE = 2000  # items that are all compared
 SHARE = 300  # of a larger index every so many items are compared, but not fewer than EXHAUSTIVE
 BATCH = 64  # windows encoded at once
+ENCODED = "encoded"  # the store, in the folder of an index
 SEGMENT = 4096  # windows that are appended at once
+
+
+@dataclass(frozen=True)
+class Updated:
+    """How many videos an update added, replaced and removed."""
+
+    added: int
+    replaced: int
+    removed: int
 
 
 class VideoIndex:
     """A folder of encoded videos, and the run that encoded them.
+
+    Attributes:
+        updated, skipped: what ``TrainedRun.index`` did, and the videos that it could not use with
+            the reasons.
 
     Raises:
         InputError: the folder holds no index, or one of another run.
@@ -47,7 +61,9 @@ class VideoIndex:
 
     def __init__(self, folder: Path, run: LoadedRun) -> None:
         self.folder, self.run = Path(folder), run
-        self.store = Store.open(self.folder)
+        self.store = Store.open(self.folder / ENCODED)
+        self.skipped: Mapping[Path, str] = {}
+        self.updated = Updated(0, 0, 0)
         there, here = self.store.header["run"], run.about
         if self.store.header["fingerprint"] != run.fingerprint:
             raise InputError(
@@ -82,7 +98,7 @@ class VideoIndex:
             raise InputError(f"{folder}: there is no video to make an index of")
         vectors = first[2]
         Store.create(
-            folder,
+            folder / ENCODED,
             header={
                 "run": {**run.about, "path": str(run.path.resolve())},
                 "fingerprint": run.fingerprint,
@@ -103,8 +119,9 @@ class VideoIndex:
         )
         index = cls(folder, run)
         with index.store.writer() as writer:
-            for batch in (first, *batches):
+            for batch in chain([first], batches):
                 writer.append(*batch)
+        index.updated = Updated(len(index), 0, 0)
         return index
 
     def add(self, videos: Iterable[VideoRows]) -> None:
@@ -117,6 +134,27 @@ class VideoIndex:
             for batch in _encoded(self.run, videos, self.store.header["places"]):
                 writer.append(*batch)
 
+    def update(self, videos: FeatureSource, *, prune: bool = False) -> Updated:
+        """Add the videos that are not there, and replace those whose rows have changed.
+
+        Args:
+            prune: remove the videos that are not among these.
+        """
+        snapshot = self.store.snapshot()
+        changed = [
+            video.id
+            for video in videos
+            if video.id in snapshot and snapshot.record(video.id)["sum"] != video.sum
+        ]
+        wanted = set(videos.video_ids)
+        gone = [video for video in snapshot.video_ids() if video not in wanted] if prune else []
+        with self.store.writer() as writer:
+            writer.remove([*changed, *gone])
+        there = self.store.snapshot()
+        new = [video for video in videos.video_ids if video not in there]
+        self.add(map(videos.read, new))
+        return Updated(len(new) - len(changed), len(changed), len(gone))
+
     def remove(self, videos: Iterable[str]) -> int:
         """Take videos out, and say how many were there."""
         with self.store.writer() as writer:
@@ -126,7 +164,11 @@ class VideoIndex:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        return {**self.run.about, "videos": len(self), "index": str(self.folder)}
+        recipe = self.run.recipe
+        features = "of unknown making"
+        if recipe is not None:
+            features = f"{recipe.backbone} {recipe.tap}, {recipe.rate} frames/s"
+        return {**self.run.about, "features": features, "index": self.folder.name}
 
     def __len__(self) -> int:
         return self.store.snapshot().num_videos
@@ -342,6 +384,7 @@ def _encoded(run: LoadedRun, videos: Iterable[VideoRows], places: int) -> Iterat
             {
                 "id": video.id,
                 "duration": video.times.duration,
+                "sum": video.sum,
                 "source": asdict(video.source),
                 "scales": [part.scale for part in parts],
             }

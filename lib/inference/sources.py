@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,11 @@ class VideoRows:
     times: VideoTimes
     source: Source
 
+    @functools.cached_property
+    def sum(self) -> int:
+        """Check sum of rows and times, by which a video that has changed is noticed."""
+        return zlib.crc32(repr(self.times).encode(), zlib.crc32(self.rows.tobytes()))
+
     def window(self, start: float, end: float) -> Float[np.ndarray, "m C"]:
         """The rows of a part of the video, in seconds from its first frame; at least one."""
         step, offset = self.times.row_step, self.times.row_start
@@ -51,7 +58,7 @@ class FeatureSource:
         same_recipe: the user vouches that the file was made as they were; what both files say of
             themselves is compared all the same.
         seconds_per_row, durations: how long the videos are, where the file does not say.
-        folder: of the videos' files, where the features are of videos that are at hand.
+        files: the videos' own, by id, where they are at hand.
 
     Raises:
         InputError: the file cannot be read, or was made in another way, or it cannot be told.
@@ -65,13 +72,14 @@ class FeatureSource:
         same_recipe: bool = False,
         seconds_per_row: float | None = None,
         durations: Mapping[str, float] | None = None,
-        folder: Path | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
         self.file = FeatureFile(path)
-        self.seconds_per_row, self.durations, self.folder = seconds_per_row, durations, folder
+        self.seconds_per_row, self.durations = seconds_per_row, durations
         self.fingerprint = fingerprint(self.file)
         _require_same_kind(trained_on, self.fingerprint, str(path), same_recipe)
-        self.video_ids = self.file.keys()
+        self.files = files or {}
+        self.video_ids = tuple(files) if files is not None else tuple(self.file.keys())
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -83,7 +91,7 @@ class FeatureSource:
         times = times_of(attributes, f"{self.file.path}: {video_id}")
         if times is None:
             times = self._stated_times(video_id, len(rows))
-        return VideoRows(video_id, rows, times, self._source(attributes, times))
+        return VideoRows(video_id, rows, times, self._source(video_id, attributes, times))
 
     def _stated_times(self, video_id: str, count: int) -> VideoTimes:
         if self.durations is not None and video_id in self.durations:
@@ -99,12 +107,11 @@ class FeatureSource:
             "of video ids and seconds"
         )
 
-    def _source(self, attributes: Mapping[str, Any], times: VideoTimes) -> Source:
-        name = _text(attributes.get(names.SOURCE))
-        if not name or self.folder is None:
+    def _source(self, video_id: str, attributes: Mapping[str, Any], times: VideoTimes) -> Source:
+        if video_id not in self.files:
             return Source("", times.start, times.duration)
         return Source(
-            path=str((self.folder / name).resolve()),
+            path=str(self.files[video_id].resolve()),
             start=times.start,
             duration=times.duration,
             container=_text(attributes.get(names.CONTAINER)),

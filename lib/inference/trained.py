@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from lib.base.errors import InputError
+from lib.base.files import unwritable
 from lib.base.recipe import VideoTimes
+from lib.index import HEADER, Store
 from lib.inference.answers import Moment, Source
 from lib.inference.export import RUN_FILE, read_export, write_export
 from lib.inference.grounding import moments_in
-from lib.inference.index import windows_of
+from lib.inference.index import ENCODED, PLACES, VideoIndex, windows_of
 from lib.inference.loaded import LoadedRun
-from lib.inference.sources import VideoRows
+from lib.inference.sources import FeatureSource, VideoRows
 from lib.training import checkpoint
+from lib.videos.backbones import open_backbone
+from lib.videos.extract import extract, find_videos
+
+EXTRACTED = "features.hdf5"  # in the folder of an index
+FEATURES = (".hdf5", ".h5")
 
 
 def load(path: str | Path, *, device: str = "") -> TrainedRun:
@@ -52,6 +60,27 @@ def checkpoint_of(path: Path) -> Path:
     return file
 
 
+def open_index(
+    folder: str | Path, *, run: str | Path | None = None, device: str = ""
+) -> VideoIndex:
+    """An index, with the run that made it.
+
+    Args:
+        run: where that run is, if not where it was.
+        device: see ``load``.
+
+    Raises:
+        InputError: there is no index, or the run is not the one that made it, or cannot be found.
+    """
+    there = Store.open(Path(folder) / ENCODED).header["run"]
+    if run is None and not Path(there["path"]).exists():
+        raise InputError(
+            f"{folder}: the run that made it ({there['run']}) is not at {there['path']} any more; "
+            "name it by --run"
+        )
+    return VideoIndex(Path(folder), load(run or there["path"], device=device))
+
+
 class TrainedRun(LoadedRun):
     """What ``load`` returns."""
 
@@ -61,6 +90,7 @@ class TrainedRun(LoadedRun):
         paragraph: str | Sequence[str],
         *,
         duration: float | None = None,
+        weights: str | None = None,
     ) -> tuple[Moment, ...]:
         """The moment of each sentence in one video.
 
@@ -69,19 +99,92 @@ class TrainedRun(LoadedRun):
                 its features, with ``duration``.
             paragraph: a text, or its sentences.
             duration: seconds that the features cover.
+            weights: the file of the backbone's weights, where its library has none.
 
         Raises:
             InputError: the video cannot be read, or the run cannot read it.
         """
         self.require_grounding()
         query = self.read(paragraph)
-        rows = self._rows_of(video, duration)
+        rows = self._rows_of(video, duration, weights)
         parts = windows_of(self, rows.times.duration)
         encoded = self.encode_videos([rows.window(part.start, part.end) for part in parts])
         return moments_in(self, query, encoded, parts, rows.times.duration)
 
+    def index(
+        self,
+        videos: str | Path,
+        into: str | Path | None = None,
+        *,
+        weights: str | None = None,
+        same_recipe: bool = False,
+        seconds_per_row: float | None = None,
+        durations: Mapping[str, float] | None = None,
+        places: int = PLACES,
+        prune: bool = False,
+        log: Callable[[str], None] = print,
+    ) -> VideoIndex:
+        """An index of videos, made or brought up to date: what is there already is kept.
+
+        Args:
+            videos: a folder of videos or one of them, whose features are extracted as those that
+                the run was trained on; or a feature file (``.hdf5``, ``.h5``).
+            into: the folder of the index; None: beside the videos, with ``.index`` added.
+            weights: the file of the backbone's weights, where its library has none.
+            same_recipe, seconds_per_row, durations: of a feature file, see ``FeatureSource``.
+            places: of a new index, see ``VideoIndex.build``.
+            prune: remove from the index what is not among the videos any more.
+            log: is given a line for each video that is skipped.
+
+        Raises:
+            InputError: nothing can be indexed, or the index is of another run.
+        """
+        videos = Path(videos)
+        name = videos.resolve().name
+        into = Path(into) if into is not None else videos.resolve().with_name(f"{name}.index")
+        skipped: Mapping[Path, str] = {}
+        if videos.suffix in FEATURES:
+            source = FeatureSource(
+                videos,
+                self.state["features"],
+                same_recipe=same_recipe,
+                seconds_per_row=seconds_per_row,
+                durations=durations,
+            )
+        else:
+            source, skipped = self._extracted([videos], into / EXTRACTED, weights, log)
+        if (into / ENCODED / HEADER).exists():
+            index = VideoIndex(into, self)
+            index.updated = index.update(source, prune=prune)
+        else:
+            index = VideoIndex.build(into, self, source, places=places)
+        index.skipped = skipped
+        return index
+
+    def _extracted(
+        self, videos: list[Path], out: Path, weights: str | None, log: Callable[[str], None]
+    ) -> tuple[FeatureSource, dict[Path, str]]:
+        """The features of video files, made as those that the run was trained on."""
+        if self.recipe is None:
+            raise InputError(
+                f"{videos[0]}: {self.name} cannot read videos: the features that it was trained on "
+                "do not say how they were made, so none can be made alike; expected a feature file"
+                " made in the same way, with --same-recipe"
+            )
+        find_videos(videos)  # a path without videos is said before weights are loaded
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise unwritable(out.parent, fault) from None
+        backbone = open_backbone(self.recipe, weights)
+        done = extract(videos, backbone, out, runtime=self.runtime, log=log)
+        return FeatureSource(out, self.state["features"], files=done.videos), done.skipped
+
     def _rows_of(
-        self, video: str | Path | Float[np.ndarray, "n C"], duration: float | None
+        self,
+        video: str | Path | Float[np.ndarray, "n C"],
+        duration: float | None,
+        weights: str | None,
     ) -> VideoRows:
         if isinstance(video, np.ndarray):
             if duration is None or duration <= 0:
@@ -89,7 +192,13 @@ class TrainedRun(LoadedRun):
             step = duration / max(len(video), 1)
             times = VideoTimes(0.0, duration, 0.0, step, step)
             return VideoRows("", video, times, Source("", 0.0, duration))
-        raise NotImplementedError
+        with tempfile.TemporaryDirectory() as scratch:
+            source, skipped = self._extracted(
+                [Path(video)], Path(scratch) / EXTRACTED, weights, lambda line: None
+            )
+            for sentence in skipped.values():
+                raise InputError(sentence)
+            return next(iter(source))
 
     def export(self, folder: str | Path) -> None:
         """Write the run as safetensors and JSON into a new folder, from which ``load`` reads the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -97,10 +98,8 @@ def serve(searchable: Searchable, bound: socket.socket, *, names: Sequence[str] 
         timeout_graceful_shutdown=2,
     )
     _announce(searchable, bound)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn gives on when it has ended
         uvicorn.Server(config).run(sockets=[bound])
-    except KeyboardInterrupt:  # which uvicorn gives on when it has ended
-        pass
     print("stopped")
 
 
