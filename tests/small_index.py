@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lib.base.errors import InputError
-from lib.inference.answers import Answer, Hit, Moment, ScoreMap, Source
+from lib.inference.answers import Answer, Hit, Moment, ScoreMap, Searchable, Source
+from lib.serving import listen
+from lib.serving.server import make_server
 
 CLIPS = 16
 
@@ -100,7 +104,22 @@ class SmallIndex:
         )
 
 
-def rewind(path: Path) -> None:
-    """Make a file look as if it was written a minute ago."""
+def touch_back(path: Path) -> None:
+    """Make a file look as if it was written a minute earlier."""
     found = path.stat()
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns - 60 * 10**9))
+
+
+@contextmanager
+def running(index: Searchable, *, around: Callable[[Any], Any] = lambda app: app) -> Iterator[int]:
+    """A server of an index in a thread, its application in another if given; its port."""
+    with listen("127.0.0.1", "0") as bound:
+        server = make_server(index, bound)
+        server.config.app = around(server.config.app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -110,7 +110,7 @@ def make_app(
         ) from None
     from anyio import CapacityLimiter
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(_Guard)
     turns = CapacityLimiter(workers or os.cpu_count() or 1)

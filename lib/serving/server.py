@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lib.base.errors import InputError
 from lib.inference.answers import Searchable
 from lib.serving.app import LOOPBACK, make_app
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _CONNECTIONS = 512  # at the same time; a browser holds six
 
@@ -25,8 +30,8 @@ def listen(host: str, port: str) -> socket.socket:
     Raises:
         InputError: the port is none, is taken, or is not allowed; the host is not of this machine.
     """
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
-        raise InputError(f"--port: found {port!r}, expected a whole number from 0 to 65535")
+    if not (re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
+        raise InputError(f"--port: found {port!r:.20}, expected a whole number from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -70,11 +75,13 @@ def names_of(bound: socket.socket, names: Sequence[str] = ()) -> list[str]:
     return [*found, machine, socket.getfqdn(), *own, *names]
 
 
-def serve(searchable: Searchable, bound: socket.socket, *, names: Sequence[str] = ()) -> None:
-    """Show an index until the process is interrupted.
+def make_server(
+    searchable: Searchable, bound: socket.socket, *, names: Sequence[str] = ()
+) -> uvicorn.Server:
+    """A server of the page, to be run with a socket.
 
     Args:
-        bound: a socket that listens.
+        bound: the socket.
         names: further names by which browsers reach this machine.
 
     Raises:
@@ -86,9 +93,8 @@ def serve(searchable: Searchable, bound: socket.socket, *, names: Sequence[str] 
         raise InputError(
             "the page needs uvicorn, which is not installed: pip install fastapi uvicorn"
         ) from None
-    app = make_app(searchable, hosts=names_of(bound, names))
     config = uvicorn.Config(
-        app,
+        make_app(searchable, hosts=names_of(bound, names)),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -97,9 +103,15 @@ def serve(searchable: Searchable, bound: socket.socket, *, names: Sequence[str] 
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=2,
     )
+    return uvicorn.Server(config)
+
+
+def serve(searchable: Searchable, bound: socket.socket, *, names: Sequence[str] = ()) -> None:
+    """Show an index until the process is interrupted; see ``make_server``."""
+    server = make_server(searchable, bound, names=names)
     _announce(searchable, bound)
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn gives on when it has ended
-        uvicorn.Server(config).run(sockets=[bound])
+        server.run(sockets=[bound])
     print("stopped")
 
 

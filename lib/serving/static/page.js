@@ -237,7 +237,7 @@ function show(paragraph, top, found) {
 function makeCard(hit, index, sentences) {
   const item = copy("hit");
   const part = (kind) => item.querySelector(kind);
-  const card = { hit, item, video: part("video"), bars: [], rows: [], active: -1, goal: 0 };
+  const card = { hit, item, video: part("video"), bars: [], rows: [], active: -1, goal: 0, wanted: 0 };
   card.sentences = sentences;
   part("article").setAttribute("aria-label", `${index + 1}. ${hit.video}`);
   part(".rank").textContent = `${index + 1}.`;
@@ -334,6 +334,13 @@ function prepare(card) {
     for (const other of shown?.cards ?? []) if (other !== card) other.video.pause();
     follows(card);
   });
+  // Some files only show while they load how long they are, and until then a seek ends too early.
+  video.addEventListener("durationchange", () => {
+    if (!video.seeking && card.wanted > video.currentTime + 0.25) video.currentTime = card.wanted;
+  });
+  video.addEventListener("seeked", () => {
+    if (video.currentTime > card.wanted - 0.25) card.wanted = 0;
+  });
   for (const kind of ["seeked", "timeupdate"]) video.addEventListener(kind, () => place(card));
   visible.observe(video);
 }
@@ -411,7 +418,8 @@ function go(card, index, play) {
   const goal = card.goal;
   const seek = () => {
     if (goal !== card.goal) return; // another moment was chosen meanwhile
-    video.currentTime = hit.start + moment.start;
+    card.wanted = hit.start + moment.start;
+    video.currentTime = card.wanted;
     if (play) video.play().catch(() => {}); // refused, or another choice came
   };
   if (video.readyState >= HTMLMediaElement.HAVE_METADATA) seek();
