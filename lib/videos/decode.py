@@ -155,7 +155,7 @@ class Video:
 
     @property
     def _faults(self) -> tuple[type[BaseException], ...]:
-        return (self._av.error.FFmpegError, OSError, ValueError, MemoryError)
+        return (self._av.error.FFmpegError, OSError, ValueError)
 
     def _open(self) -> Any:
         path = self.path
