@@ -50,6 +50,7 @@ def main() -> None:
         decoders=args.decoders,
         ends_early=args.ends_early,
         retry=args.retry,
+        save_every=args.save_every,
         log=tqdm.write,
     )
     print(
@@ -98,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=("skip", "keep"),
         default="skip",
         help="videos whose picture ends before their head says (default: skip)",
+    )
+    add(
+        "--save-every",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="after which the rows of a long video are saved before it is done (default: 120)",
     )
     add("--retry", action="store_true", help="try videos again that failed before")
     return parser

@@ -43,6 +43,7 @@ class Snapshot:
     ) -> None:
         self.folder = folder
         self.layout = layout
+        self.manifest = manifest
         self.generation = manifest.generation
         self._quantizer = quantizer
         self._segments = tuple(segments)
@@ -232,16 +233,17 @@ class Snapshot:
             end = min(segment.num_items, stop - first)
             for begin in range(max(start - first, 0), end, CHUNK):
                 rows = slice(begin, min(begin + CHUNK, end))
-                found = scores_of(query, segment.places[:, rows], ordered=self.layout.ordered)
+                chunk = scores_of(query, segment.places[:, rows], ordered=self.layout.ordered)
                 if kept is not None:
-                    found = torch.where(kept[rows], found, _REMOVED)
-                scores[first + rows.start - start : first + rows.stop - start] = found
-        top = scores.topk(min(count, len(scores)), sorted=False)
-        best = top.values.numpy().astype(np.int64)
-        numbers = top.indices.numpy() + start
-        order = np.lexsort((numbers, -best))
+                    chunk = torch.where(kept[rows], chunk, _REMOVED)
+                scores[first + rows.start - start : first + rows.stop - start] = chunk
+        found = scores.numpy()
+        keep = min(count, len(found))
+        kept_rows = np.argpartition(found, -keep)[-keep:] if keep else np.empty(0, np.int64)
+        best = found[kept_rows].astype(np.int64)
+        order = np.lexsort((kept_rows, -best))
         order = order[best[order] != _REMOVED]
-        return numbers[order], best[order]
+        return kept_rows[order] + start, best[order]
 
 
 def _repeated(kept_videos: Bool[np.ndarray, " V"], segment: Segment) -> Bool[Tensor, " N"]:

@@ -30,12 +30,16 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints is no message
     with contextlib.suppress(BrokenPipeError):  # the reader has gone
+        request = json.load(sys.stdin)
+        path = request["path"]
         try:
-            _answer(json.load(sys.stdin), out)
+            _answer(request, out)
         except InputError as error:
             _send(out, b"E", str(error).encode())
         except BrokenPipeError:
             raise
+        except MemoryError:
+            _send(out, b"E", f"{path}: needs more memory than a video does.".encode())
         except BaseException:
             _send(out, b"X", traceback.format_exc().encode())
     os._exit(0)  # without the destructors of a library that may be in disorder

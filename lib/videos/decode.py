@@ -135,18 +135,18 @@ class Video:
                     continue
                 if rate is None:
                     if tick >= first:
-                        yield picture.pixels(frame)
+                        yield picture.pixels(frame, self._aspect)
                     tick += 1
                     continue
                 while shown is not None and tick < clock.elapsed * rate:
                     if tick >= first:
-                        made = picture.pixels(shown) if made is None else made
+                        made = picture.pixels(shown, self._aspect) if made is None else made
                         yield made
                     tick += 1
                 shown, made = frame, None
             while shown is not None and rate is not None and tick <= clock.elapsed * rate:
                 if tick >= first:
-                    made = picture.pixels(shown) if made is None else made
+                    made = picture.pixels(shown, self._aspect) if made is None else made
                     yield made
                 tick += 1
         except self._faults as fault:
@@ -155,7 +155,13 @@ class Video:
 
     @property
     def _faults(self) -> tuple[type[BaseException], ...]:
-        return (self._av.error.FFmpegError, OSError, ValueError, MemoryError)
+        return (self._av.error.FFmpegError, OSError, ValueError)
+
+    @property
+    def _aspect(self) -> float:
+        """How much wider a pixel is shown than high."""
+        aspect = self._stream.sample_aspect_ratio
+        return float(aspect) if aspect and 0.1 < aspect < 10 else 1.0
 
     def _open(self) -> Any:
         path = self.path

@@ -76,10 +76,13 @@ class Picture:
         high, wide = self.shape
         return round((width - wide) / 2), round((height - high) / 2), wide, high
 
-    def pixels(self, frame: Any) -> UInt8[np.ndarray, "H W 3"]:
-        """A frame of PyAV as RGB, turned upright."""
+    def pixels(self, frame: Any, aspect: float = 1.0) -> UInt8[np.ndarray, "H W 3"]:
+        """A frame of PyAV as RGB, turned upright.
+
+        Args:
+            aspect: how much wider a pixel is shown than high.
+        """
         turns = round(frame.rotation / 90) % 4
-        aspect = _aspect(frame)
         shown = (max(1, round(frame.width * aspect)), frame.height)
         width, height = self.size(*(shown if turns % 2 == 0 else shown[::-1]))
         coded = (width, height) if turns % 2 == 0 else (height, width)
@@ -125,9 +128,3 @@ def _pillow_bicubic(
 
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
-
-
-def _aspect(frame: Any) -> float:
-    """How much wider a pixel is shown than high."""
-    aspect = getattr(frame, "sample_aspect_ratio", None)
-    return float(aspect) if aspect and 0.1 < aspect < 10 else 1.0

@@ -51,8 +51,9 @@ def build(name: str, options: Options) -> Backbone:
         known = [n for n in open_clip.list_models() if n.lower()[:5] == model_name.lower()[:5]]
         some = ", ".join(known[:12]) or "those of open_clip.list_models()"
         raise InputError(f"{name}: open_clip has no model {model_name}; it has {some}.")
-    tag, path = _weights(open_clip, name, model_name, chosen.weights)
+    tag = _tag(open_clip, name, model_name, chosen.weights)
     _check_activation(open_clip, name, model_name, bool(about.get("quick_gelu")), tag)
+    path = _fetched(open_clip, name, model_name, str(chosen.weights))
     try:
         model = open_clip.create_model(model_name, pretrained=str(path))
     except Exception as fault:  # of many kinds, by what does not fit
@@ -91,27 +92,33 @@ def build(name: str, options: Options) -> Backbone:
     return Backbone(recipe, tower)
 
 
-def _weights(open_clip: ModuleType, name: str, model: str, given: str | None) -> tuple[str, Path]:
-    """The tag, empty if the file is none of open_clip's, and the file."""
+def _tag(open_clip: ModuleType, name: str, model: str, given: str | None) -> str:
+    """The tag of the weights that were asked for; empty for a file that is none of open_clip's."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     if given is None:
         some = f", or a tag: {', '.join(tags[:8])}" if tags else ""
         raise InputError(f"{name} needs its weights: --weights FILE{some}.")
     if Path(given).is_file():
-        return _tag_of(open_clip, model, tags, Path(given)), Path(given)
+        return _tag_of(open_clip, model, tags, Path(given))
     if given not in tags:
         raise InputError(
             f"{name}: --weights {given} is neither a file nor a tag of {model}; its tags are "
             f"{', '.join(tags) or 'none'}."
         )
+    return given
+
+
+def _fetched(open_clip: ModuleType, name: str, model: str, given: str) -> Path:
+    """The file of the weights, downloaded if it is not there."""
+    if Path(given).is_file():
+        return Path(given)
     try:
-        found = open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, given))
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, given)))
     except Exception as fault:  # of many kinds, by how the network is absent
         raise InputError(
             f"{name}: the weights {given} are not in open_clip's cache and cannot be downloaded "
             f"({str(fault).splitlines()[0]}); name a file with --weights FILE."
         ) from None
-    return given, Path(found)
 
 
 def _tag_of(open_clip: ModuleType, model: str, tags: list[str], path: Path) -> str:
