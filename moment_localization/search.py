@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.base import distributed
 from lib.base.command import run_script
 from lib.base.errors import InputError
 from lib.inference import Answer, open_index
@@ -31,6 +32,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="the run that answers, if not where it was")
     parser.add_argument("--top", type=int, default=5, help="videos shown (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument(
+        "--faiss",
+        default="",
+        metavar="INDEX",
+        help="make the shortlist by this index of faiss, such as IVF1024,SQ8",
+    )
     parser.add_argument("--gpus", default="", metavar="N", help="GPU to use; cpu or -1 for none")
     args = parser.parse_args()
     if args.top < 1:
@@ -40,8 +47,10 @@ def main() -> None:
         if sys.stdin.isatty():
             raise InputError("there is no paragraph; expected it behind the index, in quotes")
         paragraph = sys.stdin.read()
-    index = open_index(args.index, run=args.run, device=args.gpus)
+    index = open_index(args.index, run=args.run, device=args.gpus, faiss=args.faiss)
     answer = index.search(paragraph, top=args.top)
+    if not distributed.is_main():
+        return
     if args.json:
         print(json.dumps(as_json(answer), ensure_ascii=False))
         return

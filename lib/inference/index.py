@@ -9,6 +9,7 @@ kept in float16.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from lib.base.errors import InputError
 from lib.decoding import decode
 from lib.decoding.long import Window, windows
 from lib.index import Item, Layout, Snapshot, Store
+from lib.index.neighbours import Neighbours
 from lib.inference.answers import Answer, Hit, ScoreMap, Source
 from lib.inference.grounding import moments_in
 from lib.inference.loaded import LoadedRun, Query
@@ -52,6 +54,8 @@ class VideoIndex:
     """A folder of encoded videos, and the run that encoded them.
 
     Attributes:
+        faiss: description of a faiss index that makes the shortlist instead of the scan; empty =
+            the scan. It is built in memory at the first search.
         updated, skipped: what ``TrainedRun.index`` did, and the videos that it could not use with
             the reasons.
 
@@ -62,6 +66,9 @@ class VideoIndex:
     def __init__(self, folder: Path, run: LoadedRun) -> None:
         self.folder, self.run = Path(folder), run
         self.store = Store.open(self.folder / ENCODED)
+        self.faiss = ""
+        self._neighbours: tuple[Snapshot, Neighbours] | None = None
+        self._building = threading.Lock()
         self.skipped: Mapping[Path, str] = {}
         self.updated = Updated(0, 0, 0)
         there, here = self.store.header["run"], run.about
@@ -250,7 +257,7 @@ class VideoIndex:
             every = snapshot.shortlist(self._vectors(query), snapshot.num_items)
             scores = self._compare(query, snapshot, every)
             exact = every[np.argsort(-scores, kind="stable")[:top]]
-            found = snapshot.shortlist(self._vectors(query), self._count(snapshot, shortlist))
+            found = self._shortlist(query, snapshot, self._count(snapshot, shortlist))
             recalls.append(np.isin(exact, found).mean())
             firsts.append(float(exact[0] in found))
             compared = len(found)
@@ -285,11 +292,20 @@ class VideoIndex:
         found = query.encoded[names[1]][0].float().cpu().numpy()
         return found if found.ndim == 2 else found[None]
 
+    def _shortlist(self, query: Query, snapshot: Snapshot, count: int) -> Int[np.ndarray, " k"]:
+        vectors = self._vectors(query)
+        if not self.faiss:
+            return snapshot.shortlist_across(vectors, count)
+        with self._building:
+            if self._neighbours is None or self._neighbours[0] is not snapshot:
+                self._neighbours = snapshot, Neighbours(snapshot, self.faiss)
+            return self._neighbours[1].shortlist(vectors, count)
+
     def _ranked(
         self, query: Query, snapshot: Snapshot, shortlist: int | None
     ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """Items and their similarities, best first."""
-        numbers = snapshot.shortlist(self._vectors(query), self._count(snapshot, shortlist))
+        numbers = self._shortlist(query, snapshot, self._count(snapshot, shortlist))
         scores = self._compare(query, snapshot, numbers)
         order = np.argsort(-scores, kind="stable")
         return numbers[order], scores[order]

@@ -61,12 +61,13 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def open_index(
-    folder: str | Path, *, run: str | Path | None = None, device: str = ""
+    folder: str | Path, *, run: str | Path | None = None, device: str = "", faiss: str = ""
 ) -> VideoIndex:
     """An index, with the run that made it.
 
     Args:
         run: where that run is, if not where it was.
+        faiss: see ``VideoIndex``.
         device: see ``load``.
 
     Raises:
@@ -78,7 +79,9 @@ def open_index(
             f"{folder}: the run that made it ({there['run']}) is not at {there['path']} any more; "
             "name it by --run"
         )
-    return VideoIndex(Path(folder), load(run or there["path"], device=device))
+    index = VideoIndex(Path(folder), load(run or there["path"], device=device))
+    index.faiss = faiss
+    return index
 
 
 class TrainedRun(LoadedRun):
