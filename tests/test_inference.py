@@ -20,7 +20,7 @@ from lib.config.config import load_config
 from lib.datasets import build_loader
 from lib.datasets.standardization import Standardization
 from lib.decoding import decode
-from lib.inference import TrainedRun, VideoIndex, load
+from lib.inference import TrainedRun, VideoIndex, load, open_index
 from lib.inference.sentences import MOST_SENTENCES, sentences_of, split_sentences
 from lib.inference.sources import FeatureSource, read_durations
 from lib.training import checkpoint
@@ -357,3 +357,101 @@ def test_a_paragraph_is_split(text, expected):
 def test_what_is_no_paragraph_is_refused(paragraph, message):
     with pytest.raises(InputError, match=message):
         sentences_of(paragraph)
+
+
+# Commands.
+
+
+def durations_of(home: Path, folder: Path) -> Path:
+    """Seconds by video of the world's annotations, as one file."""
+    found: dict[str, Any] = {}
+    for path in (home / "data").rglob("*_data.json"):
+        found |= json.loads(path.read_text())
+    out = folder / "durations.json"
+    out.write_text(json.dumps(found))
+    return out
+
+
+def test_index_and_search_from_the_command_line(home, features, tmp_path):
+    output, out = tmp_path / "out.txt", tmp_path / "videos.index"
+    durations = durations_of(home, tmp_path)
+    with h5py.File(features) as file:
+        names = sorted(file)
+    flags = (features, "--run", home / "save/tiny", "--out", out, "--gpus", "cpu")
+    ended = run("index", *flags, output=output)
+    assert ended.status == 2 and "--seconds-per-row" in ended.output
+    ended = run("index", *flags, "--durations", durations, output=output)
+    assert ended.status == 0, ended.output
+    assert f"{len(names)} videos ({len(names)} added" in ended.output
+    text = "A man opens a door. Then he sits down."
+    ended = run("search", out, text, "--top", 2, "--gpus", "cpu", output=output)
+    assert ended.status == 0, ended.output
+    assert "2. " in ended.output and "3. " not in ended.output
+    ended = run("search", out, text, "--json", "--gpus", "cpu", output=output)
+    found = json.loads(ended.output)
+    assert [m["sentence"] for m in found["hits"][0]["moments"]] == found["sentences"]
+
+    # A changed video is replaced, one that is gone is pruned.
+    with h5py.File(features, "r+") as file:
+        node = file[names[1]]
+        node = node["c3d_features"] if isinstance(node, h5py.Group) else node
+        node[...] = node[...][::-1]
+        del file[names[2]]
+    ended = run("index", *flags, "--durations", durations, "--prune", output=output)
+    assert "(0 added, 1 replaced, 1 removed now)" in ended.output, ended.output
+    flags = ("--out", out, "--gpus", "cpu")
+    ended = run("index", *flags, "--remove", names[3], output=output)
+    assert ended.status == 0 and f"{len(names) - 2} videos" in ended.output
+    ended = run("index", *flags, "--remove", names[3], output=output)
+    assert ended.status == 2 and "nothing was removed" in ended.output
+    paragraphs = tmp_path / "paragraphs.txt"
+    paragraphs.write_text("A man runs. He sits.\n\nA dog eats.\n")
+    ended = run("index", *flags, "--compact", "--check", paragraphs, output=output)
+    assert ended.status == 0 and "100.0 % of the ten best" in ended.output, ended.output
+
+
+def test_a_moved_run_is_asked_for(home, index, tmp_path):
+    shutil.copytree(index.folder, tmp_path / "moved.index")
+    shutil.copytree(home / "save/tiny", tmp_path / "run")
+    state = home / "save/tiny"
+    state.rename(home / "save/elsewhere")
+    try:
+        with pytest.raises(InputError, match="name it by --run"):
+            open_index(tmp_path / "moved.index", device="cpu")
+        found = open_index(tmp_path / "moved.index", run=tmp_path / "run", device="cpu")
+        assert len(found.search("A man runs.", top=3)) == 3
+    finally:
+        (home / "save/elsewhere").rename(state)
+
+
+def test_videos_need_a_run_that_knows_how_its_features_were_made(trained, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match="do not say how they were made"):
+        trained.index(tmp_path)
+    with pytest.raises(InputError, match="do not say how they were made"):
+        trained.ground(tmp_path / "a.mp4", "A man runs.")
+
+
+def test_features_of_another_recipe_are_neither_tested_nor_trained_on(home, tmp_path):
+    shutil.copytree(home / "data", tmp_path / "data")
+    (found,) = (tmp_path / "data").rglob("features.hdf5")
+
+    def make_by(text: str) -> None:
+        with h5py.File(found, "r+") as file:
+            file.attrs[RECIPE] = text
+
+    make_by(RECIPE_TEXT)
+    flags: tuple[object, ...] = ("--cfg", home / "tiny.yaml", "--dataDir", tmp_path / "data")
+    flags = (*flags, "--modelDir", tmp_path / "save", "--set", "DATASET.CACHE=direct")
+    output = tmp_path / "out.txt"
+    ended = run("dense_train", *flags, output=output)
+    assert ended.status == 0, ended.output
+    kept = load(tmp_path / "save/tiny", device="cpu").recipe
+    assert kept is not None and kept.json() == RECIPE_TEXT
+    ended = run("best_test", *flags, output=output)
+    assert ended.status == 0, ended.output
+    make_by(json.dumps(json.loads(RECIPE_TEXT) | {"resize": "short 64"}))
+    for command, more in (("best_test", ()), ("dense_train", ("--resume",))):
+        ended = run(command, *flags, *more, output=output)
+        assert ended.status == 2, ended.output
+        assert "resize short 32 there, short 64 here" in ended.output
