@@ -44,6 +44,7 @@ def main() -> None:
             same_recipe=args.same_recipe,
             seconds_per_row=args.seconds_per_row,
             durations=read_durations(args.durations) if args.durations else None,
+            files=args.files,
             places=args.places,
             prune=args.prune,
             log=tqdm.write,
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="seconds by video id, or annotations with a duration",
     )
+    add("--files", type=Path, metavar="FOLDER", help="of the videos that a feature file is of")
     add(
         "--places",
         type=int,

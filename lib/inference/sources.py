@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class FeatureSource:
         same_recipe: the user vouches that the file was made as they were; what both files say of
             themselves is compared all the same.
         seconds_per_row, durations: how long the videos are, where the file does not say.
+        videos: which ones; None = all of the file's.
         files: the videos' own, by id, where they are at hand.
 
     Raises:
@@ -72,6 +73,7 @@ class FeatureSource:
         same_recipe: bool = False,
         seconds_per_row: float | None = None,
         durations: Mapping[str, float] | None = None,
+        videos: Sequence[str] | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> None:
         self.file = FeatureFile(path)
@@ -79,7 +81,7 @@ class FeatureSource:
         self.fingerprint = fingerprint(self.file)
         _require_same_kind(trained_on, self.fingerprint, str(path), same_recipe)
         self.files = files or {}
-        self.video_ids = tuple(files) if files is not None else tuple(self.file.keys())
+        self.video_ids = tuple(self.file.keys() if videos is None else videos)
 
     def __len__(self) -> int:
         return len(self.video_ids)

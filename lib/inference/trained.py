@@ -123,6 +123,7 @@ class TrainedRun(LoadedRun):
         same_recipe: bool = False,
         seconds_per_row: float | None = None,
         durations: Mapping[str, float] | None = None,
+        files: str | Path | None = None,
         places: int = PLACES,
         prune: bool = False,
         log: Callable[[str], None] = print,
@@ -135,6 +136,7 @@ class TrainedRun(LoadedRun):
             into: the folder of the index; None: beside the videos, with ``.index`` added.
             weights: the file of the backbone's weights, where its library has none.
             same_recipe, seconds_per_row, durations: of a feature file, see ``FeatureSource``.
+            files: the folder of the videos that a feature file is of, so that they can be played.
             places: of a new index, see ``VideoIndex.build``.
             prune: remove from the index what is not among the videos any more.
             log: is given a line for each video that is skipped.
@@ -153,6 +155,7 @@ class TrainedRun(LoadedRun):
                 same_recipe=same_recipe,
                 seconds_per_row=seconds_per_row,
                 durations=durations,
+                files=find_videos([Path(files)]) if files is not None else None,
             )
         else:
             source, skipped = self._extracted([videos], into / EXTRACTED, weights, log)
@@ -181,7 +184,10 @@ class TrainedRun(LoadedRun):
             raise unwritable(out.parent, fault) from None
         backbone = open_backbone(self.recipe, weights)
         done = extract(videos, backbone, out, runtime=self.runtime, log=log)
-        return FeatureSource(out, self.state["features"], files=done.videos), done.skipped
+        source = FeatureSource(
+            out, self.state["features"], videos=tuple(done.videos), files=done.videos
+        )
+        return source, done.skipped
 
     def _rows_of(
         self,
