@@ -211,6 +211,12 @@ def test_a_decoder_that_dies_is_a_broken_video(tmp_path):
             list(frames)
 
 
+def test_a_decoder_that_cannot_start_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.videos.reader._CHILD", "import no_such_module")
+    with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+        probe(write_video(tmp_path / "a.mp4", count=3))
+
+
 def test_a_decoder_has_bounded_memory(tmp_path):
     """With 16 MiB more than it starts with, no picture of 67 million pixels can be made."""
     path = write_video(tmp_path / "a.mp4", count=3)

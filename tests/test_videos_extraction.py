@@ -200,7 +200,7 @@ def test_retry_tries_again(tmp_path, monkeypatch):
     videos = [write_video(tmp_path / "a.mp4"), write_video(tmp_path / "b.mp4")]
     out = tmp_path / "rows.hdf5"
     with monkeypatch.context() as patch:
-        patch.setattr("lib.videos.reader._CHILD", "raise SystemExit(1)")
+        patch.setattr("lib.videos.reader._CHILD", "import os; os.kill(os.getpid(), 9)")
         with pytest.raises(
             InputError, match=r"none of 2 video\(s\) can be used; the first: .*a.mp4"
         ):

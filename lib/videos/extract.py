@@ -147,7 +147,7 @@ def extract(
         work.run(jobs, compute, size=batch, decoders=decoders or _default_decoders())
         usable = kept | work.done.keys()
         if not usable:
-            first = next(iter(work.skipped.values()))
+            first = work.skipped[min(work.skipped)]
             raise InputError(f"none of {len(videos)} video(s) can be used; the first: {first}")
         failed = {v for v, path in videos.items() if path in work.skipped}
         content: dict[str, Callable[[], Part] | None] = {
@@ -161,7 +161,7 @@ def extract(
         out=out,
         recipe=recipe,
         videos={v: path for v, path in videos.items() if v in usable},
-        skipped=work.skipped,
+        skipped=dict(sorted(work.skipped.items())),
         rows=work.rows,
         frames=work.rows * recipe.frames,
         seconds=time.monotonic() - began,
