@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,9 @@ def test_two_videos_of_one_id_and_nothing_to_do(folder, tmp_path):
     assert list(find_videos([folder / "a.mp4", folder / "a.mp4"])) == ["a"]
     with pytest.raises(InputError, match=r"absent\.mp4: there is no such file or folder"):
         find_videos([tmp_path / "absent.mp4"])
+    os.rename(os.fsencode(folder / "short.MP4"), os.fsencode(folder) + b"/\xff.mp4")
+    with pytest.raises(InputError, match="its name is not valid UTF-8; rename it"):
+        find_videos([folder / os.fsdecode(b"\xff.mp4")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: holds no video; looked for .*\.mkv"):
         find_videos([tmp_path / "empty"])
@@ -391,3 +395,10 @@ def test_a_killed_extraction_loses_nothing(tmp_path):
     assert killed >= 2
     assert (tmp_path / "killed.hdf5").read_bytes() == undisturbed.read_bytes()
     assert not (tmp_path / "killed.hdf5.parts").exists()
+
+
+def test_without_pyav_the_command_that_helps_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match="reading videos needs av: pip install av"):
+        extracted(folder, tmp_path / "rows.hdf5")
+    assert not (tmp_path / "rows.hdf5.parts").exists()

@@ -74,7 +74,7 @@ class FrameStream:
                 interpolation=picture.interpolation,
                 first=first,
             )
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CHILD],
             stdin=subprocess.PIPE,
