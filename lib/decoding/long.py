@@ -218,13 +218,12 @@ def _from_clips(
     values = combine(evidence, decoding).detach().to("cpu", torch.float64)
     N = values.shape[1]
     by_window = values.unflatten(0, (len(parts), -1))
-    tracks = [
-        _Track(
-            _read(track(by_window[rows], members, duration), evidence, decoding),
-            (members[0].end - members[0].start) / N,
-        )
-        for rows, members in _scales(parts)
-    ]
+    tracks = []
+    for rows, members in _scales(parts):
+        whole = _read(track(by_window[rows], members, duration), evidence, decoding)
+        tracks.append(_Track(whole, (members[0].end - members[0].start) / N))
+    unit = _deviation(tracks[0].values)  # of each sentence, so that their noises are comparable
+    tracks = [_Track(each.values / unit, each.clip) for each in tracks]
     found = []
     for scale, each in enumerate(tracks):
         # A scale has the spans that are too long for the one below: each length is found once.
@@ -283,8 +282,8 @@ def _candidates(
     size = max(1, CHUNK // (len(lengths) * n))
     noise = _noise(each.values, lengths, size)
     found = [
-        _maxima(_contrasts(rows, lengths) / deviation, lengths)
-        for rows, deviation in zip(each.values.split(size), noise.split(size), strict=True)
+        _maxima(_contrasts(rows, lengths) / noise[:, None], lengths)
+        for rows in each.values.split(size)
     ]
     spans = torch.cat([x for x, _ in found]).to(torch.float64) * each.clip
     return _suppressed(spans, torch.cat([x for _, x in found]), CANDIDATES, nms_iou)
@@ -317,25 +316,22 @@ def _contrasts(values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"]) -> Floa
 
 def _noise(
     values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"], size: int
-) -> Float[Tensor, "S R 1"]:
+) -> Float[Tensor, " R"]:
     """The deviation of the contrasts of each length where there is no moment.
 
-    That of single clips, or more, by as much as the contrasts of this length over the whole video
-    spread more, in the median sentence: this knows how clips depend on their neighbours. A length
-    that the video has not ``REPEATS`` times shows too little, and moments move it; it has the
-    factor of the longest that the video has.
+    That of single clips, or what the contrasts of this length over the whole video show, which
+    knows how clips depend on their neighbours, if it is more; of the median sentence, since a
+    sentence's own moment adds to its own. A length that the video has not ``REPEATS`` times shows
+    too little; it has the deviation of the longest that the video has.
     """
-    n = values.shape[1]
-    measured = lengths[: max(1, int((lengths * REPEATS <= n).sum()))]
-    deviation = _deviation(values)
-    spread = []
+    measured = lengths[: max(1, int((lengths * REPEATS <= values.shape[1]).sum()))]
+    shown = []
     for rows in values.split(size):
         contrast = _contrasts(rows, measured)
         away = (contrast - contrast.nanmedian(dim=2, keepdim=True).values).abs()
-        spread.append(NORMAL * away.nanmedian(dim=2).values)
-    factor = (torch.cat(spread) / deviation).nan_to_num(0.0).median(dim=0).values.clamp(min=1)
-    factor = factor[torch.arange(len(lengths)).clamp(max=len(measured) - 1)]
-    return deviation[:, None] * factor[:, None]
+        shown.append(NORMAL * away.nanmedian(dim=2).values)
+    noise = torch.maximum(torch.cat(shown).nan_to_num(0.0), _deviation(values))
+    return noise.median(dim=0).values[torch.arange(len(lengths)).clamp(max=len(measured) - 1)]
 
 
 def _maxima(
