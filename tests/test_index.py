@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import mmap
 import multiprocessing
 import os
 import time
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from lib.base.errors import InputError
-from lib.index import Item, Layout, Snapshot, Store, first_stage, neighbours, store
+from lib.index import Item, Layout, Snapshot, Store, first_stage, neighbours, segment, store
 from lib.index.first_stage import Quantizer, float_products, integer_products, scores_of
 from lib.index.recall import recall
 from moment_localization import index_bench
@@ -246,15 +247,58 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("segment-*"))
 
 
-class TestSegments:
-    def test_stay_few_and_merging_changes_nothing(self, folder: Path) -> None:
+class TestAReader:
+    def test_goes_on_when_files_of_what_it_read_are_gone(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A writer merges between its reading of the manifest and its opening of the segments."""
         index = create(folder)
-        counts = []
+        with index.writer() as writer:
+            add(writer, range(5))
+            add(writer, range(5, 10))
+            read = iter([(folder / "manifest.json").read_bytes()])
+            writer.compact()
+        monkeypatch.setattr(store, "read_bytes", lambda path: next(read, None) or path.read_bytes())
+        reader = Store(folder, index.header, LAYOUT, index._quantizer)
+        assert reader.snapshot().num_videos == 10
+        assert [entry.number for entry in reader.snapshot().manifest.entries] == [3]
+
+    def test_asks_for_all_it_will_read_at_once(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        index = create(folder)
+        with index.writer() as writer:
+            add(writer, range(10))
+            add(writer, range(10, 20))
+        snapshot, asked = index.snapshot(), []
+        monkeypatch.setattr(segment.Segment, "_advise", lambda _, *what: asked.append(what))
+        snapshot.tensors(np.array([9, 3, 19, 4, 5, 3, 11]))
+        ranges = [(3, 6), (9, 10), (1, 2), (9, 10)]  # of the first segment, then of the second
+        for name in ("tensor rows", "tensor length"):
+            found = [what[2:] for what in asked if what[:2] == (mmap.MADV_WILLNEED, name)]
+            assert found == ranges
+        assert len(asked) == 8
+
+
+class TestSegments:
+    def test_stay_few_and_merging_changes_nothing(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        index = create(folder)
+        counts: list[int] = []
+        copied: list[int] = []
+
+        def write_merged(path: Path, layout: Layout, segments: Any, kept: Any) -> Any:
+            copied.append(sum(map(len, kept)))
+            return segment.write_merged(path, layout, segments, kept)
+
+        monkeypatch.setattr(store, "write_merged", write_merged)
         with index.writer() as writer:
             for number in range(100):
                 add(writer, [number])
                 counts.append(len(list(folder.glob("segment-*"))))
-        assert max(counts) < 24 and len(index.snapshot().manifest.entries) == counts[-1]
+        assert max(counts) < 24 and sum(copied) < 4 * 100
+        assert len(index.snapshot().manifest.entries) == counts[-1]
         snapshot = index.snapshot()
         assert list(snapshot.video_ids()) == [f"v{number}" for number in range(100)]
         for number in range(0, 100, 7):
@@ -353,6 +397,7 @@ class TestTheFirstStage:
         assert np.abs(products - exact).max() < 0.08
         narrow = Quantizer.fit(draw(400), 10)
         assert narrow.kept < 0.8  # and says so
+        assert Quantizer.fit(draw(5), 2).limit == 1  # no component of a unit vector is larger
         index = Store.create(
             folder, header={}, layout=Layout({}, PLACES, 24), embedding_width=300, sample=given
         )
@@ -496,7 +541,7 @@ class TestAnIndexThatIsNotWhole:
         with pytest.raises(InputError, match=rf"{name} is damaged .*; put a copy of it back, or"):
             Store.open(folder).snapshot()
 
-    @pytest.mark.parametrize("how", ["cut", "emptied", "grown", "exchanged"])
+    @pytest.mark.parametrize("how", ["cut", "emptied", "grown", "exchanged", "described"])
     def test_has_a_segment_that_is_another(self, folder: Path, how: str) -> None:
         with create(folder).writer() as writer:
             add(writer, range(3))
@@ -533,6 +578,8 @@ def damage(path: Path, how: str) -> None:
         # The last digit of a file of JSON, or a byte of the matrix.
         at = max(half, *(content.rfind(digit) for digit in (b"1", b"2", b"3")))
         content = content[:at] + bytes([content[at] ^ 2]) + content[at + 1 :]
+    elif how == "described":  # another description of the same length
+        content = content.replace(b'"crc32": 1', b'"crc32": 2').replace(b"[3, 2]", b"[2, 3]")
     elif how == "exchanged":
         content = (path.parent / "segment-000002").read_bytes()
     else:

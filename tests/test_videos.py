@@ -133,7 +133,7 @@ def test_bilinear_is_what_torchvision_computes(size):
     assert (made != wanted).float().mean() < 1e-3  # sums that end near a half
 
 
-@pytest.mark.parametrize("interpolation", ["swscale bilinear", "bilinear", "pillow bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "pillow bicubic"])
 def test_each_interpolation_keeps_the_picture(tmp_path, interpolation):
     path = write_video(tmp_path / "a.mp4", count=9)
     with Video(path) as video:
@@ -211,11 +211,17 @@ def test_a_decoder_that_dies_is_a_broken_video(tmp_path):
             list(frames)
 
 
+def test_a_decoder_that_cannot_start_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.videos.reader._CHILD", "import no_such_module")
+    with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+        probe(write_video(tmp_path / "a.mp4", count=3))
+
+
 def test_a_decoder_has_bounded_memory(tmp_path):
     """With 16 MiB more than it starts with, no picture of 67 million pixels can be made."""
     path = write_video(tmp_path / "a.mp4", count=3)
     request = {"path": str(path), "decode": True, "rate": "", "first": 0}
-    request |= {"resize": "8000x8000", "crop": "centre 8x8", "interpolation": "swscale bilinear"}
+    request |= {"resize": "8000x8000", "crop": "centre 8x8", "interpolation": "bilinear"}
     bounded = _CHILD.replace(
         "main()", "import lib.videos.child as c; c._MOST_MEMORY = 2**24; main()"
     )

@@ -69,8 +69,8 @@ class Recipe:
         resize: ``171x128`` (wide x high, ignoring the aspect), or ``short 256`` (the shorter side).
         crop: ``112x112+30+8``: wide x high, right and down of the upper left corner; or
             ``centre 224x224``.
-        interpolation: ``swscale bilinear``, ``bilinear`` (without antialiasing, rounded to whole
-            levels) or ``pillow bicubic``.
+        interpolation: ``bilinear`` (without antialiasing, rounded to whole levels), or ``pillow
+            bicubic`` (with it, as Pillow does).
         channels: ``rgb`` or ``bgr``.
         scale: a fraction as text by which a level of 0 to 255 is multiplied.
         mean, std: per channel, in that order: (scale · level − mean) / std.

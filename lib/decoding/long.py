@@ -46,10 +46,12 @@ from lib.decoding.records import Evidence
 
 TOLERANCE = 0.05  # how much longer than a window a video may be and still be read in one piece
 CANDIDATES = 32  # of each sentence, over which the path goes
+IN_WINDOW = 8  # of each sentence in a window, where spans have scores
 MAXIMA = 512  # of each sentence and scale, from which the candidates are taken
 CONTEXT = 2.0  # on each side of a span, in spans
+REACH = 2.0  # clips of the next longer windows by which an end moves
 LENGTH_STEP = 1.12  # ratio of neighbouring lengths of spans, where it is more than a clip
-REPEATS = 32  # lengths of a span in the video from which its noise is measured and not extrapolated
+REPEATS = 16  # lengths of a span in the video from which its noise is measured and not extrapolated
 BACKWARD = 0.05  # probability that a sentence's moment starts before its predecessor's
 LEAST_TRUST = 1e-3  # the order alone would not say which of the spans it allows
 CHUNK = 1_000_000  # spans that are scored at once
@@ -216,13 +218,12 @@ def _from_clips(
     values = combine(evidence, decoding).detach().to("cpu", torch.float64)
     N = values.shape[1]
     by_window = values.unflatten(0, (len(parts), -1))
-    tracks = [
-        _Track(
-            _read(track(by_window[rows], members, duration), evidence, decoding),
-            (members[0].end - members[0].start) / N,
-        )
-        for rows, members in _scales(parts)
-    ]
+    tracks = []
+    for rows, members in _scales(parts):
+        whole = _read(track(by_window[rows], members, duration), evidence, decoding)
+        tracks.append(_Track(whole, (members[0].end - members[0].start) / N))
+    unit = _deviation(tracks[0].values)  # of each sentence, so that their noises are comparable
+    tracks = [_Track(each.values / unit, each.clip) for each in tracks]
     found = []
     for scale, each in enumerate(tracks):
         # A scale has the spans that are too long for the one below: each length is found once.
@@ -232,7 +233,7 @@ def _from_clips(
         spans, scores = _candidates(each, shortest, longest, nms_iou)
         for finer in range(scale, -1, -1):
             coarser = tracks[min(finer + 1, scale)]
-            spans = _to_edges(spans, tracks[finer], reach=coarser.clip)
+            spans = _to_edges(spans, tracks[finer], reach=REACH * coarser.clip)
         found.append((spans.clamp(max=duration), scores))
     return torch.cat([x for x, _ in found], dim=1), torch.cat([x for _, x in found], dim=1)
 
@@ -279,7 +280,11 @@ def _candidates(
     n = each.values.shape[1]
     lengths = _lengths(min(shortest, n), min(longest, n))
     size = max(1, CHUNK // (len(lengths) * n))
-    found = [_maxima(rows, lengths) for rows in each.values.split(size)]
+    noise = _noise(each.values, lengths, size)
+    found = [
+        _maxima(_contrasts(rows, lengths) / noise[:, None], lengths)
+        for rows in each.values.split(size)
+    ]
     spans = torch.cat([x for x, _ in found]).to(torch.float64) * each.clip
     return _suppressed(spans, torch.cat([x for _, x in found]), CANDIDATES, nms_iou)
 
@@ -291,22 +296,10 @@ def _lengths(shortest: int, longest: int) -> Int[Tensor, " R"]:
     return torch.tensor(lengths)
 
 
-def _maxima(
-    values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"]
-) -> tuple[Int[Tensor, "S K 2"], Float[Tensor, "S K"]]:
-    """Spans, in clips, that no span beside them and hardly longer or shorter beats."""
-    n = values.shape[1]
-    scores = _log_odds(values, lengths)
-    beside = nn.functional.max_pool2d(scores[:, None], (3, 5), stride=1, padding=(1, 2))[:, 0]
-    scores = scores.masked_fill(scores < beside, -torch.inf).flatten(1)
-    best, index = scores.topk(min(MAXIMA, scores.shape[1]), dim=1)
-    start = index % n
-    return torch.stack([start, start + lengths[index // n]], dim=-1), best
-
-
-def _log_odds(values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"]) -> Float[Tensor, "S R n"]:
-    """Of the span of each length from each clip on, against no moment there; -inf where the span
-    or all of its context would lie outside the video."""
+def _contrasts(values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"]) -> Float[Tensor, "S R n"]:
+    """Of the span of each length from each clip on: mean inside minus mean of the context, over the
+    standard error that it would have if clips were independent and their noise 1; NaN where the
+    span, or all of its context, would lie outside the video."""
     n = values.shape[1]
     sums = nn.functional.pad(values.cumsum(dim=1), (1, 0))
     start, length = torch.arange(n)[None], lengths[:, None]
@@ -314,34 +307,46 @@ def _log_odds(values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"]) -> Float
     end = (start + length).clamp(max=n)
     low, high = (start - around).clamp(min=0), (end + around).clamp(max=n)
     outside = high - low - (end - start)
-    exists = (start + length <= n) & (outside > 0)
     inside_sum = sums[:, end] - sums[:, start]
     outside_sum = sums[:, high] - sums[:, low] - inside_sum
     contrast = inside_sum / length - outside_sum / outside.clamp(min=1)
-    # In deviations of a clip's noise, were clips independent.
     contrast = contrast / (1 / length + 1 / outside.clamp(min=1)).sqrt()
-    z = contrast / _noise(values, contrast.masked_fill(~exists, torch.nan), lengths)
-    odds = torch.where(z > 0, z.square() / 2, z) - (n / length).log()
-    return odds.masked_fill(~exists, -torch.inf)
+    return contrast.masked_fill((start + length > n) | (outside < 1), torch.nan)
 
 
 def _noise(
-    values: Float[Tensor, "S n"],
-    contrast: Float[Tensor, "S R n"],
-    lengths: Int[Tensor, " R"],
-) -> Float[Tensor, "S R 1"]:
+    values: Float[Tensor, "S n"], lengths: Int[Tensor, " R"], size: int
+) -> Float[Tensor, " R"]:
     """The deviation of the contrasts of each length where there is no moment.
 
-    The larger one of that of single clips, and of what the contrasts of this length over the whole
-    video show, which knows how clips depend on their neighbours. A length that the video has not
-    ``REPEATS`` times shows too little, and one moment moves it: it has that of the longest that the
-    video has.
+    That of single clips, or what the contrasts of this length over the whole video show, which
+    knows how clips depend on their neighbours, if it is more; of the median sentence, since a
+    sentence's own moment adds to its own. A length that the video has not ``REPEATS`` times shows
+    too little; it has the deviation of the longest that the video has.
     """
-    middle = contrast.nanmedian(dim=2, keepdim=True).values
-    shown = NORMAL * (contrast - middle).abs().nanmedian(dim=2, keepdim=True).values
-    longest = int((lengths * REPEATS <= values.shape[1]).sum().clamp(min=1)) - 1
-    shown = shown[:, torch.arange(len(lengths)).clamp(max=longest)]
-    return torch.maximum(shown.nan_to_num(0.0), _deviation(values)[:, None])
+    measured = lengths[: max(1, int((lengths * REPEATS <= values.shape[1]).sum()))]
+    shown = []
+    for rows in values.split(size):
+        contrast = _contrasts(rows, measured)
+        away = (contrast - contrast.nanmedian(dim=2, keepdim=True).values).abs()
+        shown.append(NORMAL * away.nanmedian(dim=2).values)
+    noise = torch.maximum(torch.cat(shown).nan_to_num(0.0), _deviation(values))
+    return noise.median(dim=0).values[torch.arange(len(lengths)).clamp(max=len(measured) - 1)]
+
+
+def _maxima(
+    z: Float[Tensor, "S R n"], lengths: Int[Tensor, " R"]
+) -> tuple[Int[Tensor, "S K 2"], Float[Tensor, "S K"]]:
+    """Spans, in clips, that no span beside them and hardly longer or shorter beats, with their
+    log-odds."""
+    n = z.shape[2]
+    odds = torch.where(z > 0, z.square() / 2, z) - (n / lengths[:, None]).log()
+    odds = odds.nan_to_num(-torch.inf, neginf=-torch.inf)
+    beside = nn.functional.max_pool2d(odds[:, None], (3, 5), stride=1, padding=(1, 2))[:, 0]
+    odds = odds.masked_fill(odds < beside, -torch.inf).flatten(1)
+    best, index = odds.topk(min(MAXIMA, odds.shape[1]), dim=1)
+    start = index % n
+    return torch.stack([start, start + lengths[index // n]], dim=-1), best
 
 
 def _to_edges(
@@ -402,14 +407,17 @@ def _from_scores(
     cut = (fractions[..., 0] < touches) & (begin > 1e-6)
     cut = cut | ((fractions[..., 1] > 1 - touches) & (finish < duration - 1e-6))
     scores = scores.masked_fill(cut, -torch.inf)
-    kept, exists = greedy_suppression(fractions, scores, keep=CANDIDATES, max_iou=nms_iou)
+    kept, exists = greedy_suppression(fractions, scores, keep=IN_WINDOW, max_iou=nms_iou)
     if fractions.dim() == 2:
         best = fractions[kept]
     else:
         best = fractions.gather(1, kept[..., None].expand(-1, -1, 2))
     spans = begin[..., None] + best * (finish - begin)[..., None]
     comparable = torch.cat(
-        [_comparable(scores[rows.start * S : rows.stop * S]) for rows, _ in _scales(parts)]
+        [
+            _comparable(scores[rows.start * S : rows.stop * S]) - math.log(len(members))
+            for rows, members in _scales(parts)
+        ]
     )
     values = comparable.gather(1, kept).masked_fill(~exists, -torch.inf)
 
@@ -420,11 +428,13 @@ def _from_scores(
 
 
 def _comparable(scores: Float[Tensor, "V P"]) -> Float[Tensor, "V P"]:
-    """The scores of a scale, -inf where a span is left out, as those of other scales count."""
+    """The scores of a scale's windows, -inf where a span is left out, as log-odds like those of
+    ``_maxima``, with as many places as windows of a sentence."""
     known = scores[scores.isfinite()]
     middle = known.median()
     away = (known - middle).abs()
-    return (scores - middle) / torch.maximum(NORMAL * away.median(), 0.1 * away.mean() + 1e-9)
+    z = (scores - middle) / torch.maximum(NORMAL * away.median(), 0.1 * away.mean()).clamp(min=1e-9)
+    return torch.where(z > 0, z.square() / 2, z)
 
 
 # Candidates of all scales.

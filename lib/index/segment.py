@@ -1,13 +1,14 @@
 """A segment of an index: one file that never changes, with all that some videos hold.
 
-    arrays, each at a multiple of 4,096 bytes | description | its length, SHA-256, b"ITEMS 1\\n"
+    arrays, each at a multiple of 4,096 bytes | description | its length, b"ITEMS 1\\n"
 
 The description, JSON, has the place, dtype, shape and CRC-32 of every array. The arrays are mapped,
 so what nobody asks for is not read, and a file that is removed stays readable to who has it open.
 One file, since each that is mapped takes a file descriptor.
 
-Opening checks the length of the file and the description, and so finds a file that was cut short or
-exchanged; ``verify`` reads every array and finds a changed byte.
+Opening checks the length of the file, and the SHA-256 of its description, against the manifest, and
+so finds a file that was cut short or exchanged; ``verify`` reads every array and finds a changed
+byte.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from lib.base.errors import InputError
 from lib.index.layout import Item, Layout
 
 _MARK = b"ITEMS 1\n"
-_END = struct.Struct("<Q32s8s")
+_END = struct.Struct("<Q8s")
 _ALIGNMENT = 4096
 _BLOCK = 2**24  # bytes read at a time where all are read
 _ROWS = 4096  # items copied at a time
@@ -134,11 +135,11 @@ class Segment:
 
     def _description(self, digest: str) -> dict[str, Any]:
         if self.size >= _END.size:
-            length, found, mark = _END.unpack(self._map[self.size - _END.size :])
+            length, mark = _END.unpack(self._map[self.size - _END.size :])
             end = self.size - _END.size
             if mark == _MARK and length <= end:
                 text = self._map[end - length : end]
-                if hashlib.sha256(text).digest() == found and found.hex() == digest:
+                if hashlib.sha256(text).hexdigest() == digest:
                     about: dict[str, Any] = json.loads(text)
                     return about
         raise _damaged(self.path, "its description is not the one that was written")
@@ -309,12 +310,11 @@ def _write(path: Path, columns: Mapping[str, Column]) -> tuple[int, str]:
                 raise ValueError(f"{name}: {file.tell() - entry['offset']} bytes are not {entry}")
             about[name] = {**entry, "crc32": checksum}
         text = json.dumps(about).encode()
-        digest = hashlib.sha256(text).digest()
-        file.write(text + _END.pack(len(text), digest, _MARK))
+        file.write(text + _END.pack(len(text), _MARK))
         size = file.tell()
         file.flush()
         os.fsync(file.fileno())
-    return size, digest.hex()
+    return size, hashlib.sha256(text).hexdigest()
 
 
 def _size(about: Mapping[str, Any]) -> int:

@@ -43,6 +43,7 @@ from lib.videos.backbones import Backbone
 from lib.videos.batches import Batch, Failed, Finished, Job, decoded_batches
 from lib.videos.decode import Decoded, VideoInfo
 from lib.videos.feature_file import Layout, read_about, write_features
+from lib.videos.optional import optional
 from lib.videos.parts import Part, Parts, fingerprint, open_parts
 
 _SUFFIXES = "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts flv wmv ogv 3gp"
@@ -81,10 +82,15 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
             looked for at any depth.
 
     Raises:
-        InputError: a path does not exist, nothing is found, or two files have the same id.
+        InputError: a path does not exist, nothing is found, two files have the same id, or a name is
+            not valid UTF-8, as the names in a feature file must be.
     """
     found: dict[str, Path] = {}
     for path in _listed(paths):
+        try:
+            path.stem.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{str(path)!r}: its name is not valid UTF-8; rename it.") from None
         other = found.setdefault(path.stem, path)
         if os.path.abspath(other) != os.path.abspath(path):
             raise InputError(
@@ -134,6 +140,7 @@ def extract(
     began = time.monotonic()
     if batch < 1 or decoders < 0:
         raise InputError(f"batch {batch}, decoders {decoders}; expected at least 1, and 0 or more.")
+    optional("av", "av", "reading videos")
     videos = find_videos(paths)
     made_by = _made_by(runtime, batch, dtype)
     recipe = backbone.recipe
@@ -147,7 +154,7 @@ def extract(
         work.run(jobs, compute, size=batch, decoders=decoders or _default_decoders())
         usable = kept | work.done.keys()
         if not usable:
-            first = next(iter(work.skipped.values()))
+            first = work.skipped[min(work.skipped)]
             raise InputError(f"none of {len(videos)} video(s) can be used; the first: {first}")
         failed = {v for v, path in videos.items() if path in work.skipped}
         content: dict[str, Callable[[], Part] | None] = {
@@ -161,7 +168,7 @@ def extract(
         out=out,
         recipe=recipe,
         videos={v: path for v, path in videos.items() if v in usable},
-        skipped=work.skipped,
+        skipped=dict(sorted(work.skipped.items())),
         rows=work.rows,
         frames=work.rows * recipe.frames,
         seconds=time.monotonic() - began,

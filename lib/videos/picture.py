@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from jaxtyping import UInt8
 
 from lib.base.errors import InputError
 from lib.base.recipe import Recipe
+from lib.videos.optional import optional
 
-INTERPOLATIONS = ("swscale bilinear", "bilinear", "pillow bicubic")
+INTERPOLATIONS = ("bilinear", "pillow bicubic")
 _FIXED = re.compile(r"(\d{1,5})x(\d{1,5})")
 _SHORT = re.compile(r"short (\d{1,5})")
 _CORNER = re.compile(r"(\d{1,5})x(\d{1,5})\+(\d{1,5})\+(\d{1,5})")
@@ -85,33 +87,52 @@ class Picture:
         turns = round(frame.rotation / 90) % 4
         shown = (max(1, round(frame.width * aspect)), frame.height)
         width, height = self.size(*(shown if turns % 2 == 0 else shown[::-1]))
-        coded = (width, height) if turns % 2 == 0 else (height, width)
-        if self.interpolation == "swscale bilinear":
-            array = frame.to_ndarray(
-                format="rgb24", width=coded[0], height=coded[1], interpolation="BILINEAR"
-            )
-        elif self.interpolation == "bilinear":
-            array = bilinear(frame.to_ndarray(format="rgb24"), *coded)
-        else:
-            array = _pillow_bicubic(frame.to_ndarray(format="rgb24"), *coded)
-        array = np.rot90(array, k=turns)  # after the resize, which makes it smaller
-        left, top, wide, high = self.box(width, height)
-        return np.ascontiguousarray(array[top : top + high, left : left + wide])
+        box = self.box(width, height)
+        array = frame.to_ndarray(format="rgb24")
+        if self.interpolation == "bilinear" and not turns:
+            return bilinear(array, width, height, box)
+        resize = bilinear if self.interpolation == "bilinear" else _pillow_bicubic
+        array = resize(array, *((width, height) if turns % 2 == 0 else (height, width)))
+        left, top, wide, high = box
+        turned = np.rot90(array, k=turns)  # after the resize, which makes it smaller
+        return np.ascontiguousarray(turned[top : top + high, left : left + wide])
 
 
 def bilinear(
-    pixels: UInt8[np.ndarray, "h w 3"], width: int, height: int
+    pixels: UInt8[np.ndarray, "h w 3"],
+    width: int,
+    height: int,
+    box: tuple[int, int, int, int] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Bilinear interpolation at pixel centres, without antialiasing, rounded to whole levels: what
-    torchvision's transforms of video networks do to a tensor."""
-    upper, lower, down = _neighbours(pixels.shape[0], height)
-    left, right, across = _neighbours(pixels.shape[1], width)
-    down, across = down[:, None, None], across[:, None]
-    rows = pixels[upper].astype(np.float32), pixels[lower].astype(np.float32)
-    one, other = (row[:, left] * (1 - across) + row[:, right] * across for row in rows)
-    return np.rint(one * (1 - down) + other * down).astype(np.uint8)
+    torchvision's transforms of video networks do to a tensor.
+
+    Args:
+        box: left, top, width and height of the part of the result that is wanted; None = all.
+    """
+    left, top, wide, high = box or (0, 0, width, height)
+    upper, lower, down = (x[top : top + high] for x in _neighbours(pixels.shape[0], height))
+    one, other, across = (x[left : left + wide] for x in _neighbours(pixels.shape[1], width))
+    # Three levels a pixel, side by side: columns are then picked in one dimension.
+    one, other = ((3 * x[:, None] + np.arange(3)).reshape(-1) for x in (one, other))
+    across = across.repeat(3)
+    flat = pixels.reshape(len(pixels), -1)
+
+    def blended(rows: np.ndarray) -> np.ndarray:
+        near, far = (flat[rows].take(x, axis=1).astype(np.float32) for x in (one, other))
+        near *= 1 - across
+        far *= across
+        near += far
+        return near
+
+    result, below = blended(upper), blended(lower)
+    result *= 1 - down[:, None]
+    below *= down[:, None]
+    result += below
+    return np.rint(result, out=result).astype(np.uint8).reshape(high, wide, 3)
 
 
+@functools.lru_cache(maxsize=64)
 def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each wanted pixel: the two pixels it lies between, and the weight of the second."""
     scale = np.float32(size / wanted)
@@ -124,7 +145,6 @@ def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 def _pillow_bicubic(
     pixels: UInt8[np.ndarray, "h w 3"], width: int, height: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    from PIL import Image
-
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    pillow = optional("PIL.Image", "pillow", "resizing as Pillow does")
+    image = pillow.fromarray(pixels).resize((width, height), pillow.Resampling.BICUBIC)
     return np.asarray(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -73,11 +74,12 @@ class FrameStream:
                 interpolation=picture.interpolation,
                 first=first,
             )
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
         )
         assert self._process.stdin is not None
         try:
@@ -85,8 +87,9 @@ class FrameStream:
                 stdin.write(json.dumps(request).encode())
             self.info = VideoInfo(**json.loads(self._message()[1]))
         except BrokenPipeError:
+            died = self._died()
             self.close()
-            raise self._died() from None
+            raise died from None
         except BaseException:
             self.close()
             raise
@@ -112,6 +115,7 @@ class FrameStream:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._said.close()
 
     def __enter__(self) -> FrameStream:
         return self
@@ -144,8 +148,12 @@ class FrameStream:
             rest = rest[count:]
         return data
 
-    def _died(self) -> BrokenVideo:
+    def _died(self) -> Exception:
         status = self._process.wait()
+        if status > 0:  # not by a signal: Python itself could not go on
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace")
+            return RuntimeError(f"the decoder's process ended with the status {status}:\n{said}")
         return BrokenVideo(
             f"{self.path}: decoding it ended the decoder's process (status {status}); the file is "
             f"damaged, or too large for the memory."

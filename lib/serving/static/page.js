@@ -14,26 +14,26 @@ const answers = new Map(); // by question, so that going back is immediate
 
 /* Words and numbers */
 
+/* 1:02.5, or 1:02:03 from an hour on; of a video of less than two minutes plain seconds. */
 function clock(seconds, digits = 1) {
-  const tenths = Math.round(Math.max(seconds, 0) * 10 ** digits) / 10 ** digits;
-  const pad = (number, fixed = 0) => number.toFixed(fixed).padStart(fixed ? 3 + fixed : 2, "0");
-  const minutes = Math.floor(tenths / 60);
-  const rest = pad(tenths - 60 * minutes, digits);
-  return minutes < 60
-    ? `${minutes}:${rest}`
-    : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${rest}`;
+  const shown = Math.max(seconds, 0).toFixed(seconds < 3600 ? digits : 0);
+  const minutes = Math.floor(shown / 60);
+  const [whole, part] = shown.split(".");
+  const rest = String(whole - 60 * minutes).padStart(2, "0") + (part ? `.${part}` : "");
+  if (minutes < 60) return `${minutes}:${rest}`;
+  return `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
+}
+
+function bounds(moment, duration) {
+  return [moment.start, moment.end].map((time) => (duration < 120 ? time.toFixed(1) : clock(time)));
 }
 
 function when(moment, duration) {
-  return duration < 120
-    ? `${moment.start.toFixed(1)}–${moment.end.toFixed(1)} s`
-    : `${clock(moment.start)}–${clock(moment.end)}`;
+  return bounds(moment, duration).join("–") + (duration < 120 ? " s" : "");
 }
 
 function spoken(moment, duration) {
-  return duration < 120
-    ? `${moment.start.toFixed(1)} to ${moment.end.toFixed(1)} seconds`
-    : `${clock(moment.start)} to ${clock(moment.end)}`;
+  return bounds(moment, duration).join(" to ") + (duration < 120 ? " seconds" : "");
 }
 
 /* Three digits; of a range where one is given, so that what is next to nothing in it is 0. */
@@ -281,7 +281,7 @@ function addMoment(card, moment, index) {
   });
   card.bars.push(bar);
   card.rows.push(row);
-  item.querySelector(".moments").append(row);
+  item.querySelector(".axis").before(row);
 }
 
 function ticks(duration, most) {
@@ -296,7 +296,7 @@ function mark(time, duration) {
 
 function scale(place, duration) {
   if (!(duration > 0)) return;
-  for (const time of ticks(duration, 6)) {
+  for (const time of ticks(duration, duration < 120 ? 6 : 4)) {
     const label = element("span", "", mark(time, duration) + (time === 0 && duration < 120 ? " s" : ""));
     label.style.left = `${(100 * time) / duration}%`;
     place.append(label);
@@ -561,7 +561,7 @@ function drawMap(card, map, index, duration, low, high) {
     if (path.length) svg.append(drawn("path", { class: "cells", d: path.join(""), fill: colour(shade / (SHADES - 1)) }));
   });
   svg.append(drawn("path", { class: "frame", d: `M${left} ${top}V${top + side}H${left + side}` }));
-  for (const time of ticks(longest, 5)) {
+  for (const time of ticks(longest, duration < 120 ? 5 : 3)) {
     svg.append(
       drawn("path", { class: "tick", d: `M${x(time)} ${top + side}v4M${left} ${y(time)}h-4` }),
       drawn("text", { x: x(time), y: top + side + 15, "text-anchor": "middle" }, mark(time, duration)),
@@ -597,7 +597,7 @@ function drawMap(card, map, index, duration, low, high) {
   svg.addEventListener("pointerleave", () => point(best, "Best "));
   const made = element("figure", `s${index % 8}`);
   const caption = element("figcaption");
-  caption.append(element("span", "chip", String(index + 1)), element("span", "sentence", map.sentence));
+  caption.append(element("span", "chip", String(index + 1)), element("span", "", map.sentence));
   made.append(caption, svg, line);
   return made;
 }

@@ -78,9 +78,10 @@ def open_backbone(
             frames=recipe.frames,
             stride=recipe.stride,
             tap=recipe.tap,
-            channels=recipe.channels if recipe.channels != "rgb" else None,
+            channels=recipe.channels,
             mean=mean,
             projection=projection,
+            only_known=True,
         ),
     )
     differences = backbone.recipe.differences(recipe)

@@ -31,6 +31,7 @@ class Options:
         channels: ``rgb`` or ``bgr``.
         mean: a file whose mean is subtracted from the levels.
         projection: a file by which rows are projected.
+        only_known: leave out what a backbone has no choice of, instead of refusing it.
     """
 
     weights: str | None = None
@@ -41,6 +42,7 @@ class Options:
     channels: str | None = None
     mean: Path | None = None
     projection: Path | None = None
+    only_known: bool = False
 
     def over(self, backbone: str, **defaults: Any) -> Settled:
         """These options where they are given, and the defaults elsewhere.
@@ -52,10 +54,10 @@ class Options:
             InputError: something is given that this backbone does not have.
         """
         settled: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            given, name = getattr(self, field.name), field.name
+        for name in (field.name for field in dataclasses.fields(Settled)):
+            given = getattr(self, name)
             if name not in defaults:
-                if given is not None:
+                if given is not None and not self.only_known:
                     raise InputError(f"{backbone} has no choice of {name}; leave --{name} out.")
                 continue
             default = defaults[name]

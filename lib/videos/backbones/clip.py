@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,8 +49,8 @@ def build(name: str, options: Options) -> Backbone:
     model_name = name.removeprefix(PREFIX)
     about = open_clip.get_model_config(model_name)
     if about is None:
-        known = [n for n in open_clip.list_models() if n.lower()[:5] == model_name.lower()[:5]]
-        some = ", ".join(known[:12]) or "those of open_clip.list_models()"
+        near = difflib.get_close_matches(model_name, open_clip.list_models(), 4, 0.5)
+        some = ", ".join(near) or "those of open_clip.list_models()"
         raise InputError(f"{name}: open_clip has no model {model_name}; it has {some}.")
     tag = _tag(open_clip, name, model_name, chosen.weights)
     _check_activation(open_clip, name, model_name, bool(about.get("quick_gelu")), tag)
