@@ -13,7 +13,7 @@ from lib.base.errors import InputError
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; an error that the user can fix becomes one line and exit status 2.
+    """Run a script's ``main``; an error that the user can fix becomes a line and an exit status.
 
     Of several processes, only the first one that fails prints its message; the others end too.
     """
@@ -22,7 +22,7 @@ def run_script(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         distributed.end()
     except InputError as error:
-        _exit_with(str(error))
+        _exit_with(str(error), error.exit_status)
     except BrokenPipeError:  # who reads the output (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -42,9 +42,9 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _exit_with(message: str) -> None:
+def _exit_with(message: str, status: int = InputError.exit_status) -> None:
     lines = message.splitlines() or [""]
     if distributed.first_to_report():
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
