@@ -73,7 +73,7 @@ def main() -> None:
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     run = Run.open(run_folder(args.cfg, config), exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
-    state = checkpoint.load(path)
+    state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
     decoding = open_decoding(config)
     trained = trained_decoding(state, decoding)
 

@@ -309,7 +309,11 @@ def restore(
     path = folder / "last.pt"
     if not path.exists():
         return Progress(), 0.0
-    state = checkpoint.load(path, map_location=runtime.device)
+    state = checkpoint.load(
+        path,
+        map_location=runtime.device,
+        needs=("model", "experiment", "optimizer", "progress"),
+    )
     require_recipe(state.get("features", {}), features, str(corpus.features.path))
     checkpoint.check_matches(state, config, corpus.dims)
     kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)

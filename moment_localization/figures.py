@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from lib.base.command import run_script
 from lib.base.errors import InputError
 from lib.evaluation.examples import (
     best_cell,
@@ -131,9 +132,4 @@ def score_map(axis: Any, run: RunFiles, i: int, scores: np.ndarray | None) -> No
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -32,7 +32,7 @@ from lib.evaluation.files.run import read_run
 from lib.evaluation.spans import overlap
 from lib.training.build import open_decoding, resolve
 from moment_localization.best_test import decoding_name
-from moment_localization.sweep import Job, mean_and_spread, read_rows, run_all
+from moment_localization.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
@@ -136,12 +136,16 @@ def _job(
 
 def run(args: argparse.Namespace) -> None:
     require_data()
+    for order in args.orders.split(","):
+        if order not in ORDERS:
+            raise InputError(f"--orders: {order!r} is none, expected some of {', '.join(ORDERS)}")
     wanted = [
         job
         for seed in range(args.seeds)
         for order in args.orders.split(",")
         for job in jobs(args.experiments.split(","), order, seed)
     ]
+    require_jobs(wanted)
     failed = run_all(wanted, at_once=args.jobs)
     destroyed = [
         job.tested_with({"TEST.CORRUPTION": kind}, f"_{suffix}")

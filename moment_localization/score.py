@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.base.command import run_script
 from lib.base.errors import InputError
 from lib.evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
 from lib.evaluation.files import read_any, read_truth
@@ -122,11 +123,4 @@ def strict(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has left
-        sys.exit(141)
+    run_script(main)
