@@ -49,7 +49,7 @@ from lib.training.build import (
     run_folder,
 )
 from lib.training.provenance import lines as provenance_lines
-from lib.training.run import Run
+from lib.training.run import Run, strict_json
 from lib.training.scorer import calibration_lines, metric
 
 
@@ -157,19 +157,26 @@ def main() -> None:
         stem += f"_{corruption.name}"
     if decoding != trained:
         stem += f"-{decoding_name(args.decode, decoding)}"
-    run.write_json(f"{stem}.json", summary)
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
     notes = [*summary["notes"], *provenance_notes(summary["provenance"])]
     listed = "\n".join(f"- {note}" for note in notes)
-    run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{listed}\n")
+    tables = {f"{stem}.md": f"{title}{markdown_table(summary)}\n{listed}\n"}
+
+    def results(digests: dict[str, str]) -> dict[str, str]:
+        about = {"files": digests} if digests else {}
+        return {**tables, f"{stem}.json": strict_json(summary | about)}
+
     if stem == "results":
         save_run_predictions(
             run.folder,
             scorer.truth,
             predictions,
+            results=results,
             maps=scorer.score_maps(model, predictions),
             alpha=alpha,
         )
+    else:
+        run.write_texts(results({}))
 
     print(console_table(summary))
     for note in summary["notes"]:

@@ -155,7 +155,9 @@ def load_corpus(
         )
 
     feature_file = FeatureFile(
-        folder / (options.features or corpus.features), expected_dim=options.feature_dim
+        folder / (options.features or corpus.features),
+        expected_dim=options.feature_dim,
+        linked=options.linked_features,
     )
     beside = [feature_file.path.parent / "cache"]
     beside += [Path(cache_fallback)] if cache_fallback else []
@@ -189,7 +191,7 @@ def load_corpus(
     contextual, word_dim = None, vectors.dim
     if options.word_features:
         names = [i for split in splits for p in paragraphs[split] for i in p.sentence_ids]
-        contextual = WordFeatures(folder / options.word_features)
+        contextual = WordFeatures(folder / options.word_features, linked=options.linked_features)
         contextual.require(names)
         word_dim = contextual.width(names[0])
     standardization = _standardization(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.evaluation.records import Predictions, Truth, clips_of
 from lib.evaluation.retrieval import rank_videos
 from lib.evaluation.spans import overlap, passes
@@ -98,8 +101,12 @@ def maps_of_cells(cells: NDArray[np.floating], scores: NDArray[np.floating]) -> 
 
 def save_maps(path: str | Path, maps: ScoreMaps) -> None:
     """Write an ``.npz`` with ``sentences`` and ``maps`` as in ``ScoreMaps``."""
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, sentences=maps.sentences, maps=maps.maps)
+    replace_file(Path(path), partial(fill_maps, maps))
+
+
+def fill_maps(maps: ScoreMaps, file: BinaryIO) -> None:
+    """What ``save_maps`` writes."""
+    np.savez_compressed(file, sentences=maps.sentences, maps=maps.maps)
 
 
 def load_maps(path: str | Path, truth: Truth) -> ScoreMaps:

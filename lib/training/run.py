@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -21,6 +22,7 @@ from lib.base.files import (
     record_file,
     recorded_files,
     replace_file,
+    replace_files,
     unwritable,
     write_bytes,
 )
@@ -180,6 +182,10 @@ class Run:
         """Write a file completely or not at all."""
         return write_bytes(self.own(name), text.encode())
 
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write files that belong together, all of them or none."""
+        replace_files({self.own(name): partial(_fill, text) for name, text in texts.items()})
+
     def write_json(self, name: str, value: Any) -> Path:
         """Write strict JSON completely or not at all; numbers that are not finite become null."""
         return self.write_text(name, strict_json(value))
@@ -202,11 +208,16 @@ def strict_json(value: Any) -> str:
     return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
+def _fill(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
+
+
 def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files of the run in a folder, results first and configuration last; and files that are
     not, under names that a run gives its own."""
     recorded = set(recorded_files(folder))
-    ours, foreign = [], []
+    ours: list[Path] = []
+    foreign: list[Path] = []
     for path in sorted(folder.iterdir()):
         if not _NAMES.fullmatch(path.name) or (path.is_dir() and not path.is_symlink()):
             continue
