@@ -97,6 +97,7 @@ def main() -> None:
             list(splits),
             show_moments=True,
             standardization=standardization,
+            trained=state,
             scored=args.split,
         )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
@@ -115,7 +116,7 @@ def main() -> None:
             model, calibration=calibration, candidates=config.TEST.CANDIDATES
         )
         calibration = validation.calibration
-        if isinstance(answers.candidates, CandidateMoments):
+        if isinstance(answers.candidates, CandidateMoments) and validation.truth.timed:
             alpha = choose_alpha(validation.truth, answers.candidates)[0]
     scorer = open_scorer(config, corpus[args.split], runtime, verbose=args.verbose)
     predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
@@ -124,7 +125,9 @@ def main() -> None:
     summary = scorer.summarise(
         predictions,
         resamples=config.TEST.RESAMPLES,
-        fixed_spans=fixed_list(corpus.training_fractions),
+        fixed_spans=fixed_list(corpus.training_fractions)
+        if len(corpus.training_fractions)
+        else None,
         alpha=alpha,
     )
     summary["checkpoint"] = {
@@ -145,6 +148,7 @@ def main() -> None:
     summary["notes"] = [
         *corpus.notes,
         *how_it_came_about(corpus, config),
+        *([] if scorer.truth.timed else ["no timestamps to score against: retrieval alone is"]),
         *decoding_notes(decoding, trained, scorer.calibration),
     ]
     if "features" in state:

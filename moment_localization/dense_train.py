@@ -95,8 +95,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
 
     runtime = open_runtime(config)
     say = print if distributed.is_main() else silence
+    saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
-        corpus = open_corpus(config, ("train", "val"), pack_vectors=True)
+        corpus = open_corpus(config, ("train", "val"), trained=saved, pack_vectors=True)
     for line in corpus.lines():
         say(line)
     model = open_model(config, corpus, runtime)
@@ -130,11 +131,13 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     progress, earlier = Progress(), 0.0
     if resuming:
         run = Run.open(folder) if distributed.is_main() else None
-        progress, earlier = restore(folder, model, optimization, config, corpus, features, runtime)
+        if saved is not None:
+            progress, earlier = restore(saved, model, optimization, config, corpus, features)
         say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
         say(f"{folder}: a new run of {train.EPOCHS} epochs")
+    del saved
     weights = sum(p.numel() for p in model.parameters())
     where = f"{runtime.device}"
     if distributed.world_size() > 1:
@@ -164,6 +167,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             "model": model.state_dict(),
             "experiment": experiment,
             "features": features,
+            "empty_moments": corpus.empty_moments,
             "decoding": dataclasses.asdict(scorer.decoding),
             "provenance": {**about, "hours": round(hours, 4)},
         }
@@ -301,21 +305,21 @@ def refuse_changes(folder: Path, config: Any) -> None:
         )
 
 
+def last_state(folder: Path, runtime: Runtime) -> dict[str, Any] | None:
+    """The state in last.pt; None for a run that was killed before its first, and begins anew."""
+    path = folder / "last.pt"
+    return checkpoint.load(path, map_location=runtime.device) if path.exists() else None
+
+
 def restore(
-    folder: Path,
+    state: dict[str, Any],
     model: Any,
     optimization: Any,
     config: Any,
     corpus: Any,
     features: dict[str, Any],
-    runtime: Runtime,
 ) -> tuple[Progress, float]:
-    """The state in last.pt, and the hours spent; without one (a run killed before its first), the
-    beginning."""
-    path = folder / "last.pt"
-    if not path.exists():
-        return Progress(), 0.0
-    state = checkpoint.load(path, map_location=runtime.device)
+    """Continue at the state in last.pt; the progress, and the hours spent."""
     require_recipe(state.get("features", {}), features, str(corpus.features.path))
     checkpoint.check_matches(state, config, corpus.dims)
     kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)

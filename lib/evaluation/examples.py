@@ -27,7 +27,7 @@ def paragraph_quality(truth: Truth, predictions: Predictions) -> NDArray[np.floa
     quality = np.ones(len(truth.paragraph_ids))
     if predictions.similarity is not None:
         quality *= rank_videos(predictions.similarity, truth.paragraph_video).reciprocal()
-    if predictions.spans is not None:
+    if predictions.spans is not None and truth.timed:
         best = overlap(predictions.spans[:, :1], truth.fractions[:, None]).max(axis=1, initial=0)
         size = np.bincount(truth.sentence_paragraph, minlength=len(quality))
         total = np.bincount(truth.sentence_paragraph, best, minlength=len(quality))
@@ -60,7 +60,7 @@ def error_breakdown(
     The first-ranked video and the best-ranked moment in the right video count; an overlap must
     exceed ``iou``. Where several videos tie for rank 1, each counts with its probability.
     """
-    if predictions.similarity is None or predictions.spans is None:
+    if predictions.similarity is None or predictions.spans is None or not truth.timed:
         return {}
     ranks = rank_videos(predictions.similarity, truth.paragraph_video)
     first = ranks.within(1)[truth.sentence_paragraph]
