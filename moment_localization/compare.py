@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.base.command import run_script
 from lib.base.errors import InputError
+from lib.base.files import write_text
 from lib.evaluation.files.run import RunFiles, read_run
 from lib.evaluation.report import report
 from lib.evaluation.report.tables import difference_tables
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     if args.out:
         page = report(runs, count=args.count, seed=args.seed, resamples=args.resamples)
-        args.out.write_text(page, "utf-8")
+        write_text(args.out, page)
     print(console(runs, args.resamples))
     if args.out:
         print(args.out)

@@ -71,7 +71,9 @@ def main() -> None:
     )
     if not args.annotations_only:
         features = FeatureFile(
-            folder / (data.FEATURES or corpus.features), expected_dim=data.FEATURE_DIM
+            folder / (data.FEATURES or corpus.features),
+            expected_dim=data.FEATURE_DIM,
+            linked=data.LINKED_FEATURES,
         )
         findings += in_a_process(features, records, videos=args.videos)
         try:

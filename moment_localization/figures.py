@@ -105,7 +105,8 @@ def time_line(axis: Any, run: RunFiles, i: int) -> None:
     truth, spans = run.truth, run.predictions.spans
     duration = float(truth.durations[truth.sentence_video[i]])
     start, end = truth.moments[i]
-    axis.barh(1, end - start, left=start, height=0.8, color=TRUTH, label="truth")
+    if truth.timed:
+        axis.barh(1, end - start, left=start, height=0.8, color=TRUTH, label="truth")
     if spans is not None and not np.isnan(spans[i, 0, 0]):
         low, high = spans[i, 0] * duration
         style = {"color": PREDICTED, "hatch": "//", "label": "predicted"}
@@ -116,7 +117,7 @@ def time_line(axis: Any, run: RunFiles, i: int) -> None:
 
 
 def score_map(axis: Any, run: RunFiles, i: int, scores: np.ndarray | None) -> None:
-    if scores is None:
+    if scores is None or not run.truth.timed:
         axis.axis("off")
         return
     axis.imshow(scores, cmap="viridis", interpolation="nearest")

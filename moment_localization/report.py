@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.base.command import run_script
+from lib.base.files import record_file, write_text
 from lib.evaluation.files.run import read_run
 from lib.evaluation.report import report
 
@@ -30,7 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the random paragraphs")
     args = parser.parse_args(arguments)
     out = args.out or args.run / "results.html"
-    out.write_text(report([read_run(args.run)], count=args.count, seed=args.seed), "utf-8")
+    page = report([read_run(args.run)], count=args.count, seed=args.seed)
+    if args.out is None:
+        record_file(args.run, out.name)
+    write_text(out, page)
     print(out)
 
 

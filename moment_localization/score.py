@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.base.command import run_script
 from lib.base.errors import InputError
+from lib.base.files import write_text
 from lib.evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
 from lib.evaluation.files import read_any, read_truth
 from lib.evaluation.retrieval import TIES
@@ -80,9 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     summary = score(args)
     if args.json:
-        args.json.write_text(json.dumps(strict(summary), indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(strict(summary), indent=2) + "\n")
     if args.markdown:
-        args.markdown.write_text(markdown_table(summary), encoding="utf-8")
+        write_text(args.markdown, markdown_table(summary))
     print(console_table(summary))
 
 

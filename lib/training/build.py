@@ -38,6 +38,7 @@ from lib.training.provenance import provenance
 from lib.training.scorer import Options, Scorer
 
 _BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
+MOST_POSITIONS = 10_000  # that a checkpoint is believed to have
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -114,6 +115,7 @@ def open_corpus(
     *,
     show_moments: bool = False,
     standardization: Standardization | None = None,
+    trained: Mapping[str, Any] | None = None,
     scored: str = "",
     pack_vectors: bool = False,
 ) -> LoadedCorpus:
@@ -124,11 +126,17 @@ def open_corpus(
     Args:
         standardization: what a checkpoint was trained with; None = measure it, if it is switched
                 on.
+        trained: the state of a checkpoint whose training read the same sentences, and whose model
+                has the same number of positions; None = a new one.
         scored: the split whose videos TEST.CORRUPTION is for.
         pack_vectors: for a run that will take the vectors of all words along.
     """
     data = config.DATASET
     corruption = corruption_of(config)
+    weak, positions = config.TRAIN.SUPERVISION == "weak", 0
+    if trained is not None:
+        weak = weak and trained.get("empty_moments") == "kept"  # as no earlier release did
+        positions = trained_positions(trained)
     known = {field.name for field in dataclasses.fields(CorpusOptions)}
     options = {key.lower(): value for key, value in data.items() if key.lower() in known}
     if data.CACHE_DIR:
@@ -142,9 +150,19 @@ def open_corpus(
         standardization=standardization,
         corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
+        weak=weak,
+        positions=positions,
         synthetic=data.get("SYNTHETIC"),
         pack_vectors=pack_vectors,
     )
+
+
+def trained_positions(state: Mapping[str, Any]) -> int:
+    """The positions of sentences that a checkpoint's model has; 0 = it does not say."""
+    experiment = state.get("experiment")
+    sizes = experiment.get("dims") if isinstance(experiment, Mapping) else None
+    count = sizes.get("max_sentences") if isinstance(sizes, Mapping) else None
+    return count if isinstance(count, int) and 0 < count <= MOST_POSITIONS else 0
 
 
 def corruption_of(config: EasyDict) -> Corruption | None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
+from lib.base.files import write_text
 from lib.evaluation.files.lines import Faults, number, rows, short, span
 from lib.evaluation.files.predictions import exact, pairs, ranking, table
 from lib.evaluation.joint import finished_pairs
@@ -65,7 +66,7 @@ def write_tvr(
             np.take_along_axis(finished.scores, order, 1),
             keep,
         )
-    Path(path).write_text(json.dumps(tasks, allow_nan=False), encoding="utf-8")
+    write_text(Path(path), json.dumps(tasks, allow_nan=False))
 
 
 def _entries(
