@@ -238,6 +238,7 @@ _STATE: dict[str, Check] = {
             "starts": listed(number(0)),
         }
     ),
+    "empty_moments": one_of("dropped", "kept"),
     "select_by": text,
     "validation": record({"protocols": _SCORES}, needed=("protocols",)),
     "provenance": record(
