@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from moment_localization.sweep import Job, read_rows, require_jobs, run_all, table
 
@@ -69,8 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument("--annotations", required=True, help="folder of ActivityNet's annotations")
     data.add_argument("--vectors", required=True, help="word vectors to take the words' from")
     run = commands.add_parser("run", help="train and test what is missing")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    run.add_argument("--seeds", type=int, default=3, help="seeds of each run")
+    run.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time, one thread each")
+    run.add_argument("--seeds", type=POSITIVE, default=3, help="seeds of each run")
     run.add_argument("--levels", default="middle,high,noise,low", help="signal levels, by comma")
     run.add_argument(
         "--experiments",

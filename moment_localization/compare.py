@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import run_script
+from lib.base.command import COUNT, POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.base.files import write_text
 from lib.evaluation.files.run import RunFiles, read_run
@@ -30,9 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="FOLDER", help="tested runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page here")
-    parser.add_argument("--count", type=int, default=3, help="paragraphs of each kind (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the random paragraphs")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
+    parser.add_argument(
+        "--count", type=COUNT, default=3, help="paragraphs of each kind (default: 3)"
+    )
+    parser.add_argument("--seed", type=COUNT, default=0, help="draws the random paragraphs")
+    parser.add_argument("--resamples", type=POSITIVE, default=1000, help="bootstrap draws")
     args = parser.parse_args(arguments)
     if len(args.runs) < 2:
         raise InputError("one run, expected two to four (report.py makes a page of one)")

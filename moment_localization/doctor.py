@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import run_script
+from lib.base.command import COUNT, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.datasets import corpus_folder, find_vectors
@@ -47,7 +47,11 @@ def parse_arguments() -> argparse.Namespace:
         "--annotations-only", action="store_true", help="leave features and word vectors out"
     )
     parser.add_argument(
-        "--videos", type=int, default=0, metavar="N", help="read a sample of N videos (0: all)"
+        "--videos",
+        type=COUNT,
+        default=0,
+        metavar="N",
+        help="read a sample of N videos (0: all)",
     )
     parser.add_argument(
         "--fingerprint",

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from lib.base.command import run_script
+from lib.base.command import COUNT, run_script
 from lib.base.errors import InputError
 from lib.evaluation.examples import (
     best_cell,
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
     parser.add_argument("--paragraph", nargs="+", metavar="ID", help="which paragraphs")
-    parser.add_argument("--count", type=int, default=3, help="how many of the best (default: 3)")
+    parser.add_argument("--count", type=COUNT, default=3, help="how many of the best (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")
     parser.add_argument("--format", nargs="+", choices=("pdf", "png", "svg"), default=["pdf"])
     args = parser.parse_args(arguments)

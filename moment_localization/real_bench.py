@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.evaluation import summarise
@@ -70,8 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and test what is missing")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    run.add_argument("--seeds", type=int, default=3, help="seeds of each run")
+    run.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time, one thread each")
+    run.add_argument("--seeds", type=POSITIVE, default=3, help="seeds of each run")
     run.add_argument("--orders", default="time,file", help="of sentences, by comma")
     run.add_argument(
         "--experiments",

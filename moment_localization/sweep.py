@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.training.build import run_folder
@@ -218,8 +218,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, type=Path, metavar="YAML", help="the experiment")
     parser.add_argument("--rows", type=Path, metavar="YAML", help="rows of changed options")
     parser.add_argument("--only", default="", metavar="ROW,ROW", help="of the rows, these alone")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each (default: 1)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, one thread")
+    parser.add_argument(
+        "--seeds", type=POSITIVE, default=1, metavar="N", help="of each (default: 1)"
+    )
+    parser.add_argument(
+        "--jobs", type=POSITIVE, default=1, metavar="N", help="runs at once, one thread"
+    )
     parser.add_argument("--tag", default="", metavar="TEXT", help="in the run folders' names")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="in all runs"

@@ -6,8 +6,10 @@ program, whose traceback goes to a file that the line names. Torch is not import
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
+import math
 import os
 import platform
 import shlex
@@ -52,6 +54,43 @@ def run_script(main: Callable[[], None]) -> None:
         if message is None:
             _exit_with_traceback(fault)
         _exit_with(message, getattr(fault, "exit_status", BAD_INPUT))
+
+
+def count_from(low: int) -> Callable[[str], int]:
+    """For ``type=`` of an argument: a whole number of at least ``low``."""
+
+    def count(text: str) -> int:
+        try:
+            value = int(text) if len(text) <= 18 else low - 1
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is none of the numbers that are possible, {low}, {low + 1}, …"
+            )
+        return value
+
+    return count
+
+
+COUNT, POSITIVE = count_from(0), count_from(1)
+
+
+def number_from(low: float) -> Callable[[str], float]:
+    """For ``type=`` of an argument: a finite number of at least ``low``."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= low):
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is none, expected a number of at least {low:g}"
+            )
+        return value
+
+    return number
 
 
 def known(fault: Exception) -> str | None:

@@ -36,6 +36,17 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: a name that stands twice in an object is a ValueError, where Python
+    keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} stands twice in one object")
+    return found
+
+
 def anything(value: Any, name: str) -> None:
     pass
 

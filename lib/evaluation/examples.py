@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,10 +117,20 @@ def load_maps(path: str | Path, truth: Truth) -> ScoreMaps:
     try:
         with np.load(path, allow_pickle=False) as file:
             loaded = ScoreMaps(file["sentences"], file["maps"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as score maps ({error})") from None
-    M = len(truth.sentences)
-    if loaded.maps.shape[:1] != loaded.sentences.shape or (loaded.sentences >= M).any():
+    except Exception as error:  # whatever a damaged archive makes zipfile and NumPy raise
+        reason = (str(error) or type(error).__name__).split("\n")[0][:120]
+        raise InputError(f"{path}: cannot be read as score maps ({reason})") from None
+    M, maps, sentences = len(truth.sentences), loaded.maps, loaded.sentences
+    shaped = getattr(maps, "ndim", 0) == 3 and maps.shape[1] == maps.shape[2] > 0
+    if (
+        not shaped
+        or maps.dtype.kind != "f"
+        or getattr(sentences, "dtype", np.dtype("U")).kind != "i"
+    ):
+        raise InputError(f"{path}: holds no score maps; expected a square for each sentence")
+    if np.isnan(maps).all(axis=(1, 2)).any():
+        raise InputError(f"{path}: has a map without a score")
+    if maps.shape[:1] != sentences.shape or (sentences >= M).any() or (sentences < 0).any():
         raise InputError(f"{path}: maps of sentences that the truth, of {M} sentences, lacks")
     return loaded
 

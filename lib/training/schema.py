@@ -264,7 +264,10 @@ _STATE: dict[str, Check] = {
             "order": text,
             "vocabulary": _vocabulary,
             "word_vectors": record({"file": text, "bytes": whole(), "sha256": text}),
-            "durations": record(dict.fromkeys(("videos", "median", "most", "longest"), number(0))),
+            "durations": record(
+                dict.fromkeys(("videos", "median", "most", "longest"), number(1e-6, 1e9)),
+                needed=("most",),
+            ),
         },
         needed=("config", "vocabulary", "durations"),
     ),

@@ -265,8 +265,8 @@ def main() -> None:
     statuses = Counter(case.status for case in found)
     slowest = max(found, key=lambda case: case.seconds)
     print(
-        f"{len(found):,} cases, {len(wrong)} wrong; statuses {dict(statuses.most_common())}; slowest "
-        f"{slowest.seconds:.1f} s ({slowest.command})"
+        f"{len(found):,} cases, {len(wrong)} wrong; statuses {dict(statuses.most_common())}; "
+        f"slowest {slowest.seconds:.1f} s ({slowest.command})"
     )
     sys.exit(1 if wrong else 0)
 

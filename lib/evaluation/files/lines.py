@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lib.base.errors import InputError
+from lib.base.schema import unique_keys
 
 _MAX_FAULTS = 10
 
@@ -67,10 +68,13 @@ def _add(location: str, line: str, add: Callable[[str, dict[str, Any]], None]) -
 
 def _object(location: str, line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        raise InputError(f"{location}: not valid JSON ({reason}); is it complete?") from None
+        value = json.loads(line, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{location}: not valid JSON ({error.msg}); is it complete?") from None
+    except RecursionError:
+        raise InputError(f"{location}: nested too deeply") from None
+    except ValueError as error:  # a key twice, or a number of thousands of digits
+        raise InputError(f"{location}: {str(error)[:100]}") from None
     if not isinstance(value, dict):
         raise InputError(f"{location}: expected a JSON object, found {short(value)}")
     return value

@@ -202,7 +202,7 @@ class _Reader:
     def _add_header(self, location: str, record: dict[str, Any]) -> None:
         if self.header or self.locations:
             raise InputError(f"{location}: a header, expected only in the first line")
-        if record["predictions"] != VERSION:
+        if type(record["predictions"]) is not int or record["predictions"] != VERSION:
             raise InputError(
                 f"{location}: predictions is {short(record['predictions'])}, expected {VERSION}"
             )
@@ -210,9 +210,14 @@ class _Reader:
             raise InputError(
                 f"{location}: unit is {short(record['unit'])}, expected fraction or seconds"
             )
-        unknown = [name for name in record.get("pairs_for", []) if name not in PROTOCOLS]
+        pairs_for = record.get("pairs_for", [])
+        if not isinstance(pairs_for, list):
+            raise InputError(f"{location}: pairs_for is {short(pairs_for)}, expected a list")
+        unknown = [n for n in pairs_for if not isinstance(n, str) or n not in PROTOCOLS]
         if unknown:
-            raise InputError(f"{location}: pairs_for names the unknown protocol {unknown[0]!r}")
+            raise InputError(
+                f"{location}: pairs_for names the unknown protocol {short(unknown[0])}"
+            )
         if record.get("proposals") == []:
             raise InputError(f"{location}: proposals is empty, expected spans or no such key")
         for start, end in rows(record.get("proposals", []), location, "proposals", "[start, end]"):

@@ -11,14 +11,57 @@ from typing import Any, BinaryIO
 
 from lib.base.errors import InputError
 from lib.base.files import Write, digest_of, record_file, replace_files
-from lib.evaluation import summarise
+from lib.base.schema import (
+    Wrong,
+    listed,
+    mapping,
+    number,
+    one_of,
+    optional,
+    record,
+    row,
+    text,
+    unique_keys,
+    whole,
+)
+from lib.evaluation import PROTOCOLS, summarise
 from lib.evaluation.examples import ScoreMaps, fill_maps, load_maps
 from lib.evaluation.files import load_arrays, read_any, read_truth
 from lib.evaluation.files.arrays import fill_arrays
 from lib.evaluation.files.predictions import fill_predictions
 from lib.evaluation.files.truth import fill_truth
 from lib.evaluation.records import Predictions, Truth
+from lib.evaluation.retrieval import TIES
 
+_SCORES = mapping(optional(number()))
+_FLOORS = mapping(mapping(_SCORES))
+_SUMMARY = record(
+    {
+        "protocols": mapping(_SCORES),
+        "floors": _FLOORS,
+        "ceilings": mapping(_SCORES),
+        "intervals": mapping(mapping(optional(row(*[optional(number())] * 2)))),
+        "queries": mapping(record({"alpha": number(), "counted": whole(), "missing": whole()})),
+        "corpus": record(
+            dict.fromkeys(("videos", "paragraphs", "sentences"), whole()),
+            needed=("videos", "paragraphs", "sentences"),
+        ),
+        "diagnostics": mapping(optional(number())),
+        "warnings": listed(text),
+        "notes": listed(text),
+        "settings": record({"ties": one_of(*TIES), "alpha": number()}),
+        "files": mapping(text),
+    },
+    needed=("protocols", "corpus"),
+)
+_LOGGED = record(
+    {
+        "epoch": whole(),
+        "train": mapping(optional(number())),
+        "protocols": mapping(_SCORES),
+        "floors": _FLOORS,
+    }
+)
 TRUTH = "predictions.truth.jsonl"
 LINES, ARRAYS = "predictions.jsonl", "predictions.npz"
 MAPS = "predictions.maps.npz"
@@ -123,7 +166,7 @@ def read_run(folder: str | Path, *, name: str | None = None) -> RunFiles:
         predictions=predictions,
         summary=summary,
         log=_log(folder / "log.jsonl"),
-        config=config.read_text("utf-8") if config.is_file() else "",
+        config=_text(config) if config.is_file() else "",
         maps=load_maps(folder / MAPS, truth) if (folder / MAPS).is_file() else None,
     )
 
@@ -147,23 +190,42 @@ def _require_same(folder: Path, digests: Any) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(value, dict) or not isinstance(value.get("protocols"), dict):
-        raise InputError(f"{path}: holds no protocols, expected the results of best_test.py")
-    return value
+        value = json.loads(_text(path), object_pairs_hook=unique_keys)
+        _SUMMARY(value, "")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error)[:100]})") from None
+    except Wrong as fault:
+        raise InputError(f"{path}: {fault}; expected the results of best_test.py") from None
+    unknown = [name for name in value["protocols"] if name not in PROTOCOLS]
+    if unknown:
+        raise InputError(f"{path}: has scores of the unknown protocol {unknown[0][:40]!r}")
+    return dict(value)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from None
 
 
 def _log(path: Path) -> list[dict[str, Any]]:
     """Records with an epoch. A line that a kill cut short does not count."""
     records = []
     if path.is_file():
-        for line in path.read_text("utf-8").splitlines():
+        lines = _text(path).split("\n")
+        for place, line in enumerate(lines):
             try:
                 record = json.loads(line)
-            except ValueError:
+                _LOGGED(record, "")
+            except (ValueError, RecursionError, Wrong) as fault:
+                if line.strip() and place < len(lines) - 1:
+                    raise InputError(f"{path}:{place + 1}: is no epoch ({str(fault)[:100]})") from (
+                        None
+                    )
                 continue
-            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+            if "epoch" in record:
                 records.append(record)
     return records
