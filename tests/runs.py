@@ -125,8 +125,12 @@ def _become(
 
 
 def timeless(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint, or results, without what no two runs share: where it came from."""
-    return {name: value for name, value in state.items() if name != "provenance"}
+    """The state of a checkpoint, or results, without what no two runs share: where it came from,
+    and the options of its folders and its machine."""
+    state = {name: value for name, value in state.items() if name != "provenance"}
+    if "inference" in state:
+        state["inference"] = {k: v for k, v in state["inference"].items() if k != "config"}
+    return state
 
 
 def write_experiment(folder: Path, **train: object) -> Path:

@@ -19,6 +19,7 @@ import h5py
 import pytest
 import torch
 
+from lib.base import files
 from lib.base.command import run_script
 from lib.base.errors import WorkerDied
 from lib.datasets import dense
@@ -96,13 +97,11 @@ def test_killed_at_random_moments(untouched, tmp_path, workers, kills, seed):
 
 def test_killed_while_a_checkpoint_is_written(runs):
     """Before its bytes are safe (the epoch is in the log already), before its name, and after."""
-    from lib.training import run as run_module
-
-    places = [(13, os, "fsync"), (4, os, "replace"), (3, run_module, "_sync_folder")]
+    places = [(13, os, "fsync"), (4, os, "replace"), (3, files, "sync_folder")]
     for number, module, name in places:
         ended = runs.train("--resume", sabotage=at_call(number, module, name, die))
         assert ended.status == -signal.SIGKILL, ended.output
-        assert name == "_sync_folder" or list(runs.saved.glob(".*.new"))
+        assert name == "sync_folder" or list(runs.saved.glob(".*.new"))
         checkpoint.load(runs.saved / "last.pt")
     runs.ends_as_if_nothing_had_happened()
     assert not list(runs.saved.glob(".*.new"))

@@ -17,6 +17,11 @@ class CorpusOptions:
     feature_dim: int = described(
         0, "Width of a feature row that the file must have; 0 = any.", low=0
     )
+    linked_features: bool = described(
+        False,
+        "Read features that FEATURES only refers to, in other files: by external links, virtual"
+        " datasets or external storage.",
+    )
     num_frames: int = described(256, "T: rows to which every video is resampled.", low=1)
     num_clips: int = described(32, "N: clips along a map axis; divides NUM_FRAMES.", low=1)
     normalize: bool = described(True, "Scale every feature row to length 1 before resampling.")

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TextIO
 
+from lib.base.files import open_plain
+
 
 class Console:
     """While it is entered, whatever goes to standard output and standard error is kept as well.
@@ -21,7 +23,7 @@ class Console:
 
     def attach(self, path: Path, *, append: bool) -> None:
         """Write what waits, and all that follows, to a file."""
-        self.file = path.open("a" if append else "w", encoding="utf-8", errors="replace")
+        self.file = open_plain(path, "a" if append else "w")
         for text in self.waiting:
             self.keep(text)
         self.waiting.clear()

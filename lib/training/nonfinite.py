@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.batch import Batch
+from lib.base.batch import Batch, DataDims
 from lib.base.errors import InputError
 from lib.base.runtime import Runtime
+from lib.base.schema import Wrong
 from lib.config.config import dump_config
 from lib.models.interface import Model
 from lib.training import checkpoint
 from lib.training.batch_gradient import BatchGradient
 from lib.training.optimization import Optimization
 from lib.training.progress import Progress
+from lib.training.schema import check_step
 
 EXIT_STATUS = 3  # of the scripts, apart from 1 (a traceback) and 2 (bad input)
 
@@ -146,14 +148,23 @@ def batch_of(state: Mapping[str, Any]) -> Batch:
     Raises:
         InputError: the checkpoint holds none, or one of another release.
     """
-    fields = state.get("batch")
-    names = {f.name for f in dataclasses.fields(Batch)}
-    if not isinstance(fields, Mapping) or not {"config", "progress", "stage"} <= set(state):
-        raise InputError("the checkpoint holds no step to replay; expected a file of a stopped run")
-    if set(fields) != names:
-        raise InputError(f"the batch has the fields {sorted(fields)}, expected {sorted(names)}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Batch(**values)
+    try:
+        check_step(state)
+    except Wrong as fault:
+        raise InputError(
+            f"the checkpoint holds no step to replay ({fault}); expected a file of a stopped run"
+        ) from None
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in state["batch"].items()
+    }
+    return Batch(**fields)
+
+
+def dims_of(state: Mapping[str, Any]) -> DataDims:
+    """The sizes of the data of a step; the vectors of the words are among its weights."""
+    sizes = state["experiment"]["dims"]
+    words = torch.zeros(sizes["vocab_size"], sizes["word_dim"])
+    return DataDims(**sizes, word_vectors=words, word_idf=words.new_zeros(len(words)))
 
 
 class _Watch:
