@@ -177,17 +177,18 @@ def test_a_signal_to_the_group_while_loader_processes_start_saves(runs):
     assert "Traceback" not in ended.output and "error" not in ended.output
 
 
-def kill_a_loader_process() -> None:
-    multiprocessing.active_children()[0].kill()
+def kill_loader_processes() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
     time.sleep(0.3)  # the signal of its death comes before the step of the optimiser is done
 
 
 def test_a_loader_process_that_is_killed_costs_nothing(runs):
-    ended = runs.train("--workers", 2, sabotage=at_step(5, kill_a_loader_process))
+    ended = runs.train("--workers", 2, sabotage=at_step(5, kill_loader_processes))
     assert ended.status == WorkerDied.exit_status == 4, ended.output
     (line,) = [line for line in ended.output.splitlines() if "error" in line]
     assert line.startswith("error: a process that loads data died (DataLoader worker (pid")
-    assert "is killed by signal: Killed" in line
+    assert "ended by signal SIGKILL" in line
     assert line.endswith(
         "epoch 2, step 2 is saved, and the same command with --resume goes on from there"
     )
@@ -196,21 +197,55 @@ def test_a_loader_process_that_is_killed_costs_nothing(runs):
     runs.ends_as_if_nothing_had_happened()
 
 
-def test_a_loader_process_that_is_killed_in_validation_costs_nothing(runs):
+def test_a_loader_process_of_validation_that_dies_costs_nothing(runs):
     def sabotage() -> None:
         from lib.training.scorer import Scorer
 
-        original = Scorer.predict
+        main, validating = os.getpid(), runs.folder / "validating"
+        predict, get = Scorer.predict, dense.VideoFrames.__getitem__
 
-        def predict(*args: Any, **options: Any) -> Any:
-            kill_a_loader_process()
-            return original(*args, **options)
+        def told(*args: Any, **options: Any) -> Any:
+            validating.touch()
+            return predict(*args, **options)
 
-        Scorer.predict = predict  # type: ignore[method-assign]
+        def dying(self: Any, index: int) -> Any:
+            return die() if os.getpid() != main and validating.exists() else get(self, index)
 
-    ended = runs.train("--workers", 2, sabotage=sabotage)
+        Scorer.predict = told  # type: ignore[method-assign]
+        dense.VideoFrames.__getitem__ = dying  # type: ignore[method-assign]
+
+    ended = runs.train("--workers", 1, sabotage=sabotage)
     assert ended.status == 4 and "epoch 1, step 3 is saved" in ended.output, ended.output
     runs.ends_as_if_nothing_had_happened()
+
+
+def test_loader_processes_end_with_the_process_that_trains(runs):
+    """Even where it is killed before they know that it is their parent."""
+    from torch.utils.data import _utils
+
+    def sabotage() -> None:
+        os.setpgid(0, 0)
+        original = _utils.worker._worker_loop
+
+        def begin(*args: Any, **options: Any) -> Any:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(0.2)
+            return original(*args, **options)
+
+        _utils.worker._worker_loop = begin
+
+    process = Process(
+        "dense_train",
+        *("--cfg", runs.experiment, "--workers", 1),
+        output=runs.folder / "output.txt",
+        sabotage=sabotage,
+    )
+    assert process.wait().status == -signal.SIGKILL
+    limit = time.monotonic() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < limit:
+            os.killpg(process.number, 0)
+            time.sleep(0.05)
 
 
 def test_a_loader_process_that_dies_is_reported(runs):

@@ -37,20 +37,23 @@ class Loader(DataLoader):
         if not self.num_workers:
             yield from super().__iter__()
             return
-        with _sentences():
-            with _held(_ENDING):  # a child is born with what its parent holds back
-                batches = super().__iter__()
+        batches: Any = self._iterator  # of the epoch before
+        try:
+            with _sentences(), _hearing():
+                _require_alive(batches)
+                with _held(_ENDING):  # a child is born with what its parent holds back
+                    batches = super().__iter__()
             _report_deaths_between_batches()
-        while True:
-            try:
+            while True:
                 with _sentences(), _hearing():
-                    batch = next(batches)
-            except StopIteration:
-                return
-            except InputError:
-                _abandon(batches)
-                raise
-            yield batch
+                    _require_alive(batches)
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        except InputError:
+            _abandon(batches)
+            raise
 
 
 def heed_parent_alone(number: int) -> None:
@@ -86,11 +89,10 @@ _listening = False
 
 @contextlib.contextmanager
 def _hearing() -> Iterator[None]:
-    """A context in which a loader process that has died, or dies, is an error."""
+    """A context in which the death of a loader process is an error."""
     global _listening
     _listening = True
     try:
-        signal_handling._error_if_any_worker_fails()
         yield
     finally:
         _listening = False
@@ -108,8 +110,21 @@ def _child_ended(number: int, frame: object) -> None:
         signal_handling._error_if_any_worker_fails()
 
 
+def _require_alive(batches: Any) -> None:
+    """Of those that died meanwhile."""
+    if batches is None:
+        return
+    for worker, expected in zip(batches._workers, batches._workers_status, strict=True):
+        if expected and worker.exitcode is not None:
+            status = worker.exitcode
+            how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended by {how}")
+
+
 def _abandon(batches: Any) -> None:
     """End loader processes without asking: a dead one may have left their queues locked."""
+    if batches is None:
+        return
     batches._shutdown = True
     for worker in batches._workers:
         worker.kill()
