@@ -64,7 +64,7 @@ class FeatureFile:
                 raise InputError(
                     f"{self.path}: {video_id} is {shape[1]} wide; expected {self.expected_dim}."
                 )
-            if shape[0] == 0:
+            if 0 in shape:
                 raise InputError(f"{self.path}: {video_id} has no rows.")
             rows = self.values(node)
         except _DAMAGE as error:
