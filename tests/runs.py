@@ -7,6 +7,7 @@ seconds, and can be killed, starved and sabotaged like any other.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import signal
@@ -109,12 +110,13 @@ def _become(
         os.dup2(stream, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         torch.set_num_threads(1)
         sys.argv = argv
         sabotage()
-        run_script(main)
+        run_script(functools.partial(_heeding_signals, main))
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else bool(leaving.code)
@@ -122,6 +124,17 @@ def _become(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _heeding_signals(main: Callable[[], None]) -> None:
+    """Run it as a process of its own would: what comes before and after is the fork's, and no
+    signal interrupts it."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    try:
+        main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
 
 
 def timeless(state: dict[str, Any]) -> dict[str, Any]:

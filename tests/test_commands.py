@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def test_a_traceback_without_a_place_is_still_a_line(capsys, monkeypatch):
         (MemoryError("Unable to allocate 9 TiB"), "memory ran out (Unable to allocate 9 TiB)"),
         (torch.OutOfMemoryError("of the device"), "memory ran out (of the device)"),
         (
+            RuntimeError("Can't write (errno = 28, error message = 'No space left on device')"),
+            "the disk: No space left on device",
+        ),
+        (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "memory ran out ([enforce fail] DefaultCPUAllocator: can't allocate memory)",
         ),
@@ -81,6 +86,30 @@ def test_a_traceback_without_a_place_is_still_a_line(capsys, monkeypatch):
 )
 def test_what_the_user_can_mend_is_a_line_and_status_2(fault, line, capsys):
     assert left(raising(fault), capsys) == (2, f"error: {line}\n")
+
+
+def test_ctrl_c_in_a_callback_is_heard(capsys):
+    """Where Python prints a traceback and goes on."""
+
+    class Thing:
+        pass
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    def main() -> None:
+        thing = Thing()
+        kept = weakref.ref(thing, interrupted)
+        del thing
+        for _ in range(10_000):
+            pass
+        raise AssertionError(f"went on with {kept}")
+
+    before = sys.unraisablehook
+    try:
+        assert left(main, capsys) == (130, "\ninterrupted\n")
+    finally:
+        sys.unraisablehook = before
 
 
 def test_an_error_with_a_status_of_its_own_keeps_it(capsys):

@@ -6,12 +6,14 @@ program, whose traceback goes to a file that the line names. Torch is not import
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import errno
 import math
 import os
 import platform
+import re
 import shlex
 import signal
 import sys
@@ -30,6 +32,8 @@ _MACHINE = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
 }
 
+_ERRNO = re.compile(r"errno = \d+, error message = '([^']*)'")
+
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's ``main``. An error that the user can mend becomes one line and exit status 2;
@@ -37,6 +41,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     Of several processes, only the first one that fails prints its message; the others end too.
     """
+    sys.unraisablehook = _unraisable
     try:
         main()
         sys.stdout.flush()
@@ -54,6 +59,15 @@ def run_script(main: Callable[[], None]) -> None:
         if message is None:
             _exit_with_traceback(fault)
         _exit_with(message, getattr(fault, "exit_status", BAD_INPUT))
+
+
+def _unraisable(what: Any) -> None:
+    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, a moment
+    later."""
+    if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def count_from(low: int) -> Callable[[str], int]:
@@ -106,6 +120,8 @@ def known(fault: Exception) -> str | None:
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return f"memory ran out{f' ({first})' if first else ''}"
     if isinstance(fault, RuntimeError):
+        if of_disk := _ERRNO.search(str(fault)):  # as the HDF5 library tells of a full disk
+            return f"the disk: {of_disk[1]}"
         if "does not have a deterministic implementation" in first:
             return f"TRAIN.DETERMINISTIC: on this device {first.split(',')[0]}"
         if "DefaultCPUAllocator" in first or "can't start new thread" in first:
