@@ -33,7 +33,7 @@ def fill_truth(truth: Truth, file: BinaryIO) -> None:
     names, owner, videos = truth.names, truth.sentence_paragraph, _order(truth)
     count: dict[str, int] = {"lines": len(videos) + len(owner)}
     for video in videos:
-        write_line(file, _video(truth, video) | count)
+        write_line(file, _video(truth, video) | count, space=" ")
         count = {}
     for i, p in enumerate(owner):
         record = {
@@ -47,7 +47,7 @@ def fill_truth(truth: Truth, file: BinaryIO) -> None:
             if truth.annotations is not None:
                 spans = truth.annotations[i][~np.isnan(truth.annotations[i]).any(axis=-1)]
             record["ts"] = spans.tolist()
-        write_line(file, record | count)
+        write_line(file, record | count, space=" ")
         count = {}
 
 
