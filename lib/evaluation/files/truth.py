@@ -135,7 +135,8 @@ class _Reader:
         times = np.full((len(order), width, 2), np.nan)
         for i, row in enumerate(order):
             spans = self.rows[row][2]
-            times[i, : len(spans)] = spans
+            if spans:
+                times[i, : len(spans)] = spans
         return Truth(
             video_ids=tuple(self.videos),
             durations=np.array(list(self.videos.values())),
