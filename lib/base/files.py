@@ -178,9 +178,13 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
         ) from None
     except OSError:  # a file system without locks: nobody can be kept out, nobody is refused
         return lock
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+    except OSError as fault:
+        _drop(lock)
+        raise unwritable(folder / ".lock", fault) from None
     # A forked loader process would hold the lock on after a kill of the one that trains.
     os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
@@ -192,6 +196,12 @@ def _take(lock: IO[str]) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.05)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _drop(file: IO[str]) -> None:
+    """Close a file that may hold what cannot be written."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _close(lock: weakref.ref[IO[str]]) -> None:
