@@ -223,6 +223,11 @@ def test_the_vocabulary_is_of_training_words_but_every_word_has_its_vector(tmp_p
     vectors = corpus.vocabulary.vectors.matrix[text.rows]
     assert vectors.tolist() == [[2, 2, 2], [0, 0, 0], [1.5, 1.5, 1.5]]  # common rare test val
     assert any("100.00 % of the words have one" in note for note in corpus.notes)
+    trained = load_small(tmp_path, "train", "val")
+    assert trained.vocabulary.words == corpus.vocabulary.words
+    assert set(trained.vocabulary.vectors.index) == {"common", "rare", "valword"}
+    row = trained.vocabulary.encode(["neverseen"]).rows
+    assert trained.vocabulary.vectors.matrix[row].tolist() == [[1.5, 1.5, 1.5]]
 
 
 def test_validation_videos_are_held_out_whole_where_there_is_no_file(tmp_path: Path) -> None:
