@@ -308,7 +308,7 @@ class TestALinkInTheRunsFolder:
                     Console().attach(run.path(name), append=append)
         assert victim.read_text() == "mine"
 
-    @pytest.mark.parametrize("name", ["last.pt", ".last.pt.new", ".files"])
+    @pytest.mark.parametrize("name", ["last.pt", ".last.pt.new"])
     def test_is_replaced_and_not_written_through(self, folder, victim, name):
         with Run.create(folder, "") as run:
             (folder / name).symlink_to(victim)
