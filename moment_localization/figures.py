@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.evaluation.examples import (
     best_cell,
     choose_paragraphs,
@@ -50,7 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
         name = re.sub(r"[^\w.-]", "_", run.truth.paragraph_ids[p])
         for kind in args.format:
             path = args.out / f"{name}.{kind}"
-            figure.savefig(path, bbox_inches="tight", dpi=200)
+            save = partial(figure.savefig, format=kind, bbox_inches="tight", dpi=200)
+            replace_file(path, save)
             print(path)
         plt.close(figure)
 
