@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from lib.base.errors import InputError
-from lib.base.files import RECORD, replace_file
+from lib.base.files import RECORD, record_file, replace_file
 from lib.training import checkpoint
 from lib.training.console import Console
 from lib.training.run import Run
@@ -98,6 +98,16 @@ class TestANewRun:
             (folder / name).write_text("mine")
         with Run.create(folder, "", overwrite=True):
             assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml", *MINE}
+
+    def test_deletes_of_a_run_without_a_record_all_the_same_after_a_new_test(self, folder):
+        with Run.create(folder, "") as run:
+            for name in ("last.pt", "best.pt", "log.jsonl"):
+                run.own(name).write_text("old")
+        (folder / RECORD).unlink()
+        record_file(folder, "results.html").write_text("of report.py")
+        Run.open(folder, exclusive=False).write_json("results_val.json", {})
+        with Run.create(folder, "", overwrite=True):
+            assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml"}
 
     @pytest.mark.parametrize("name", ["best-3.pt", "results-mine.md", "epoch1-step2.step"])
     @pytest.mark.parametrize("begun", [False, True])

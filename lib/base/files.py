@@ -102,13 +102,18 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def open_plain(path: Path, mode: str) -> IO[str]:
-    """Open a text file that is written piece by piece, but no link and no pipe in its place.
+def open_plain(path: Path, mode: str) -> Any:
+    """Open a file that is written piece by piece, but no link and no pipe in its place.
+
+    Args:
+        mode: as of ``open``; texts are UTF-8.
 
     Raises:
         InputError: that is what is there, or it cannot be written.
     """
     try:
+        if "b" in mode:
+            return open(path, mode, opener=_open_plain)
         return open(path, mode, encoding="utf-8", errors="replace", opener=_open_plain)
     except OSError as fault:
         raise unwritable(path, fault) from None

@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.base.errors import InputError
+from lib.base.files import open_plain
 from lib.datasets.features import FeatureFile, as_read, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]
@@ -432,7 +433,7 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
     """An empty file beside ``path``, ours alone; removed at the end, unless it was renamed."""
     part = path.with_name(f".{path.name}.part")
     while True:
-        file = part.open("ab")
+        file = open_plain(part, "ab")
         try:
             _lock(file, f"waiting for the process that packs {path.name}")
         except OSError as fault:
@@ -442,7 +443,7 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
                 raise
             # Without locks each builder does the whole work, and the last to finish wins.
             part = part.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
-            file = part.open("ab")
+            file = open_plain(part, "ab")
         if _is(part, file):
             break
         file.close()  # it was renamed or removed by the process that was waited for
@@ -473,7 +474,7 @@ def _is(path: Path, file: BinaryIO) -> bool:
 def _clear(path: Path, direct: DirectRows) -> None:
     """Remove what builders left that died, and packs of what the feature file was before."""
     for part in path.parent.glob(".*.rows*.part"):
-        with contextlib.suppress(OSError), part.open("ab") as file:
+        with contextlib.suppress(OSError, InputError), open_plain(part, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
     for other in path.parent.glob("*.rows"):
