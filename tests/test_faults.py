@@ -291,10 +291,13 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
 )
 def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(tmp_path, select_by, scores, expected):
     progress = Progress()
+    mine = {"best-of-all.pt", "best-99.pt"}
     with Run.create(tmp_path / "run", "") as folder:
+        for name in mine:
+            (folder.folder / name).write_text("not the run's")
         for epoch, score in enumerate(scores):
             state = {"epoch": epoch, "select_by": select_by}
             keep_best(folder, state, score, progress, count=2)
             progress = Progress(**dataclasses.asdict(progress))  # as a resumed run has it
         kept = {path.name for path in folder.folder.glob("*.pt")}
-    assert kept == {f"best-{epoch}.pt" for epoch in expected}
+    assert kept == {f"best-{epoch}.pt" for epoch in expected} | mine

@@ -102,13 +102,18 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def open_plain(path: Path, mode: str) -> IO[str]:
-    """Open a text file that is written piece by piece, but no link and no pipe in its place.
+def open_plain(path: Path, mode: str) -> Any:
+    """Open a file that is written piece by piece, but no link and no pipe in its place.
+
+    Args:
+        mode: as of ``open``; texts are UTF-8.
 
     Raises:
         InputError: that is what is there, or it cannot be written.
     """
     try:
+        if "b" in mode:
+            return open(path, mode, opener=_open_plain)
         return open(path, mode, encoding="utf-8", errors="replace", opener=_open_plain)
     except OSError as fault:
         raise unwritable(path, fault) from None
@@ -178,9 +183,13 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
         ) from None
     except OSError:  # a file system without locks: nobody can be kept out, nobody is refused
         return lock
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+    except OSError as fault:
+        _drop(lock)
+        raise unwritable(folder / ".lock", fault) from None
     # A forked loader process would hold the lock on after a kill of the one that trains.
     os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
@@ -192,6 +201,12 @@ def _take(lock: IO[str]) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.05)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _drop(file: IO[str]) -> None:
+    """Close a file that may hold what cannot be written."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _close(lock: weakref.ref[IO[str]]) -> None:

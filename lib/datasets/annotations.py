@@ -97,8 +97,9 @@ def read_paragraphs(
     """Read one split.
 
     Moments are clipped to [0, duration]; a sentence whose moment is then empty is dropped, kept
-    without it, or refused. What happens next, in this order: descriptions laid end to end are cut where a sentence
-    starts before its predecessor, paragraphs that are too short are dropped, sentences are sorted.
+    without it, or refused. What happens next, in this order: descriptions laid end to end are cut
+    where a sentence starts before its predecessor, paragraphs that are too short are dropped,
+    sentences are sorted.
 
     Args:
         order: "file", or "time": stable sort by (start, end) inside a paragraph, unless one of its
