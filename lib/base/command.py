@@ -18,6 +18,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +63,10 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _unraisable(what: Any) -> None:
-    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, a moment
-    later."""
+    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, when
+    that is left."""
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+        threading.Timer(0.01, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(what)
 
