@@ -30,7 +30,7 @@ from tqdm import tqdm
 from lib.base import distributed
 from lib.base.batch import Batch, collate
 from lib.base.command import run_script
-from lib.base.errors import InputError
+from lib.base.errors import InputError, WorkerDied
 from lib.base.runtime import Runtime
 from lib.config.config import dump_config, load_config
 from lib.datasets import build_loader
@@ -182,6 +182,16 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         }
         checkpoint.save(run.own("last.pt"), state_now() | state)
 
+    def save_without_worker(fault: WorkerDied) -> NoReturn:
+        """A loader process is gone, and the step before it is done."""
+        save_last()
+        if run is None:
+            raise fault
+        raise WorkerDied(
+            f"{fault}; epoch {progress.epoch + 1}, step {progress.step} is saved, and the same "
+            "command with --resume goes on from there"
+        )
+
     stop = StopSignal()
     while progress.epoch < train.EPOCHS:
         epoch, began = progress.epoch, time.monotonic()
@@ -232,13 +242,18 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         except nonfinite.NotFinite as fault:
             bar.close()
             stop_not_finite(fault, run, model, optimization, progress, config, experiment, runtime)
+        except WorkerDied as fault:
+            save_without_worker(fault)
         bar.close()
         means = progress.means()
         record: dict[str, Any] = {"epoch": epoch, "lr": optimization.lr}
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
             distributed.same_buffers(model)
-            predictions = scorer.predict(model)
+            try:
+                predictions = scorer.predict(model)
+            except WorkerDied as fault:
+                save_without_worker(fault)
             inspection = inspect_training(model, optimization, probe, runtime, seed=train.SEED)
         else:
             predictions = None
@@ -408,22 +423,25 @@ def warn_of_unreached(names: list[str]) -> None:
 
 class StopSignal:
     """Ctrl-C or SIGTERM, remembered until the step is done; a second one stops at once, unless
-    torchrun is there, which repeats the first, and ends a process that takes too long.
+    torchrun is there, which repeats the first, and ends a process that takes too long. What follows
+    within a second is still the first: ``timeout`` signals its command and then the group.
 
     Attributes:
         asked: the number of the signal, 0 without one.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked, self._since = 0, 0.0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
-        if self.asked and not distributed.launched():
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._since = number, now
+        elif now - self._since >= 1 and not distributed.launched():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.asked = self.asked or number
 
 
 def finish(run: Run, config: Any) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,7 @@ from lib.datasets.catalog import (
 from lib.datasets.corruption import Corruption, prepared_rows
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
+from lib.datasets.loading import Loader
 from lib.datasets.options import CorpusOptions
 from lib.datasets.packed_words import pack_words
 from lib.datasets.standardization import Standardization
@@ -331,31 +332,13 @@ def build_loader(
     )
     if workers:
         options |= {"persistent_workers": True, "multiprocessing_context": start_method}
-    return _Loader(
+    return Loader(
         dataset,
         num_workers=workers,
         collate_fn=torch.stack if isinstance(dataset, VideoFrames) else collate,
         pin_memory=pin_memory,
         **options,
     )
-
-
-class _Loader(DataLoader):
-    """What was wrong with the data stays one sentence when another process found it, or died."""
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except InputError as error:
-            raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise InputError(
-                f"a process that loads data died ({str(error).splitlines()[0]}); if memory or "
-                "shared memory ran out take fewer WORKERS; WORKERS 0 shows any other reason. "
-                "--resume goes on from last.pt"
-            ) from None
 
 
 def _read_splits(
