@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lib.base.errors import InputError
 from lib.base.files import replace_file
-from lib.datasets.vocabulary import WordVectors
+from lib.datasets.vocabulary import read_word_vectors
 
 FILE = "word_vectors.pt"  # in the folder of a run
 FORMAT, VERSION = "dmr-jrg word vectors", 1
@@ -44,11 +44,8 @@ def fingerprint_of(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def pack_words(vectors: WordVectors, source: Path, folder: Path) -> Path:
-    """The packed vectors of ``source`` in ``folder``, written where they are not there yet.
-
-    Args:
-        vectors: as ``read_word_vectors`` gave them for ``source``.
+def pack_words(source: Path, folder: Path) -> Path:
+    """The packed vectors of a vector file in ``folder``, written where they are not there yet.
 
     Raises:
         InputError: the folder cannot be written.
@@ -57,6 +54,7 @@ def pack_words(vectors: WordVectors, source: Path, folder: Path) -> Path:
     path = folder / f"words-{about['sha256'][:16]}.pt"
     if path.is_file():
         return path
+    vectors = read_word_vectors(source)
     words = [word for word in list(vectors.index)[:MOST_WORDS] if "\n" not in word]
     matrix = vectors.lookup(words)
     fits = bool(matrix.abs().amax() <= _LARGEST)
