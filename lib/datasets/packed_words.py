@@ -3,8 +3,8 @@
 A run that answers meets words that its corpus does not have. Reading GloVe's text for each start
 would take half a minute and the file may not be there any more, so training packs it once: words
 and half-precision vectors in one file that is mapped into memory, shared by all runs through hard
-links. A vector rounded to float16 keeps three digits; the words of the corpus itself are kept in
-the checkpoint in full precision.
+links. A vector rounded to float16 keeps three digits; the words of training and validation are
+kept in the checkpoint in full precision.
 """
 
 from __future__ import annotations
