@@ -37,12 +37,13 @@ from lib.datasets import build_loader
 from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint, require_recipe
 from lib.datasets.packed_words import FILE as WORDS
-from lib.datasets.packed_words import link_words
+from lib.datasets.packed_words import link_words, pack_words
 from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
 from lib.training import checkpoint, nonfinite
 from lib.training.build import (
     add_common_flags,
+    cache_folder,
     open_batch_gradient,
     open_corpus,
     open_model,
@@ -97,7 +98,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     say = print if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
-        corpus = open_corpus(config, ("train", "val"), trained=saved, pack_vectors=True)
+        corpus = open_corpus(config, ("train", "val"), trained=saved)
     for line in corpus.lines():
         say(line)
     model = open_model(config, corpus, runtime)
@@ -148,9 +149,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             run.truncate_log(epoch=progress.epoch - 1)
             run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
         console.attach(run.own("console.log"), append=resuming)
-        if corpus.packed_words is not None:
-            run.own(WORDS)
-            link_words(corpus.packed_words, folder)
+        run.own(WORDS)
+        link_words(pack_words(corpus.vector_file, cache_folder(config)), folder)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))

@@ -412,16 +412,18 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
 
 
 @pytest.mark.parametrize(
-    ("select_by", "scores", "expected"),
+    ("select_by", "scores", "expected", "never"),
     [
-        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}),
-        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}),
-        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}),
+        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}, 5),
+        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}, 3),
+        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}, 4),
     ],
 )
-def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(tmp_path, select_by, scores, expected):
+def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
+    tmp_path, select_by, scores, expected, never
+):
     progress = Progress()
-    mine = {"best-of-all.pt", "best-99.pt"}
+    mine = {"best-of-all.pt", "best-99.pt", f"best-{never}.pt"}  # an epoch that is never kept
     with Run.create(tmp_path / "run", "") as folder:
         for name in mine:
             (folder.folder / name).write_text("not the run's")

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 import weakref
@@ -18,6 +19,7 @@ from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
 
+HDF5_ERROR = re.compile(r"errno = \d+, error message = '([^']*)'")
 Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
 RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
@@ -221,4 +223,7 @@ def unwritable(path: Path, fault: OSError) -> InputError:
 
 
 def reason_of(fault: Exception) -> str:
-    return getattr(fault, "strerror", None) or str(fault)
+    """In a few words. The HDF5 library tells what the system told it in a long text."""
+    found = HDF5_ERROR.search(str(fault))
+    told = getattr(fault, "strerror", None) or (found and found[1])
+    return str(told or str(fault).split("\n")[0][:200])
