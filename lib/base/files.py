@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import time
 import weakref
@@ -73,6 +74,25 @@ def replace_files(writes: Mapping[Path, Write]) -> None:
             sync_folder(folder)
     except OSError as fault:
         raise unwritable(path, fault) from None
+
+
+def link_file(source: Path, path: Path) -> Path:
+    """Replace ``path`` by another name of ``source``, or by a copy where there are no such links.
+
+    Raises:
+        InputError: as ``replace_file`` does.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        os.link(source, temporary)
+        os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)  # two names of one file are left as they are by a rename
+        return path
+    except OSError:
+        with source.open("rb") as file:
+            return replace_file(path, lambda copy: shutil.copyfileobj(file, copy))
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
