@@ -66,6 +66,7 @@ class Process:
     ) -> None:
         main = importlib.import_module(f"moment_localization.{name}").main
         self.output = output
+        output.write_bytes(b"")  # it may be killed before it does so itself
         sys.stdout.flush()
         sys.stderr.flush()
         self.number = os.fork()
