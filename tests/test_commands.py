@@ -83,6 +83,10 @@ def test_a_traceback_without_a_place_is_still_a_line(capsys, monkeypatch):
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "memory ran out ([enforce fail] DefaultCPUAllocator: can't allocate memory)",
         ),
+        (
+            RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
+            "memory ran out (unable to mmap 9 bytes: Cannot allocate memory (12))",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_a_line_and_status_2(fault, line, capsys):

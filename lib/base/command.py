@@ -34,6 +34,10 @@ _MACHINE = {
 }
 
 
+# In what Torch and Python say of it in a RuntimeError.
+_OF_MEMORY = ("DefaultCPUAllocator", "can't start new thread", os.strerror(errno.ENOMEM))
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's ``main``. An error that the user can mend becomes one line and exit status 2;
     any other becomes one line, a file with the traceback, and exit status 70.
@@ -130,7 +134,7 @@ def known(fault: Exception) -> str | None:
             return f"the disk: {reason_of(fault)}"
         if "does not have a deterministic implementation" in first:
             return f"TRAIN.DETERMINISTIC: on this device {first.split(',')[0]}"
-        if "DefaultCPUAllocator" in first or "can't start new thread" in first:
+        if any(words in first for words in _OF_MEMORY):
             return f"memory ran out ({first})"
     return None
 
