@@ -87,6 +87,10 @@ def test_a_traceback_without_a_place_is_still_a_line(capsys, monkeypatch):
             RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
             "memory ran out (unable to mmap 9 bytes: Cannot allocate memory (12))",
         ),
+        (
+            ImportError("x.so: failed to map segment from shared object"),
+            "memory ran out (x.so: failed to map segment from shared object)",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_a_line_and_status_2(fault, line, capsys):
@@ -291,6 +295,15 @@ class TestReports:
         (own_home / "save/tiny" / file).write_bytes(content)
         for name in ("report", "compare"):
             says(call(name, own_home), wanted)
+
+
+def test_the_doctor_reads_a_sentence_without_a_moment(own_home):
+    (path,) = (own_home / "data").rglob("train_data.json")
+    tree = json.loads(path.read_text("utf-8"))
+    next(iter(tree.values()))["timestamps"][0] = None
+    path.write_text(json.dumps(tree))
+    ended = call("doctor", own_home)
+    assert ended.status in (1, 2) and "this is a fault" not in ended.output, ended.output
 
 
 def test_the_doctor_sees_rows_of_width_0(own_home):

@@ -32,10 +32,11 @@ _MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.EFBIG),
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
 }
-
-
-# In what Torch and Python say of it in a RuntimeError.
-_OF_MEMORY = ("DefaultCPUAllocator", "can't start new thread", os.strerror(errno.ENOMEM))
+# In what Torch, Python and the linker say of it, in errors of other kinds.
+_OF_MEMORY = (
+    *("DefaultCPUAllocator", "can't start new thread", os.strerror(errno.ENOMEM)),
+    "failed to map segment from shared object",
+)
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -129,13 +130,13 @@ def known(fault: Exception) -> str | None:
             return f"the disk: {fault.strerror}"
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return f"memory ran out{f' ({first})' if first else ''}"
+    if isinstance(fault, RuntimeError | ImportError) and any(w in first for w in _OF_MEMORY):
+        return f"memory ran out ({first})"
     if isinstance(fault, RuntimeError):
         if HDF5_ERROR.search(str(fault)):  # a full disk
             return f"the disk: {reason_of(fault)}"
         if "does not have a deterministic implementation" in first:
             return f"TRAIN.DETERMINISTIC: on this device {first.split(',')[0]}"
-        if any(words in first for words in _OF_MEMORY):
-            return f"memory ran out ({first})"
     return None
 
 
