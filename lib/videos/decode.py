@@ -316,4 +316,4 @@ def _said(fault: BaseException) -> str:
 
 def _shown(head: bytes) -> str:
     text = head[:24].decode("latin-1")
-    return repr(text) if text.isprintable() else "bytes " + head[:8].hex(" ")
+    return repr(text) if " ".join(text.split()).isprintable() else "bytes " + head[:8].hex(" ")
