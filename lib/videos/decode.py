@@ -159,9 +159,10 @@ class Video:
 
     @property
     def _aspect(self) -> float:
-        """How much wider a pixel is shown than high."""
-        aspect = self._stream.sample_aspect_ratio
-        return float(aspect) if aspect and 0.1 < aspect < 10 else 1.0
+        """How much wider a pixel is shown than high. Ratios such as 406/405, which a resize to
+        whole pixels leaves behind, count as 1: few extractors heed them, and rows depend on it."""
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        return aspect if 0.1 < aspect < 10 and abs(aspect - 1) > 0.01 else 1.0
 
     def _open(self) -> Any:
         path = self.path
@@ -316,4 +317,4 @@ def _said(fault: BaseException) -> str:
 
 def _shown(head: bytes) -> str:
     text = head[:24].decode("latin-1")
-    return repr(text) if text.isprintable() else "bytes " + head[:8].hex(" ")
+    return repr(text) if " ".join(text.split()).isprintable() else "bytes " + head[:8].hex(" ")

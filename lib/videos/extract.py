@@ -82,8 +82,8 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
             looked for at any depth.
 
     Raises:
-        InputError: a path does not exist, nothing is found, two files have the same id, or a name is
-            not valid UTF-8, as the names in a feature file must be.
+        InputError: a path does not exist, nothing is found, two files have the same id, or a name
+            is not valid UTF-8, as the names in a feature file must be.
     """
     found: dict[str, Path] = {}
     for path in _listed(paths):
@@ -371,7 +371,7 @@ def _loaded(parts: Parts, video: str, path: Path) -> Part:
 
 
 def _default_decoders() -> int:
-    return max(1, min(16, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(16, (os.cpu_count() or 1) - 1))
 
 
 def _listed(paths: Iterable[Path]) -> Iterator[Path]:
