@@ -29,6 +29,7 @@ class Snapshot:
     Items have numbers, which hold in this snapshot only; those of removed videos are not used.
 
     Attributes:
+        manifest: the segments it consists of.
         generation: grows by one with every change of the index.
         num_videos, num_items: how many can be found.
     """
