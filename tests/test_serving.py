@@ -98,7 +98,9 @@ class TestThePage:
         for address in ("/", "/about", "/video?id=fridge", "/nothing", "/video?id=no"):
             policy = client.get(address).headers["content-security-policy"]
             assert "default-src 'none'" in policy and "unsafe" not in policy
-            assert client.get(address).headers["x-content-type-options"] == "nosniff"
+            headers = client.get(address).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cross-origin-resource-policy"] == "same-origin"  # no other may show it
 
     def test_has_no_inline_script_or_style_and_no_address_elsewhere(self):
         for path in (REPOSITORY / "lib/serving/static").iterdir():
@@ -328,8 +330,10 @@ class TestAVideo:
     def test_that_was_replaced_is_refused(self, client, folder, change):
         path = folder / "fridge.mp4"
         if change == "longer":
+            before = path.stat()
             with path.open("ab") as file:
                 file.write(b"more")
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         elif change == "later":
             touch_back(path)
         else:
@@ -355,9 +359,17 @@ class TestAVideo:
     def test_of_features_alone_has_no_file(self, client):
         assert "features alone" in refusal(client.get(**self.address("features")), 404)
 
-    def test_of_unknown_size_is_served(self, index, client):
+    def test_of_unknown_size_is_served_if_it_is_a_file(self, index, client, folder):
         index.videos["fridge"] = dataclasses.replace(index.videos["fridge"], size=0, modified_ns=0)
         assert client.get(**self.address()).status_code == 200
+        (folder / "fridge.mp4").unlink()
+        os.mkfifo(folder / "fridge.mp4")
+        assert "is not a file" in refusal(client.get(**self.address()), 409)
+
+    def test_that_may_not_be_read_is_not_found(self, client, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        said = refusal(client.get(**self.address()), 404)
+        assert said == "the file of fridge cannot be read by the server"
 
 
 class TestNoPath:

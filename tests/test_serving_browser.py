@@ -22,7 +22,7 @@ from tests.small_index import SmallIndex, running, source_of, touch_back, write_
 for extra in ("fastapi", "uvicorn", "av", "playwright"):
     pytest.importorskip(extra, reason=f"the page in a browser needs {extra}")
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright  # noqa: E402
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -34,12 +34,12 @@ NEAR = 0.5  # seconds between where a click leads and the moment
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[BrowserContext]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--disable-gpu", "--mute-audio"]
         )
-        yield browser
+        yield browser.new_context()
         browser.close()
 
 
@@ -88,6 +88,10 @@ class Window:
     faults: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
 
+    def console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(message.text)
+
     def bar(self, video: str, sentence: int) -> Any:
         return self.card(video).locator(".bar").nth(sentence - 1)
 
@@ -130,16 +134,18 @@ def until(found: Callable[[], Any], seconds: float = 10.0) -> Any:
 
 
 @pytest.fixture
-def opened(browser: Browser, address: str) -> Iterator[Callable[..., Window]]:
+def opened(browser: BrowserContext, address: str) -> Iterator[Callable[..., Window]]:
     """Opens windows, and at the end asks what they did wrong."""
     windows = []
 
-    def open_window(fragment: str = "", at: str = address, **options: Any) -> Window:
-        window = Window(browser.new_page(**{"viewport": {"width": 1280, "height": 700}, **options}))
-        page = window.page
-        page.on(
-            "console", lambda m: m.type in ("error", "warning") and window.faults.append(m.text)
-        )
+    def open_window(
+        fragment: str = "", at: str = address, width: int = 1280, scheme: Any = "light"
+    ) -> Window:
+        page = browser.new_page()
+        page.set_viewport_size({"width": width, "height": 700})
+        page.emulate_media(color_scheme=scheme)
+        window = Window(page)
+        page.on("console", window.console)
         page.on("pageerror", lambda fault: window.faults.append(str(fault)))
         page.on("dialog", lambda dialog: window.faults.append(dialog.message))
         page.on("request", lambda asked: window.hosts.add(urlsplit(asked.url).netloc))
@@ -448,7 +454,7 @@ class TestTheAnswer:
 class TestTheLooks:
     @pytest.mark.parametrize("width", [390, 1280])
     def test_fit_the_width(self, opened, width):
-        window = opened(viewport={"width": width, "height": 844})
+        window = opened(width=width)
         page = window.page
         window.search(f"He opens it. {LONG * 3}. " + "He eats and drinks. " * 9)
         page.locator("#unknown").evaluate("(note, text) => { note.textContent = text }", LONG * 2)
@@ -459,7 +465,7 @@ class TestTheLooks:
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_are_legible_by_day_and_by_night(self, opened, scheme):
-        window = opened(color_scheme=scheme)
+        window = opened(scheme=scheme)
         window.search("He eats. " * 8)
         pairs = json.loads(window.page.evaluate(CONTRASTS))
         night = pairs["body"] < 60

@@ -34,22 +34,6 @@ WORDS = (
     *("he", "she", "opens", "closes", "a", "the", "door", "fridge"),
     *("bottle", "and", "drinks", "eats", "looks", "sits", "down"),
 )
-    "he",
-    "she",
-    "opens",
-    "closes",
-    "a",
-    "the",
-    "door",
-    "fridge",
-    "bottle",
-    "and",
-    "drinks",
-    "eats",
-    "looks",
-    "sits",
-    "down",
-]
 
 
 def resident(process: int) -> float:

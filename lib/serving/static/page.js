@@ -270,6 +270,7 @@ function addMoment(card, moment, index) {
   bar.style.left = `${(100 * moment.start) / span}%`;
   bar.style.width = `${(100 * (moment.end - moment.start)) / span}%`;
   bar.setAttribute("aria-label", `Sentence ${index + 1}, ${spoken(moment, hit.duration)}: ${text}`);
+  bar.title = `${when(moment, hit.duration)}, score ${figure(moment.score)}`;
   bar.addEventListener("click", () => go(card, index, true));
   bar.addEventListener("keydown", (event) => step(event, card, index));
   bar.addEventListener("keyup", (event) => event.key === " " && event.preventDefault());
