@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from lib.base.errors import InputError
 from lib.decoding import decode
 from lib.decoding.long import Window, windows
-from lib.index import Item, Layout, Snapshot, Store
+from lib.index import Item, Layout, Snapshot, Store, places_of
 from lib.index.neighbours import Neighbours
 from lib.inference.answers import Answer, Hit, ScoreMap, Source
 from lib.inference.grounding import moments_in
@@ -419,15 +419,12 @@ def windows_of(run: LoadedRun, duration: float) -> tuple[Window, ...]:
 def _places(
     run: LoadedRun, encoded: Mapping[str, torch.Tensor], places: int
 ) -> Float[np.ndarray, "n P D"]:
-    """Mean directions of a window's consecutive parts."""
+    """The vectors by which the first stage finds a window."""
     names = run.model.embeddings
     if names is None:
         return np.zeros((len(next(iter(encoded.values()))), 1, 1), dtype=np.float32)
-    vectors = torch.nn.functional.normalize(encoded[names[0]].float(), dim=-1)
-    if vectors.dim() == 2:
-        return vectors[:, None].numpy()
-    parts = vectors.tensor_split(min(places, vectors.shape[1]), dim=1)
-    return torch.stack([part.mean(dim=1) for part in parts], dim=1).numpy()
+    vectors = encoded[names[0]].float().numpy()
+    return vectors[:, None] if vectors.ndim == 2 else places_of(vectors, places)
 
 
 def _kept(value: torch.Tensor) -> torch.Tensor:
