@@ -19,6 +19,8 @@ from lib.decoding.long import (
     Grounded,
     Window,
     _contrasts,
+    _maxima,
+    _noise,
     _path,
     _suppressed,
     ground_windows,
@@ -217,6 +219,49 @@ def test_an_empty_window_has_no_moment() -> None:
     assert found.scores[0, 0] > 3 * found.scores[0, 1].clamp(min=1)
 
 
+def test_log_odds_of_maxima() -> None:
+    """A third of twelve places lies where nothing beats it: z²/2 less the places of its length."""
+    z = torch.full((1, 2, 12), -1.0)
+    z[0, 1, 4] = 3.0
+    z[0, 0, 11] = torch.nan
+    spans, odds = _maxima(z, torch.tensor([1, 4]))
+    assert spans[0, 0].tolist() == [4, 8]
+    assert odds[0, 0].item() == pytest.approx(9 / 2 - math.log(12 / 4))
+    assert odds[0].isfinite().sum() < 24 - 9  # those beside it are none
+
+
+def test_long_spans_have_the_noise_of_those_that_are_repeated() -> None:
+    values = noise(3, 160, seed=11)
+    lengths = torch.tensor([2, 10, 40])
+    found = _noise(values, lengths, 2)
+    assert found[2] == found[1] != found[0]
+    for r in range(2):
+        contrast = _contrasts(values, lengths[r : r + 1])[:, 0]
+        shown = [_robust(row[~row.isnan()]) for row in contrast]
+        single = [_robust(row) for row in values]
+        assert found[r].item() == pytest.approx(
+            sorted(max(pair) for pair in zip(shown, single, strict=True))[1]
+        )
+
+
+def _robust(row: Tensor) -> float:
+    return (1.4826 * (row - row.median()).abs().median()).item()
+
+
+def test_the_unit_of_a_sentences_evidence_does_not_matter() -> None:
+    moments = planted([30.0, 60.0, 90.0], 1200, seed=10)
+    rows = shown(noise(3, 1200, seed=10), moments)
+    here, scaled = grounded(rows), grounded(rows * torch.tensor([[1.0], [100.0], [0.01]]))
+    torch.testing.assert_close(here.spans, scaled.spans)
+    torch.testing.assert_close(here.scores, scaled.scores, atol=1e-3, rtol=1e-3)
+
+
+def test_a_moment_may_end_with_the_video() -> None:
+    rows = shown(noise(1, 1201, seed=12), torch.tensor([[1150.0, 1201.0]]))
+    found = grounded(rows).spans
+    assert found.max() == 1201 and found[0, 0, 1] == 1201
+
+
 def test_sources_and_normalisation_are_read_as_by_decode() -> None:
     """What all sentences share is no evidence, and a source of weight 0 is not read."""
     moments = planted([60.0, 60.0, 60.0, 60.0], 1800, seed=5)
@@ -350,6 +395,19 @@ def test_span_scores_of_windows_find_moments_of_all_lengths() -> None:
     overlap = iou(found.spans, moments[:, None])
     assert (overlap[:, 0] >= 0.5).sum() >= 5 and (overlap >= 0.45).any(dim=1).all()
     assert overlap[moments.diff(dim=1)[:, 0] == 900, 0] >= 0.5
+
+
+def test_a_scale_of_many_windows_needs_a_better_score() -> None:
+    """Of equal deviations the one that there were fewer windows to find it in is the answer."""
+    parts = windows(300, 64, num_clips=N)
+    layout = Layout.of(torch.ones(len(parts), 1, dtype=torch.bool))
+    fine = ((SPANS * N).round() == torch.tensor((8, 16))).all(dim=1)
+    coarse = ((SPANS * N).round() == torch.tensor((20, 24))).all(dim=1)
+    scores = (torch.arange(len(SPANS)) % 3 - 1.0).repeat(len(parts), 1)
+    scores[0, fine], scores[-1, coarse] = 3.0, 3.0
+    evidence = Evidence(layout, SPANS, N, scores=scores)
+    found = ground_windows(evidence, parts, 300, Decoding(), top=1, nms_iou=0.5)
+    assert found.spans[0, 0].tolist() == pytest.approx([187.5, 225.0])
 
 
 def test_a_span_cut_by_an_edge_is_left_out() -> None:
