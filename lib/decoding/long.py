@@ -467,7 +467,8 @@ def _path(
     most = torch.maximum(length[:-1, :, None], length[1:, None, :])
     costs = penalty * (back / most.clamp(min=1e-9)).clamp(max=1)  # (S-1, K, K)
     joint = _reach(scores, costs) + scores + _reach(scores.flip(0), costs.mT.flip(0)).flip(0)
-    value, order = joint.topk(min(top, joint.shape[1]), dim=1)
+    value, order = joint.sort(dim=1, descending=True, stable=True)  # of equals the first
+    value, order = value[:, :top], order[:, :top]
     lost = torch.where(value.isfinite(), value[:, :1] - value, torch.inf)
     exists = lost.isfinite()
     order = torch.where(exists, order, order[:, :1])
