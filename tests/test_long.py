@@ -224,10 +224,47 @@ def test_log_odds_of_maxima() -> None:
     z = torch.full((1, 2, 12), -1.0)
     z[0, 1, 4] = 3.0
     z[0, 0, 11] = torch.nan
-    spans, odds = _maxima(z, torch.tensor([1, 4]))
+    prior = torch.tensor([[-math.log(12)], [-math.log(12 / 4)]]).expand(-1, 12)
+    spans, odds = _maxima(z, torch.tensor([1, 4]), prior)
     assert spans[0, 0].tolist() == [4, 8]
     assert odds[0, 0].item() == pytest.approx(9 / 2 - math.log(12 / 4))
     assert odds[0].isfinite().sum() < 24 - 9  # those beside it are none
+
+
+def test_where_the_paragraph_fits_decides_between_equal_moments() -> None:
+    """Two moments of every sentence, alike in strength: the windows that fit say which."""
+    rows = noise(3, 2000, seed=5)
+    places = torch.tensor([[300.0, 340.0], [340.0, 380.0], [380.0, 420.0]])
+    for shift in (0, 1200):
+        rows = shown(rows, places + shift)
+    parts = windows(2000, 64, num_clips=N)
+    evidence = evidence_of(rows, parts)
+    found = []
+    for middle in (360.0, 1560.0):
+        fit = torch.tensor([9.0 * (part.start <= middle < part.end) for part in parts])
+        answer = ground_windows(evidence, parts, 2000, ORDERED, top=1, nms_iou=0.5, fit=fit)
+        found.append(answer.spans[:, 0])
+        assert (iou(found[-1], places + (middle - 360)) > 0.5).all()
+    even = torch.full((len(parts),), 7.0)  # fits everywhere alike: no prior
+    plain, same = (
+        ground_windows(evidence, parts, 2000, ORDERED, top=1, nms_iou=0.5, fit=each)
+        for each in (None, even)
+    )
+    assert torch.equal(plain.spans, same.spans)
+    assert torch.allclose(plain.scores, same.scores)
+
+
+def test_where_the_paragraph_fits_counts_for_span_scores_too() -> None:
+    rows = noise(1, 1000, seed=6)
+    for shift in (200.0, 700.0):
+        rows = shown(rows, torch.tensor([[shift, shift + 30]]))
+    parts = windows(1000, 64, num_clips=N)
+    for middle in (215.0, 715.0):
+        fit = torch.tensor([9.0 * (part.start <= middle < part.end) for part in parts])
+        answer = ground_windows(
+            scored(rows, parts), parts, 1000, ORDERED, top=1, nms_iou=0.5, fit=fit
+        )
+        assert answer.spans[0, 0, 0] < middle < answer.spans[0, 0, 1]
 
 
 def test_long_spans_have_the_noise_of_those_that_are_repeated() -> None:

@@ -97,6 +97,28 @@ def retrieval_values(
     return {**values, "MRR": ranks.reciprocal(ties)}
 
 
+MOST_SCALE = 1000.0
+
+
+def similarity_scale(
+    similarity: NDArray[np.floating], target: NDArray[np.int64], sentences: float
+) -> float:
+    """λ for which the soft-max over videos of λ times the similarities makes paragraphs' own videos
+    most likely, divided by the mean number of a paragraph's ``sentences``: what a similarity of 1
+    adds to the log-odds of a video for each sentence. Never below 0; it needs no timestamp.
+
+    The likelihood is concave in λ; the search is by thirds, up to ``MOST_SCALE``: where every
+    paragraph finds its video, it would never end.
+    """
+    centred = similarity - similarity[np.arange(len(target)), target][:, None]
+    low, high = 0.0, MOST_SCALE
+    for _ in range(60):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        loss = [np.logaddexp.reduce(each * centred.astype(float), axis=1).mean() for each in (a, b)]
+        low, high = (low, b) if loss[0] <= loss[1] else (a, high)
+    return (low + high) / 2 / sentences
+
+
 def pairing_skill(similarity: NDArray[np.floating], target: NDArray[np.int64]) -> float:
     """How surely a paragraph's own video scores above another one: 0 by chance, 1 always.
 
