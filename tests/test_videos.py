@@ -181,6 +181,7 @@ def test_a_broken_file_is_one_sentence(tmp_path, name):
             assert sum(1 for _ in video.sampled(Fraction(8), PLAIN)) > 8
         assert video.decoded is not None
         reason = video.decoded.ends_early
+        assert bool(video.decoded.frames_corrupt) == (name == "flipped.mp4")
     except BrokenVideo as error:
         reason = str(error)
         assert reason.startswith(f"{path}: ") and reason.endswith(".")

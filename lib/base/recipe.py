@@ -166,8 +166,7 @@ class Recipe:
             raise InputError(f"{where}: holds no recipe but {str(text)[:60]!r}.")
         known = {field.name for field in dataclasses.fields(cls)}
         wrong = [f"an unknown {name!r}" for name in sorted(values.keys() - known)]
-        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        wrong += [f"no {_title(name)}" for name in sorted(needed - values.keys())]
+        wrong += [f"no {_title(name)}" for name in sorted(known - values.keys())]
         if wrong:
             raise InputError(f"{where}: its recipe has {wrong[0]}.")
         for name in ("mean", "std"):

@@ -23,7 +23,6 @@ CONTAINERS = frozenset(
     {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg"}
 )
 _MOST_PIXELS = 2**26  # twice those of an 8K picture
-_MOST_SECONDS = (10.0, 30.0)  # to open a file, and to read on in it
 _STARTS = {b"ftyp": "an mp4", b"moov": "an mp4", b"\x1aE\xdf\xa3": "a Matroska or WebM"}
 
 
@@ -181,9 +180,7 @@ class Video:
             raise BrokenVideo(f"{path}: is empty (0 bytes).")
         try:
             # A plain local file, whatever its name looks like, and nothing that it refers to.
-            return self._av.open(
-                f"file:{path}", timeout=_MOST_SECONDS, options={"protocol_whitelist": "file"}
-            )
+            return self._av.open(f"file:{path}", options={"protocol_whitelist": "file"})
         except self._faults as fault:
             known = _STARTS.get(head[4:8]) or _STARTS.get(head[:4])
             what = (
@@ -211,7 +208,6 @@ class Video:
                 f"{self.path}: its pictures are {context.width:,} x {context.height:,} pixels; "
                 f"expected at most {_MOST_PIXELS:,} pixels."
             )
-        context.options = {"max_pixels": str(_MOST_PIXELS)}  # the size may change in mid-file
         context.thread_count = 1  # files are decoded side by side instead
         return stream
 
