@@ -386,7 +386,23 @@ class TestTheAnswer:
         expect(window.page.locator("#unknown")).to_have_text(
             "A word that the model does not know was left out: “3”."
         )
-        expect(window.page.locator("#about")).to_contain_text("epoch12")
+        expect(window.page.locator("#status")).to_have_text(
+            "10 videos, best first, in 0.01 s, by dmr_jrg of epoch 12"
+        )
+        expect(window.page.locator("#about")).to_contain_text("clip ViT-B-32")
+
+    def test_does_not_take_away_what_is_typed_before_the_server_has_said_who_it_is(self, opened):
+        window = opened("nothing-here")
+        page = window.page
+        held: list[Any] = []
+        page.route("**/about", held.append)
+        page.goto(page.url.removesuffix("nothing-here"))
+        page.locator("#paragraph").fill("He eats.")
+        until(lambda: held or page.wait_for_timeout(20))
+        held[0].continue_()
+        expect(page.locator("#size")).to_have_text("13 videos")
+        expect(page.locator("#paragraph")).to_have_value("He eats.")
+        window.faults.clear()  # of the address where nothing is
 
     def test_draws_the_score_of_every_span(self, opened):
         window = opened()
@@ -410,6 +426,7 @@ class TestTheAnswer:
     def test_says_what_is_wrong_and_tries_again(self, opened):
         window = opened()
         page = window.page
+        window.search()
         page.locator("#paragraph").fill("He eats. " * 40)
         page.keyboard.press("Control+Enter")
         alert = page.get_by_role("alert")
@@ -420,6 +437,7 @@ class TestTheAnswer:
         page.locator("#paragraph").fill("He sleeps.")
         page.keyboard.press("Control+Enter")
         expect(alert).to_contain_text("No answer: the server does not answer")
+        expect(page.locator("#answer")).to_be_hidden()
         page.unroute("**/search")
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("#status")).to_contain_text("best first")

@@ -7,6 +7,7 @@ const MOST = 50;
 const $ = (id) => document.getElementById(id);
 const box = $("paragraph");
 
+let who = ""; // answers
 let asked = null; // the search under way
 let turn = 0; // of searches, by which the last is known
 let shown = null; // {paragraph, top, cards}
@@ -158,6 +159,7 @@ async function answer(paragraph, top) {
     return true;
   } catch (fault) {
     if (fault.name === "AbortError") return false; // another question came
+    if (shown?.paragraph !== paragraph) drop(); // what is below would belong to another question
     complain(fault, () => answer(paragraph, top).then((done) => done && follow()));
     return false;
   } finally {
@@ -188,12 +190,16 @@ function reason(fault) {
 
 function clear() {
   asked?.abort();
-  release();
-  shown = null;
+  drop();
   tell("");
-  $("answer").hidden = true;
   $("help").hidden = false;
   document.title = "Find moments in videos";
+}
+
+function drop() {
+  release();
+  shown = null;
+  $("answer").hidden = true;
 }
 
 function release() {
@@ -210,7 +216,7 @@ function show(paragraph, top, found) {
   const spent = found.seconds < 10 ? figure(found.seconds) : Math.round(found.seconds);
   tell(
     found.hits.length
-      ? `${videos(found.hits.length)}, best first, in ${spent} s`
+      ? `${videos(found.hits.length)}, best first, in ${spent} s${who}`
       : "The index holds no video that could be found.",
   );
   document.title = `${found.sentences[0] ?? paragraph} – moments`;
@@ -606,7 +612,7 @@ function drawMap(card, map, index, duration, low, high) {
 /* The box */
 
 function count() {
-  const length = [...box.value].length;
+  const length = [...box.value.trim()].length;
   const place = $("count");
   place.textContent = length > 0.9 * MOST_CHARACTERS ? `${length.toLocaleString("en")} of ${MOST_CHARACTERS.toLocaleString("en")} characters` : "";
   place.classList.toggle("over", length > MOST_CHARACTERS);
@@ -653,17 +659,21 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 addEventListener("popstate", follow);
 
-ask("/about")
-  .then(({ about, videos: number }) => {
-    $("size").textContent = videos(number);
-    for (const [name, value] of Object.entries(about)) {
-      const row = element("div");
-      const text = value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
-      row.append(element("dt", "", name), element("dd", "", text));
-      $("about").append(row);
-    }
-  })
-  .catch((fault) => complain(fault, () => location.reload()));
+function introduce({ about, videos: number }) {
+  $("size").textContent = videos(number);
+  if (about.model !== undefined) who = `, by ${about.model}`;
+  if (who && about.epoch !== undefined) who += ` of epoch ${about.epoch}`;
+  for (const [name, value] of Object.entries(about)) {
+    const row = element("div");
+    const text = value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
+    row.append(element("dt", "", name), element("dd", "", text));
+    $("about").append(row);
+  }
+}
+
 if (/Mac|iPhone|iPad/.test(navigator.platform)) document.querySelector("kbd").textContent = "⌘";
-follow();
-if (!box.value && matchMedia("(hover: hover)").matches) box.focus();
+if (!location.hash && matchMedia("(hover: hover)").matches) box.focus();
+ask("/about")
+  .then(introduce)
+  .then(() => location.hash && !shown && follow()) // unless somebody was quicker
+  .catch((fault) => complain(fault, () => location.reload()));
