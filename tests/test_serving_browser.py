@@ -395,7 +395,7 @@ class TestTheAnswer:
         window = opened("nothing-here")
         page = window.page
         held: list[Any] = []
-        page.route("**/about", held.append)
+        page.route("**/about", lambda route: held.append(route))
         page.goto(page.url.removesuffix("nothing-here"))
         page.locator("#paragraph").fill("He eats.")
         until(lambda: held or page.wait_for_timeout(20))
