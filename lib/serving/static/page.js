@@ -243,7 +243,7 @@ function show(paragraph, top, found) {
 function makeCard(hit, index, sentences) {
   const item = copy("hit");
   const part = (kind) => item.querySelector(kind);
-  const card = { hit, item, video: part("video"), bars: [], rows: [], active: -1, goal: 0, wanted: 0 };
+  const card = { hit, item, video: part("video"), bars: [], rows: [], active: -1, wanted: 0 };
   card.sentences = sentences;
   part("article").setAttribute("aria-label", `${index + 1}. ${hit.video}`);
   part(".rank").textContent = `${index + 1}.`;
@@ -332,7 +332,7 @@ function prepare(card) {
   video.addEventListener("loadedmetadata", () => {
     if (!video.videoWidth) {
       unplayable(card, () => `This browser cannot show the picture of this ${hit.container}; ${moments(card)}`);
-    } else if (!card.goal && hit.moments.length) {
+    } else if (card.active < 0 && hit.moments.length) {
       video.currentTime = hit.start + hit.moments[0].start; // the picture to be seen at first
     }
   });
@@ -412,7 +412,6 @@ function go(card, index, play) {
     if (other !== card) other.active = -1;
   }
   card.active = index;
-  card.goal += 1;
   rove(card, index);
   const link = address(shown.paragraph, shown.top, hit.video, index + 1);
   card.item.querySelector(".link").href = link;
@@ -422,9 +421,8 @@ function go(card, index, play) {
     return;
   }
   load(card);
-  const goal = card.goal;
   const seek = () => {
-    if (goal !== card.goal) return; // another moment was chosen meanwhile
+    if (card.active !== index) return; // another moment was chosen meanwhile
     card.wanted = hit.start + moment.start;
     video.currentTime = card.wanted;
     if (play) video.play().catch(() => {}); // refused, or another choice came
