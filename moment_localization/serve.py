@@ -33,7 +33,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="another name by which browsers reach this machine; repeat for more",
+        help="a further name by which browsers reach this machine; repeat for more",
     )
     args = parser.parse_args()
     with listen(args.host, args.port) as socket:  # before the index, which takes longer

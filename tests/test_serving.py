@@ -25,7 +25,6 @@ from lib.base.errors import InputError
 from lib.inference.answers import ScoreMap, Source
 from lib.serving import app as serving
 from lib.serving import listen, make_app
-from lib.serving.server import names_of
 from tests.small_index import CLIPS, SmallIndex, running, source_of, touch_back
 
 for extra in ("fastapi", "httpx", "uvicorn"):
@@ -422,11 +421,31 @@ class TestNoPath:
         assert b" 404 " in found[:20]
 
     def test_host_of_another_site_is_answered(self, port):
-        for host in (b"127.0.0.1", b"localhost:8000", b"[::1]:8000"):
+        own = socket.gethostname().encode()
+        for host in (b"127.0.0.1", b"LOCALHOST:8000", b"[::1]:8000", b"10.1.2.3:9", own):
             assert b"200 OK" in self.raw(port, b"/about", host)
-        for host in (b"evil.example", b"127.0.0.1.evil.example", b"", b"127.0.0.1@evil.example"):
+        for host in (
+            b"evil.example",
+            b"evil.example:8000",
+            b"127.0.0.1.evil.example",
+            b"127.0.0.1@evil.example",
+            b"[::1].evil.example",
+            b"[evil.example]",
+            b"localhost.evil.example",
+            b"",
+        ):
             found = self.raw(port, b"/about", host)
             assert found.startswith(b"HTTP/1.1 400") and b"dmr_jrg" not in found
+            assert b"content-security-policy" in found
+
+    def test_is_answered_to_another_name_unless_it_was_given(self, index):
+        named = TestClient(make_app(index, hosts=["Page.example"]), base_url="http://page.example")
+        assert named.get("/about").status_code == 200
+        other = TestClient(make_app(index), base_url="http://page.example:81")
+        assert refusal(other.get("/about"), 400) == (
+            "this server does not go by the name 'page.example'; ask for it by its address, or "
+            "start it with --name"
+        )
 
 
 class TestAScoreMap:
@@ -499,19 +518,6 @@ class TestTheSocket:
     def test_needs_a_host_of_this_machine(self, host):
         with pytest.raises(InputError, match=f"{host}.*--host|--host: found '{host}'"):
             listen(host, "0")
-
-    def test_of_one_address_is_asked_by_it_and_the_names_given(self):
-        with listen("127.0.0.2", "0") as bound:
-            assert names_of(bound, ["page.example"]) == [
-                *serving.LOOPBACK,
-                "127.0.0.2",
-                "page.example",
-            ]
-
-    def test_of_every_address_is_asked_by_the_machine_s_name(self):
-        with listen("0.0.0.0", "0") as bound:
-            assert socket.gethostname() in names_of(bound)
-            assert "*" not in names_of(bound)
 
 
 class TestTheCommand:
