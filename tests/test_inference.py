@@ -297,6 +297,21 @@ def test_a_shortlist_of_everything_loses_nothing(index):
     assert index.check(queries, shortlist=1)["compared"] == 1
 
 
+def test_faiss_can_make_the_shortlist(index, monkeypatch):
+    pytest.importorskip("faiss")
+    paragraph = ["A man runs.", "He sits."]
+    plain = index.search(paragraph, top=5)
+    monkeypatch.setattr(index, "faiss", "Flat")
+    assert [hit.video for hit in index.search(paragraph, top=5)] == [hit.video for hit in plain]
+    built = index._neighbours
+    index.search(paragraph, top=5)
+    assert index._neighbours is built  # once for each state of the index
+    monkeypatch.setattr(index, "faiss", "nonsense")
+    monkeypatch.setattr(index, "_neighbours", None)
+    with pytest.raises(InputError, match="faiss cannot build"):
+        index.search(paragraph)
+
+
 def test_videos_are_added_and_removed(trained, features, tmp_path):
     videos = source(trained, features, seconds_per_row=0.5)
     first, second, *rest = videos.video_ids

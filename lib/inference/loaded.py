@@ -121,7 +121,7 @@ class LoadedRun:
             "run": self.name,
             "model": self.config.MODEL.NAME,
             "epoch": self.state["epoch"] + 1,
-            "corpus": self.config.DATASET.NAME,
+            "corpus": self.config.DATASET.NAME.rpartition("/")[2],  # of one from a file, its name
             "supervision": self.config.TRAIN.SUPERVISION,
             "feature_width": self.video_dim,
         }
