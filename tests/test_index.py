@@ -7,7 +7,9 @@ import json
 import mmap
 import multiprocessing
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +454,40 @@ class TestTheFirstStage:
         long = recall(snapshot, queries, exact, count=1000)
         short = recall(snapshot, queries, exact, count=15)
         assert long >= 0.99 and 0.1 < short < long
+
+    def test_is_the_same_on_several_threads(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lib.index.snapshot.CHUNK", 16)
+        with (index := create(folder)).writer() as writer:
+            add(writer, range(70))
+            add(writer, range(70, 201))
+            writer.remove(["v7", "v90"])
+        snapshot, query = index.snapshot(), vectors(1000)[5]
+        alone = snapshot.shortlist(query, 150).tolist()
+        seen: list[int] = []
+
+        def scores_here(*args: Any, **keywords: Any) -> torch.Tensor:
+            seen.append(threading.get_ident())
+            return scores_of(*args, **keywords)
+
+        monkeypatch.setattr("lib.index.snapshot.scores_of", scores_here)
+        try:
+            torch.set_num_threads(3)
+            assert snapshot.shortlist(query, 150).tolist() == alone
+            assert threading.get_ident() not in seen
+            assert torch.get_num_threads() == 3
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(torch.get_num_threads).result() == 3
+        finally:
+            torch.set_num_threads(1)
+        assert snapshot.shortlist(query, 150).tolist() == alone
+
+        def in_a_fork() -> list[int]:
+            torch.set_num_threads(3)
+            return snapshot.shortlist(query, 150).tolist()
+
+        assert together(in_a_fork, tmp_path) == [alone, alone]
 
     def test_s_recall_among_a_longer_shortlist(self, folder: Path) -> None:
         with (index := create(folder)).writer() as writer:

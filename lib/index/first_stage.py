@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 # Items scored at once: their scores of a query of four sentences stay in a second-level cache.
-CHUNK = 2**14
+CHUNK = 2**13
 _STEPS = 127
 _CLIPPED = 1e-5  # share of the sample's numbers beyond the limit
 _DEVIATIONS = 4.5  # of the components of a unit vector, which the limit reaches at least
