@@ -63,9 +63,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--queries",
         type=int,
-        default=100,
+        default=50,
         metavar="N",
-        help="paragraphs of each noise (default: 100)",
+        help="paragraphs of each noise (default: 50)",
     )
     parser.add_argument(
         "--places",
@@ -445,7 +445,8 @@ is the share of paragraphs whose own video is the exact best one.
 
 Milliseconds of a paragraph with warm files, p50 / p95, over {queries} paragraphs. `CPU` is what all
 threads of the process computed. The load is that of the machine over the last minute, these threads
-included; where it is above the number of cores, the process had to wait for them.
+included; where it is above the number of cores, the process had to wait for them. `exact, all` is
+the exact score of every video, for all paragraphs at once, per paragraph.
 
 {latency}
 
