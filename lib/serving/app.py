@@ -31,7 +31,6 @@ from lib.base.errors import InputError
 from lib.inference.answers import Answer, Hit, ScoreMap, Searchable, Source
 
 if TYPE_CHECKING:
-    from anyio import CapacityLimiter
     from fastapi import FastAPI, Request, Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -108,17 +107,16 @@ def make_app(
         raise InputError(
             "the page needs FastAPI, which is not installed: pip install fastapi uvicorn"
         ) from None
-    from anyio import CapacityLimiter
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_middleware(_Guard, hosts=frozenset(name.lower() for name in hosts))
-    turns = CapacityLimiter(workers or os.cpu_count() or 1)
+    turns = _Turns(workers or os.cpu_count() or 1, queue)
     remembered = _Remembered()
 
     async def in_turn(key: Hashable, work: Callable[[], Any]) -> Response:
         found = remembered.get(key)
         if found is None:
-            found = await _in_turn(turns, queue, lambda: _json(work()))
+            found = await turns.take(lambda: _json(work()))
             remembered.put(key, found)
         return Response(found, media_type="application/json")
 
@@ -191,18 +189,31 @@ def make_app(
     return app
 
 
-async def _in_turn(turns: "CapacityLimiter", queue: int, work: Callable[[], bytes]) -> bytes:
-    """Run work in a thread when there is a free one; a queue that is full refuses.
+class _Turns:
+    """Work in threads, so much of it at a time; so much more may wait, and the rest is refused.
 
     Who goes away keeps its turn until the work is done, for a thread cannot be stopped.
     """
-    from anyio import to_thread
 
-    if turns.statistics().tasks_waiting >= queue:
-        raise _Refused(
-            503, "too many searches are waiting; try again in a few seconds", retry_after="2"
-        )
-    return await to_thread.run_sync(work, limiter=turns)
+    def __init__(self, workers: int, queue: int) -> None:
+        from anyio import CapacityLimiter
+
+        self._limiter = CapacityLimiter(workers)
+        self._room = workers + queue
+
+    async def take(self, work: Callable[[], bytes]) -> bytes:
+        from anyio import to_thread
+
+        if self._room <= 0:
+            raise _Refused(
+                503, "too many searches are waiting; try again in a few seconds", retry_after="2"
+            )
+        # Counted here and now: who is about to wait is not in the limiter's count yet.
+        self._room -= 1
+        try:
+            return await to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._room += 1
 
 
 class _Remembered:
