@@ -22,9 +22,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
-from moment_localization.sweep import Job, read_rows, run_all, table
+from moment_localization.sweep import Job, read_rows, require_jobs, run_all, table
 
 HERE = Path(__file__).resolve().parent
 EXPERIMENTS = ROOT / "experiments" / "bench"
@@ -69,8 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument("--annotations", required=True, help="folder of ActivityNet's annotations")
     data.add_argument("--vectors", required=True, help="word vectors to take the words' from")
     run = commands.add_parser("run", help="train and test what is missing")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    run.add_argument("--seeds", type=int, default=3, help="seeds of each run")
+    run.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time, one thread each")
+    run.add_argument("--seeds", type=POSITIVE, default=3, help="seeds of each run")
     run.add_argument("--levels", default="middle,high,noise,low", help="signal levels, by comma")
     run.add_argument(
         "--experiments",
@@ -96,7 +96,9 @@ def make_data(annotations: str, vectors: str) -> None:
         flags = [f"--{name}={value}" for name, value in settings.items()]
         command = ["features", "--corpus", "activitynet", "--out", str(out), *flags]
         command += ["--annotations", annotations, "--vectors", vectors]
-        subprocess.run([sys.executable, HERE / "make_synthetic.py", *command], check=True)
+        ended = subprocess.run([sys.executable, HERE / "make_synthetic.py", *command])
+        if ended.returncode:
+            raise InputError(f"{out} was not made: status {ended.returncode} of make_synthetic.py")
 
 
 def jobs(names: str, level: str, seed: int) -> Iterator[Job]:
@@ -136,12 +138,14 @@ def run(args: argparse.Namespace) -> None:
         for level in args.levels.split(",")
         for job in jobs(args.experiments, level, seed)
     ]
+    require_jobs(wanted)
     if run_all(wanted, at_once=args.jobs):
         sys.exit(1)
 
 
 def decode(levels: Sequence[str]) -> None:
     """Test trained weights once for each file of experiments/bench/decoding."""
+    failed = 0
     for level in levels:
         for seed in range(10):
             for job in (job for name in DECODED for job in jobs(name, level, seed)):
@@ -151,8 +155,12 @@ def decode(levels: Sequence[str]) -> None:
                     if not (job.folder / f"results-{rule.stem}.json").exists():
                         test = [sys.executable, "-W", "ignore", HERE / "best_test.py"]
                         command = [*test, *job.arguments, "--decode", rule]
-                        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                        print(f"{job.name} {level}-{seed}, {rule.stem}: done", flush=True)
+                        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+                        failed += status != 0
+                        told = f"status {status}" if status else "done"
+                        print(f"{job.name} {level}-{seed}, {rule.stem}: {told}", flush=True)
+    if failed:
+        sys.exit(1)
 
 
 def print_tables() -> None:

@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from lib.base import distributed
 from lib.base.command import run_script
+from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.datasets.fingerprint import difference, fingerprint, require_recipe
 from lib.datasets.standardization import Standardization
@@ -49,7 +50,7 @@ from lib.training.build import (
     run_folder,
 )
 from lib.training.provenance import lines as provenance_lines
-from lib.training.run import Run
+from lib.training.run import Run, strict_json
 from lib.training.scorer import calibration_lines, metric
 
 
@@ -73,7 +74,7 @@ def main() -> None:
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     run = Run.open(run_folder(args.cfg, config), exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
-    state = checkpoint.load(path)
+    state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
     decoding = open_decoding(config)
     trained = trained_decoding(state, decoding)
 
@@ -97,6 +98,7 @@ def main() -> None:
             list(splits),
             show_moments=True,
             standardization=standardization,
+            trained=state,
             scored=args.split,
         )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
@@ -115,16 +117,23 @@ def main() -> None:
             model, calibration=calibration, candidates=config.TEST.CANDIDATES
         )
         calibration = validation.calibration
-        if isinstance(answers.candidates, CandidateMoments):
+        if isinstance(answers.candidates, CandidateMoments) and validation.truth.timed:
             alpha = choose_alpha(validation.truth, answers.candidates)[0]
     scorer = open_scorer(config, corpus[args.split], runtime, verbose=args.verbose)
+    if joint and scorer.truth.timed and not validation.truth.timed:
+        raise InputError(
+            "TEST.CANDIDATES: what a video counts beside a moment is chosen on validation, which "
+            "has no timestamps; expected 0"
+        )
     predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
     if not distributed.is_main():
         return
     summary = scorer.summarise(
         predictions,
         resamples=config.TEST.RESAMPLES,
-        fixed_spans=fixed_list(corpus.training_fractions),
+        fixed_spans=fixed_list(corpus.training_fractions)
+        if len(corpus.training_fractions)
+        else None,
         alpha=alpha,
     )
     summary["checkpoint"] = {
@@ -145,6 +154,7 @@ def main() -> None:
     summary["notes"] = [
         *corpus.notes,
         *how_it_came_about(corpus, config),
+        *([] if scorer.truth.timed else ["no timestamps to score against: retrieval alone is"]),
         *decoding_notes(decoding, trained, scorer.calibration),
     ]
     if "features" in state:
@@ -157,19 +167,26 @@ def main() -> None:
         stem += f"_{corruption.name}"
     if decoding != trained:
         stem += f"-{decoding_name(args.decode, decoding)}"
-    run.write_json(f"{stem}.json", summary)
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
     notes = [*summary["notes"], *provenance_notes(summary["provenance"])]
     listed = "\n".join(f"- {note}" for note in notes)
-    run.write_text(f"{stem}.md", f"{title}{markdown_table(summary)}\n{listed}\n")
+    tables = {f"{stem}.md": f"{title}{markdown_table(summary)}\n{listed}\n"}
+
+    def results(digests: dict[str, str]) -> dict[str, str]:
+        about = {"files": digests} if digests else {}
+        return {**tables, f"{stem}.json": strict_json(summary | about)}
+
     if stem == "results":
         save_run_predictions(
             run.folder,
             scorer.truth,
             predictions,
+            results=results,
             maps=scorer.score_maps(model, predictions),
             alpha=alpha,
         )
+    else:
+        run.write_texts(results({}))
 
     print(console_table(summary))
     for note in summary["notes"]:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.base.command import COUNT, POSITIVE, run_script
 from lib.base.errors import InputError
+from lib.base.files import write_text
 from lib.evaluation.files.run import RunFiles, read_run
 from lib.evaluation.report import report
 from lib.evaluation.report.tables import difference_tables
@@ -28,9 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="FOLDER", help="tested runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page here")
-    parser.add_argument("--count", type=int, default=3, help="paragraphs of each kind (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the random paragraphs")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap draws")
+    parser.add_argument(
+        "--count", type=COUNT, default=3, help="paragraphs of each kind (default: 3)"
+    )
+    parser.add_argument("--seed", type=COUNT, default=0, help="draws the random paragraphs")
+    parser.add_argument("--resamples", type=POSITIVE, default=1000, help="bootstrap draws")
     args = parser.parse_args(arguments)
     if len(args.runs) < 2:
         raise InputError("one run, expected two to four (report.py makes a page of one)")
@@ -39,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     if args.out:
         page = report(runs, count=args.count, seed=args.seed, resamples=args.resamples)
-        args.out.write_text(page, "utf-8")
+        write_text(args.out, page)
     print(console(runs, args.resamples))
     if args.out:
         print(args.out)
@@ -68,9 +72,4 @@ def console(runs: Sequence[RunFiles], resamples: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -30,12 +30,13 @@ from tqdm import tqdm
 from lib.base import distributed
 from lib.base.batch import Batch, collate
 from lib.base.command import run_script
-from lib.base.errors import InputError
+from lib.base.errors import InputError, WorkerDied
 from lib.base.runtime import Runtime
 from lib.config.config import dump_config, load_config
 from lib.datasets import build_loader
 from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint, require_recipe
+from lib.datasets.packed_words import FILE as WORDS
 from lib.datasets.packed_words import link_words
 from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
@@ -96,8 +97,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
 
     runtime = open_runtime(config)
     say = print if distributed.is_main() else silence
+    saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
-        corpus = open_corpus(config, ("train", "val"), pack_vectors=True)
+        corpus = open_corpus(config, ("train", "val"), trained=saved, pack_vectors=True)
     for line in corpus.lines():
         say(line)
     model = open_model(config, corpus, runtime)
@@ -131,11 +133,13 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     progress, earlier = Progress(), 0.0
     if resuming:
         run = Run.open(folder) if distributed.is_main() else None
-        progress, earlier = restore(folder, model, optimization, config, corpus, features, runtime)
+        if saved is not None:
+            progress, earlier = restore(saved, model, optimization, config, corpus, features)
         say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
         say(f"{folder}: a new run of {train.EPOCHS} epochs")
+    del saved
     weights = sum(p.numel() for p in model.parameters())
     where = f"{runtime.device}"
     if distributed.world_size() > 1:
@@ -145,13 +149,18 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         if resuming:
             run.truncate_log(epoch=progress.epoch - 1)
             run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
-        console.attach(run.path("console.log"), append=resuming)
+        console.attach(run.own("console.log"), append=resuming)
         if corpus.packed_words is not None:
+            run.own(WORDS)
             link_words(corpus.packed_words, folder)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
         scalars = Scalars(log_dir, purge_from=progress.epoch)
+        for name in scalars.files if log_dir == folder else ():
+            run.own(name)
+        for name in ("last.pt", *(kept_name(epoch) for _, epoch in progress.kept)):
+            run.own(name)  # as a run of an earlier release did not
 
     def state_now() -> dict[str, Any]:
         """What every checkpoint holds."""
@@ -160,6 +169,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             "model": model.state_dict(),
             "experiment": experiment,
             "features": features,
+            "empty_moments": corpus.empty_moments,
             "decoding": dataclasses.asdict(scorer.decoding),
             "provenance": {**about, "hours": round(hours, 4)},
         }
@@ -172,7 +182,17 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             "progress": dataclasses.asdict(progress),
             "epoch": progress.epoch,
         }
-        checkpoint.save(run.path("last.pt"), state_now() | state)
+        checkpoint.save(run.own("last.pt"), state_now() | state)
+
+    def save_without_worker(fault: WorkerDied) -> NoReturn:
+        """A loader process is gone, and the step before it is done."""
+        save_last()
+        if run is None:
+            raise fault
+        raise WorkerDied(
+            f"{fault}; epoch {progress.epoch + 1}, step {progress.step} is saved, and the same "
+            "command with --resume goes on from there"
+        )
 
     stop = StopSignal()
     while progress.epoch < train.EPOCHS:
@@ -224,13 +244,18 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         except nonfinite.NotFinite as fault:
             bar.close()
             stop_not_finite(fault, run, model, optimization, progress, config, experiment, runtime)
+        except WorkerDied as fault:
+            save_without_worker(fault)
         bar.close()
         means = progress.means()
         record: dict[str, Any] = {"epoch": epoch, "lr": optimization.lr}
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
             distributed.same_buffers(model)
-            predictions = scorer.predict(model)
+            try:
+                predictions = scorer.predict(model)
+            except WorkerDied as fault:
+                save_without_worker(fault)
             inspection = inspect_training(model, optimization, probe, runtime, seed=train.SEED)
         else:
             predictions = None
@@ -249,7 +274,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             }
             if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
                 progress.best_score, progress.best_epoch = score, epoch
-                checkpoint.save(run.path("best.pt"), state)
+                checkpoint.save(run.own("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
             print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
             for line in calibration_lines(scorer.calibration):
@@ -305,21 +330,24 @@ def refuse_changes(folder: Path, config: Any) -> None:
         )
 
 
+def last_state(folder: Path, runtime: Runtime) -> dict[str, Any] | None:
+    """The state in last.pt; None for a run that was killed before its first, and begins anew."""
+    path = folder / "last.pt"
+    needs = ("model", "experiment", "optimizer", "progress")
+    if not path.exists():
+        return None
+    return checkpoint.load(path, map_location=runtime.device, needs=needs)
+
+
 def restore(
-    folder: Path,
+    state: dict[str, Any],
     model: Any,
     optimization: Any,
     config: Any,
     corpus: Any,
     features: dict[str, Any],
-    runtime: Runtime,
 ) -> tuple[Progress, float]:
-    """The state in last.pt, and the hours spent; without one (a run killed before its first), the
-    beginning."""
-    path = folder / "last.pt"
-    if not path.exists():
-        return Progress(), 0.0
-    state = checkpoint.load(path, map_location=runtime.device)
+    """Continue at the state in last.pt; the progress, and the hours spent."""
     require_recipe(state.get("features", {}), features, str(corpus.features.path))
     checkpoint.check_matches(state, config, corpus.dims)
     kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
@@ -341,13 +369,16 @@ def keep_best(
     """Hold the best ``count`` epochs as best-EPOCH.pt; EPOCH counts from 1, as the lines do."""
     place = sum(not better(state["select_by"], score, other) for other, _ in progress.kept)
     progress.kept.insert(place, (score, state["epoch"]))
+    dropped = [epoch for _, epoch in progress.kept[count:]]
     del progress.kept[count:]
-    names = {f"best-{epoch + 1}.pt" for _, epoch in progress.kept}
     if place < count:
-        checkpoint.save(run.path(f"best-{state['epoch'] + 1}.pt"), state)
-    for path in run.folder.glob("best-*.pt"):
-        if path.name not in names:
-            path.unlink()
+        checkpoint.save(run.own(kept_name(state["epoch"])), state)
+    for epoch in dropped:
+        run.remove(kept_name(epoch))
+
+
+def kept_name(epoch: int) -> str:
+    return f"best-{epoch + 1}.pt"
 
 
 def stop_not_finite(
@@ -362,7 +393,7 @@ def stop_not_finite(
 ) -> NoReturn:
     """Say where the step went wrong, keep it for replay.py, and leave; checkpoints stay."""
     if run is not None:
-        path = run.path(f"epoch{progress.epoch + 1}-step{progress.step + 1}.step")
+        path = run.own(f"epoch{progress.epoch + 1}-step{progress.step + 1}.step")
         nonfinite.save_step(
             path,
             model=model,
@@ -402,22 +433,25 @@ def warn_of_unreached(names: list[str]) -> None:
 
 class StopSignal:
     """Ctrl-C or SIGTERM, remembered until the step is done; a second one stops at once, unless
-    torchrun is there, which repeats the first, and ends a process that takes too long.
+    torchrun is there, which repeats the first, and ends a process that takes too long. What follows
+    within a second is still the first: ``timeout`` signals its command and then the group.
 
     Attributes:
         asked: the number of the signal, 0 without one.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked, self._since = 0, 0.0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
-        if self.asked and not distributed.launched():
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._since = number, now
+        elif now - self._since >= 1 and not distributed.launched():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.asked = self.asked or number
 
 
 def finish(run: Run, config: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import run_script
+from lib.base.command import COUNT, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.datasets import corpus_folder, find_vectors
@@ -47,7 +47,11 @@ def parse_arguments() -> argparse.Namespace:
         "--annotations-only", action="store_true", help="leave features and word vectors out"
     )
     parser.add_argument(
-        "--videos", type=int, default=0, metavar="N", help="read a sample of N videos (0: all)"
+        "--videos",
+        type=COUNT,
+        default=0,
+        metavar="N",
+        help="read a sample of N videos (0: all)",
     )
     parser.add_argument(
         "--fingerprint",
@@ -71,7 +75,9 @@ def main() -> None:
     )
     if not args.annotations_only:
         features = FeatureFile(
-            folder / (data.FEATURES or corpus.features), expected_dim=data.FEATURE_DIM
+            folder / (data.FEATURES or corpus.features),
+            expected_dim=data.FEATURE_DIM,
+            linked=data.LINKED_FEATURES,
         )
         findings += in_a_process(features, records, videos=args.videos)
         try:

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     args = parser.parse_args()
     file = checkpoint_of(args.run)
-    state = checkpoint.load(file)
+    state = checkpoint.load(file, needs=("model",))
     write_export(state, words_beside(file), args.out)
     count = sum(value.numel() for value in state["model"].values())
     print(f"written: {args.out} ({len(state['model'])} tensors, {count:,} numbers)")

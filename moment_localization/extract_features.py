@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from lib.base.command import run_script
+from lib.base.command import COUNT, POSITIVE, number_from, run_script
 from lib.base.runtime import Runtime
 from lib.videos.backbones import Options, load_backbone
 from lib.videos.extract import extract
@@ -78,16 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="FILE", help="is added to if it is there")
     add("--weights", metavar="FILE", help="or a tag of open_clip; default: the library's own")
     add("--rate", metavar="R", help="sampled frames per second, or container: every frame")
-    add("--frames", type=int, metavar="N", help="sampled frames per window")
-    add("--stride", type=int, metavar="N", help="sampled frames from window to window")
+    add("--frames", type=POSITIVE, metavar="N", help="sampled frames per window")
+    add("--stride", type=POSITIVE, metavar="N", help="sampled frames from window to window")
     add("--tap", help="where the row is taken, for a backbone that has several places")
     add("--channels", choices=("rgb", "bgr"), help="channel order, of c3d")
     add("--mean", type=Path, metavar="FILE", help="the mean cube of c3d, .npy")
     add("--projection", type=Path, metavar="FILE", help="ActivityNet's PCA of c3d, HDF5")
     add("--layout", choices=("plain", "activitynet"), default="plain")
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the stored rows")
-    add("--batch", type=int, default=8, metavar="N", help="windows at a time (default: 8)")
-    add("--decoders", type=int, default=0, metavar="N", help="files decoded at a time")
+    add("--batch", type=POSITIVE, default=8, metavar="N", help="windows at a time (default: 8)")
+    add("--decoders", type=COUNT, default=0, metavar="N", help="files decoded at a time")
     add("--gpus", default="", metavar="N", help="as in dense_train.py")
     add(
         "--precision",
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--save-every",
-        type=float,
+        type=number_from(0),
         default=120.0,
         metavar="SECONDS",
         help="after which the rows of a long video are saved before it is done (default: 120)",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from lib.base.command import COUNT, run_script
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.evaluation.examples import (
     best_cell,
     choose_paragraphs,
@@ -38,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
     parser.add_argument("--paragraph", nargs="+", metavar="ID", help="which paragraphs")
-    parser.add_argument("--count", type=int, default=3, help="how many of the best (default: 3)")
+    parser.add_argument("--count", type=COUNT, default=3, help="how many of the best (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")
     parser.add_argument("--format", nargs="+", choices=("pdf", "png", "svg"), default=["pdf"])
     args = parser.parse_args(arguments)
@@ -50,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         name = re.sub(r"[^\w.-]", "_", run.truth.paragraph_ids[p])
         for kind in args.format:
             path = args.out / f"{name}.{kind}"
-            figure.savefig(path, bbox_inches="tight", dpi=200)
+            save = partial(figure.savefig, format=kind, bbox_inches="tight", dpi=200)
+            replace_file(path, save)
             print(path)
         plt.close(figure)
 
@@ -104,7 +108,8 @@ def time_line(axis: Any, run: RunFiles, i: int) -> None:
     truth, spans = run.truth, run.predictions.spans
     duration = float(truth.durations[truth.sentence_video[i]])
     start, end = truth.moments[i]
-    axis.barh(1, end - start, left=start, height=0.8, color=TRUTH, label="truth")
+    if truth.timed:
+        axis.barh(1, end - start, left=start, height=0.8, color=TRUTH, label="truth")
     if spans is not None and not np.isnan(spans[i, 0, 0]):
         low, high = spans[i, 0] * duration
         style = {"color": PREDICTED, "hatch": "//", "label": "predicted"}
@@ -115,7 +120,7 @@ def time_line(axis: Any, run: RunFiles, i: int) -> None:
 
 
 def score_map(axis: Any, run: RunFiles, i: int, scores: np.ndarray | None) -> None:
-    if scores is None:
+    if scores is None or not run.truth.timed:
         axis.axis("off")
         return
     axis.imshow(scores, cmap="viridis", interpolation="nearest")
@@ -131,9 +136,4 @@ def score_map(axis: Any, run: RunFiles, i: int, scores: np.ndarray | None) -> No
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

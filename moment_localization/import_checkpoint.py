@@ -81,11 +81,12 @@ def main() -> None:
     model.load_state_dict(convert(layout, weights, model, rows=rows))
     run = Run.create(run_folder(args.cfg, config), dump_config(config), overwrite=args.overwrite)
     checkpoint.save(
-        run.path("best.pt"),
+        run.own("best.pt"),
         {
             "model": model.state_dict(),
             "experiment": checkpoint.identity(config, corpus.dims),
             "epoch": -1,  # trained elsewhere
+            "empty_moments": corpus.empty_moments,
             "imported": {"file": Path(args.file).name, "layout": args.layout},
         },
     )

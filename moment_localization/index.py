@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, number_from, run_script
 from lib.base.errors import InputError
 from lib.inference import VideoIndex, load, open_index
 from lib.inference.index import PLACES
@@ -117,7 +117,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the feature file was made as that of the run, though it does not say so",
     )
-    add("--seconds-per-row", type=float, metavar="S", help="of a file that does not say so")
+    add(
+        "--seconds-per-row",
+        type=number_from(1e-6),
+        metavar="S",
+        help="of a file that does not say so",
+    )
     add(
         "--durations",
         type=Path,
@@ -127,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--files", type=Path, metavar="FOLDER", help="of the videos that a feature file is of")
     add(
         "--places",
-        type=int,
+        type=POSITIVE,
         default=PLACES,
         metavar="P",
         help="vectors of a window that stay in memory, 128 bytes each (%(default)s)",

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import run_script
+from lib.base.command import COUNT, POSITIVE, run_script
 from lib.datasets import catalog
 from lib.datasets.annotations import Paragraph, read_paragraphs
 from lib.datasets.synthetic import (
@@ -67,12 +67,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     simulated.add_argument("--annotations", type=Path, required=True, help="folder they are in")
     for split in catalog.SPLITS:
         simulated.add_argument(
-            f"--{split}", type=int, default=0, help=f"{split} paragraphs to sample; 0 = all"
+            f"--{split}", type=COUNT, default=0, help=f"{split} paragraphs to sample; 0 = all"
         )
     simulated.add_argument(
         "--vectors", type=Path, help="glove.pkl or GloVe text file to copy the words' vectors from"
     )
-    simulated.add_argument("--word-dim", type=int, default=300, help="width without --vectors")
+    simulated.add_argument("--word-dim", type=POSITIVE, default=300, help="width without --vectors")
     _add_knobs(world, WorldOptions)
     _add_knobs(simulated, FeatureOptions)
     return parser.parse_args(arguments)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from lib.base.batch import collate
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.datasets.dense import DenseParagraphs, EpochBatches
@@ -92,7 +92,9 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_common_flags(parser)
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="to take (default: 4)")
+    parser.add_argument(
+        "--steps", type=POSITIVE, default=4, metavar="N", help="to take (default: 4)"
+    )
     return parser.parse_args()
 
 

@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.evaluation import summarise
@@ -32,7 +32,7 @@ from lib.evaluation.files.run import read_run
 from lib.evaluation.spans import overlap
 from lib.training.build import open_decoding, resolve
 from moment_localization.best_test import decoding_name
-from moment_localization.sweep import Job, mean_and_spread, read_rows, run_all
+from moment_localization.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
@@ -70,8 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and test what is missing")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    run.add_argument("--seeds", type=int, default=3, help="seeds of each run")
+    run.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time, one thread each")
+    run.add_argument("--seeds", type=POSITIVE, default=3, help="seeds of each run")
     run.add_argument("--orders", default="time,file", help="of sentences, by comma")
     run.add_argument(
         "--experiments",
@@ -136,12 +136,16 @@ def _job(
 
 def run(args: argparse.Namespace) -> None:
     require_data()
+    for order in args.orders.split(","):
+        if order not in ORDERS:
+            raise InputError(f"--orders: {order!r} is none, expected some of {', '.join(ORDERS)}")
     wanted = [
         job
         for seed in range(args.seeds)
         for order in args.orders.split(",")
         for job in jobs(args.experiments.split(","), order, seed)
     ]
+    require_jobs(wanted)
     failed = run_all(wanted, at_once=args.jobs)
     destroyed = [
         job.tested_with({"TEST.CORRUPTION": kind}, f"_{suffix}")

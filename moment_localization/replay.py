@@ -14,17 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.batch import DataDims
 from lib.base.command import run_script
+from lib.base.errors import InputError
 from lib.config.config import load_config
-from lib.config.external import find_model
-from lib.models import build_model
 from lib.training import checkpoint, nonfinite
-from lib.training.build import open_decoding, open_optimization, open_runtime
+from lib.training.build import model_of_file, open_decoding, open_optimization, open_runtime
 
 
 def main() -> None:
@@ -34,22 +30,23 @@ def main() -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the step that the run kept")
     parser.add_argument("--gpus", metavar="N", help="default: as the run had it; cpu for none")
     args = parser.parse_args()
-    state = checkpoint.load(args.file)
+    state = checkpoint.load(args.file, finite=False)  # that is why the step was kept
     batch = nonfinite.batch_of(state)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "config.yaml"
         path.write_text(state["config"], "utf-8")
-        config = load_config(path, flags={"gpus": args.gpus})
+        try:
+            config = load_config(path, flags={"gpus": args.gpus})
+        except InputError as fault:
+            raise InputError(str(fault).replace(str(path), f"{args.file}, its config")) from None
 
     runtime = open_runtime(config)
-    sizes = state["experiment"]["dims"]
-    words = torch.zeros(sizes["vocab_size"], sizes["word_dim"])  # the checkpoint has them
-    dims = DataDims(**sizes, word_vectors=words, word_idf=words.new_zeros(len(words)))
-    kind, decoding = find_model(config.MODEL.NAME), open_decoding(config)
-    model = build_model(kind, dims, decoding, **config.MODEL.PARAMS).to(runtime.device)
-    checkpoint.load_into(model, state)
+    dims, decoding = nonfinite.dims_of(state), open_decoding(config)
+    model = model_of_file(args.file, state, config, dims, decoding).to(runtime.device)
     optimization = open_optimization(config, model, 1)
     epoch, step = state["progress"]["epoch"], state["progress"]["step"]
+    if state["stage"] >= len(optimization.steps):
+        raise InputError(f"{args.file}: stage {state['stage']} is none of the model's")
     origin = nonfinite.locate(
         model,
         optimization,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.errors import InputError
+from lib.base.command import COUNT, run_script
+from lib.base.files import record_file, write_text
 from lib.evaluation.files.run import read_run
 from lib.evaluation.report import report
 
@@ -26,18 +27,18 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: results.html in FOLDER")
-    parser.add_argument("--count", type=int, default=3, help="paragraphs of each kind (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the random paragraphs")
+    parser.add_argument(
+        "--count", type=COUNT, default=3, help="paragraphs of each kind (default: 3)"
+    )
+    parser.add_argument("--seed", type=COUNT, default=0, help="draws the random paragraphs")
     args = parser.parse_args(arguments)
     out = args.out or args.run / "results.html"
-    out.write_text(report([read_run(args.run)], count=args.count, seed=args.seed), "utf-8")
+    page = report([read_run(args.run)], count=args.count, seed=args.seed)
+    if args.out is None:
+        record_file(args.run, out.name)
+    write_text(out, page)
     print(out)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

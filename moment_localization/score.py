@@ -19,7 +19,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.base.command import COUNT, POSITIVE, number_from, run_script
 from lib.base.errors import InputError
+from lib.base.files import write_text
 from lib.evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
 from lib.evaluation.files import read_any, read_truth
 from lib.evaluation.retrieval import TIES
@@ -39,9 +41,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="these protocols, refusing what they refuse (default: all that the file allows)",
     )
-    parser.add_argument("--iou", nargs="+", type=float, default=[0.3, 0.5, 0.7], metavar="M")
-    parser.add_argument("--n", nargs="+", type=int, default=[1, 5], help="moments, for svmr")
-    parser.add_argument("--k", nargs="+", type=int, default=[1, 5, 10, 100], help="videos, pairs")
+    parser.add_argument(
+        "--iou", nargs="+", type=number_from(0), default=[0.3, 0.5, 0.7], metavar="M"
+    )
+    parser.add_argument("--n", nargs="+", type=POSITIVE, default=[1, 5], help="moments, for svmr")
+    parser.add_argument(
+        "--k", nargs="+", type=POSITIVE, default=[1, 5, 10, 100], help="videos, pairs"
+    )
     parser.add_argument(
         "--ties",
         choices=TIES,
@@ -50,7 +56,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--alpha",
-        type=float,
+        type=number_from(0),
         default=20.0,
         help="weight of the video's score in a pair's, where candidates are scored (default: 20)",
     )
@@ -58,7 +64,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--train-truth", metavar="FILE", type=Path, help="training moments, for the ten fixed spans"
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, help="bootstrap draws; 0: no intervals"
+        "--resamples", type=COUNT, default=1000, help="bootstrap draws; 0: no intervals"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the summary here")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables here")
@@ -79,9 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     summary = score(args)
     if args.json:
-        args.json.write_text(json.dumps(strict(summary), indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(strict(summary), indent=2) + "\n")
     if args.markdown:
-        args.markdown.write_text(markdown_table(summary), encoding="utf-8")
+        write_text(args.markdown, markdown_table(summary))
     print(console_table(summary))
 
 
@@ -98,7 +104,7 @@ def score(args: argparse.Namespace) -> dict[str, Any]:
     fixed = None
     if args.train_truth:
         fixed = fixed_list(read_truth(args.train_truth).fractions)
-    return summarise(
+    summary = summarise(
         truth,
         predictions,
         iou=args.iou,
@@ -110,6 +116,9 @@ def score(args: argparse.Namespace) -> dict[str, Any]:
         ties=args.ties,
         resamples=args.resamples,
     )
+    if not summary["protocols"]:
+        raise InputError(f"{args.predictions}: holds no predictions that a protocol counts")
+    return summary
 
 
 def strict(value: Any) -> Any:
@@ -122,11 +131,4 @@ def strict(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has left
-        sys.exit(141)
+    run_script(main)

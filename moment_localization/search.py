@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.base import distributed
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.inference import Answer, open_index
 
@@ -30,7 +30,7 @@ def main() -> None:
         "paragraph", nargs="?", metavar="TEXT", help="default: what standard input has"
     )
     parser.add_argument("--run", type=Path, help="the run that answers, if not where it was")
-    parser.add_argument("--top", type=int, default=5, help="videos shown (%(default)s)")
+    parser.add_argument("--top", type=POSITIVE, default=5, help="videos shown (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument(
         "--faiss",
@@ -40,8 +40,6 @@ def main() -> None:
     )
     parser.add_argument("--gpus", default="", metavar="N", help="GPU to use; cpu or -1 for none")
     args = parser.parse_args()
-    if args.top < 1:
-        raise InputError(f"--top {args.top}: expected at least 1")
     paragraph = args.paragraph
     if paragraph is None:
         if sys.stdin.isatty():

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import run_script
+from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.training.build import run_folder
@@ -86,9 +86,21 @@ class Job:
         return run_folder(str(self.cfg), self.config())
 
     def results(self, suffix: str | None = None) -> dict[str, Any] | None:
-        """What the test wrote, or the test whose files end in ``suffix``; None before."""
+        """What the test wrote, or the test whose files end in ``suffix``; None before.
+
+        Raises:
+            InputError: what is there is cut or foreign.
+        """
         path = self.folder / f"results{self.suffix if suffix is None else suffix}.json"
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as fault:
+            raise InputError(f"{path} cannot be read ({str(fault)[:80]})") from None
+        if not isinstance(found, dict):
+            raise InputError(f"{path} holds no results of best_test.py")
+        return found
 
 
 def _changed(options: Mapping[str, Any]) -> list[str]:
@@ -101,6 +113,13 @@ def _assignments(options: Mapping[str, Any]) -> list[str]:
 
 def run(job: Job, *, threads: int = 1) -> str:
     """Train and test in processes of their own; "" or what went wrong."""
+    try:
+        return _run(job, threads)
+    except InputError as fault:  # the other runs go on
+        return str(fault)
+
+
+def _run(job: Job, threads: int) -> str:
     if job.results() is not None:
         return ""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -114,11 +133,13 @@ def run(job: Job, *, threads: int = 1) -> str:
         )
         if ended.returncode:
             return f"{script} ended with status {ended.returncode}\n{ended.stderr[-2000:].strip()}"
-    return ""
+    return "" if job.results() is not None else f"best_test.py wrote no results into {job.folder}"
 
 
 def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
     """Run what is missing; how many failed. Each failure is printed when it happens."""
+    if at_once < 1:
+        raise InputError(f"--jobs {at_once}: expected at least 1")
     failed = 0
     with ThreadPoolExecutor(at_once) as pool:
         ended = zip(jobs, pool.map(run, jobs), strict=True)
@@ -127,6 +148,13 @@ def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
                 failed += 1
                 tqdm.write(f"{job.name}, seed {job.seed}: {fault}", file=sys.stderr)
     return failed
+
+
+def require_jobs(jobs: Sequence[Job]) -> None:
+    """Raises InputError where there is nothing to run: success would look like runs that are
+    there."""
+    if not jobs:
+        raise InputError("there is nothing to run; expected --seeds of at least 1, and experiments")
 
 
 def table(jobs: Iterable[Job], suffix: str | None = None) -> list[str]:
@@ -190,8 +218,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cfg", required=True, type=Path, metavar="YAML", help="the experiment")
     parser.add_argument("--rows", type=Path, metavar="YAML", help="rows of changed options")
     parser.add_argument("--only", default="", metavar="ROW,ROW", help="of the rows, these alone")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each (default: 1)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, one thread")
+    parser.add_argument(
+        "--seeds", type=POSITIVE, default=1, metavar="N", help="of each (default: 1)"
+    )
+    parser.add_argument(
+        "--jobs", type=POSITIVE, default=1, metavar="N", help="runs at once, one thread"
+    )
     parser.add_argument("--tag", default="", metavar="TEXT", help="in the run folders' names")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="in all runs"
@@ -212,6 +244,7 @@ def main() -> None:
         for seed in range(args.seeds)
         for name, row in rows.items()
     ]
+    require_jobs(jobs)
     failed = run_all(jobs, at_once=args.jobs)
     print("\n".join(table(jobs)))
     if failed:

@@ -7,6 +7,7 @@ seconds, and can be killed, starved and sabotaged like any other.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import signal
@@ -111,6 +112,7 @@ def _become(
         os.dup2(stream, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         torch.set_num_threads(1)
@@ -118,7 +120,7 @@ def _become(
         tqdm.set_lock(threading.RLock())
         sys.argv = argv
         sabotage()
-        run_script(main)
+        run_script(functools.partial(_heeding_signals, main))
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else bool(leaving.code)
@@ -128,9 +130,24 @@ def _become(
         os._exit(status)
 
 
+def _heeding_signals(main: Callable[[], None]) -> None:
+    """Run it as a process of its own would: what comes before and after is the fork's, and no
+    signal interrupts it."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    try:
+        main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+
+
 def timeless(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint, or results, without what no two runs share: where it came from."""
-    return {name: value for name, value in state.items() if name != "provenance"}
+    """The state of a checkpoint, or results, without what no two runs share: where it came from,
+    and the options of its folders and its machine."""
+    state = {name: value for name, value in state.items() if name != "provenance"}
+    if "inference" in state:
+        state["inference"] = {k: v for k, v in state["inference"].items() if k != "config"}
+    return state
 
 
 def write_experiment(folder: Path, **train: object) -> Path:

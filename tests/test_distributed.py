@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import lib.models.layers.text as text_module
 from lib.base import distributed
 from lib.base.errors import InputError
-from lib.base.runtime import Runtime, seed_everything
+from lib.base.runtime import Runtime
 from lib.datasets import dense, load_corpus
 from lib.decoding import Decoding
 from lib.evaluation.records import CandidateMoments, Predictions
@@ -27,13 +27,14 @@ from lib.losses import Criterion
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg_evidence import DMRJRGEvidence
 from lib.models.jsg import JSG
+from lib.models.scn import SCN
 from lib.models.tan2d import TAN2D
 from lib.training import checkpoint, nonfinite
-from lib.training.batch_gradient import COMPARISON, BatchGradient
+from lib.training.batch_gradient import BatchGradient
 from lib.training.run import Run
 from lib.training.scorer import Options, Scorer
 from tests.conftest import TINY
-from tests.properties import make_batch, nothing_is_drawn_by, terms_of
+from tests.properties import make_batch, terms_of
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
 from tests.several import Launcher, together
 from tests.test_faults import at_call, die
@@ -46,25 +47,25 @@ Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # loss terms, gradients
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_else_is_drawn() -> Any:
-    """What is masked depends on the process; and no pretrained encoder is on the disk."""
+def pretrained_text_is_small() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "read_pretrained", lambda folder: tiny_pretrained())
-        nothing_is_drawn_by(patch)
         yield
 
 
-def learner(variant: str) -> tuple[nn.Module, Criterion]:
-    """In training, without dropout, and with batch norms that look at no batch."""
+def learner(variant: str, *, dropout: bool = True) -> tuple[nn.Module, Criterion]:
+    """In training, with all that is drawn, and with batch norms that look at no batch."""
     torch.manual_seed(0)
     model = VARIANTS[variant]().train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-        elif isinstance(module, nn.Dropout):
+        elif isinstance(module, nn.Dropout) and not dropout:
             module.p = 0.0
-        elif isinstance(module, nn.MultiheadAttention):
+        elif isinstance(module, nn.MultiheadAttention) and not dropout:
             module.dropout = 0.0
+    if isinstance(model, SCN):
+        model.exploration.fill_(0.5)
     terms = terms_of(model)
     return model, Criterion(terms, dict.fromkeys(terms, 1.0))
 
@@ -74,12 +75,9 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def in_one_piece(variant: str) -> Found:
-    """The definition: the whole batch at once, with the comparison's own random numbers."""
+    """The definition: the whole batch at once."""
     model, criterion = learner(variant)
-    batch = make_batch(SIZES)
-    parts = model.encode(batch, criterion.active)
-    seed_everything(7, 1, 2, 0, COMPARISON)
-    values = criterion(model.compare(parts, batch), batch)
+    values = BatchGradient(model, CPU).losses(criterion, make_batch(SIZES), 7, 1, 2, 0)
     values["total"].backward()
     return {name: value.detach() for name, value in values.items()}, gradients(model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import multiprocessing
 import os
 import random
 import shutil
@@ -18,7 +19,9 @@ import h5py
 import pytest
 import torch
 
+from lib.base import files
 from lib.base.command import run_script
+from lib.base.errors import WorkerDied
 from lib.datasets import dense
 from lib.training import checkpoint, nonfinite
 from lib.training.progress import Progress
@@ -94,13 +97,11 @@ def test_killed_at_random_moments(untouched, tmp_path, workers, kills, seed):
 
 def test_killed_while_a_checkpoint_is_written(runs):
     """Before its bytes are safe (the epoch is in the log already), before its name, and after."""
-    from lib.training import run as run_module
-
-    places = [(13, os, "fsync"), (4, os, "replace"), (3, run_module, "_sync_folder")]
+    places = [(13, os, "fsync"), (4, os, "replace"), (3, files, "sync_folder")]
     for number, module, name in places:
         ended = runs.train("--resume", sabotage=at_call(number, module, name, die))
         assert ended.status == -signal.SIGKILL, ended.output
-        assert name == "_sync_folder" or list(runs.saved.glob(".*.new"))
+        assert name == "sync_folder" or list(runs.saved.glob(".*.new"))
         checkpoint.load(runs.saved / "last.pt")
     runs.ends_as_if_nothing_had_happened()
     assert not list(runs.saved.glob(".*.new"))
@@ -119,6 +120,134 @@ def test_a_full_disk_loses_nothing(runs):
     runs.ends_as_if_nothing_had_happened()
 
 
+def at_step(number: int, act: Any) -> Any:
+    """A sabotage: ``act`` happens in the middle of that step of the optimiser, from 1."""
+
+    def sabotage() -> None:
+        original, calls = torch.optim.Adam.step, [0]
+
+        def step(*args: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == number:
+                act()
+            return original(*args, **options)
+
+        torch.optim.Adam.step = step  # type: ignore[method-assign]
+
+    return sabotage
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_to_the_whole_group_saves(runs, times):
+    """As a scheduler sends it, to loader processes too; ``timeout`` sends it twice."""
+
+    def signal_group() -> None:
+        for _ in range(times):
+            os.killpg(0, signal.SIGTERM)
+            time.sleep(0.05)
+
+    def sabotage() -> None:
+        os.setpgid(0, 0)
+        at_step(4, signal_group)()
+
+    ended = runs.train("--workers", 2, sabotage=sabotage)
+    assert ended.status == 128 + signal.SIGTERM, ended.output
+    assert "SIGTERM: saved epoch 2, step 1" in ended.output
+    assert "Traceback" not in ended.output and "error" not in ended.output
+    runs.ends_as_if_nothing_had_happened()
+
+
+def test_a_signal_to_the_group_while_loader_processes_start_saves(runs):
+    """Before they have said that they do not heed it."""
+    from torch.utils.data import _utils
+
+    def sabotage() -> None:
+        os.setpgid(0, 0)
+        original = _utils.worker._worker_loop
+
+        def begin(*args: Any, **options: Any) -> Any:
+            os.killpg(0, signal.SIGTERM)
+            return original(*args, **options)
+
+        _utils.worker._worker_loop = begin
+
+    ended = runs.train("--workers", 2, sabotage=sabotage)
+    assert ended.status == 128 + signal.SIGTERM, ended.output
+    assert "SIGTERM: saved epoch 1, step 1" in ended.output
+    assert "Traceback" not in ended.output and "error" not in ended.output
+
+
+def kill_loader_processes() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+    time.sleep(0.3)  # the signal of its death comes before the step of the optimiser is done
+
+
+def test_a_loader_process_that_is_killed_costs_nothing(runs):
+    ended = runs.train("--workers", 2, sabotage=at_step(5, kill_loader_processes))
+    assert ended.status == WorkerDied.exit_status == 4, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "error" in line]
+    assert line.startswith("error: a process that loads data died (DataLoader worker (pid")
+    assert "ended by signal SIGKILL" in line
+    assert line.endswith(
+        "epoch 2, step 2 is saved, and the same command with --resume goes on from there"
+    )
+    assert "Traceback" not in ended.output
+    assert checkpoint.load(runs.saved / "last.pt")["progress"]["step"] == 2
+    runs.ends_as_if_nothing_had_happened()
+
+
+def test_a_loader_process_of_validation_that_dies_costs_nothing(runs):
+    def sabotage() -> None:
+        from lib.training.scorer import Scorer
+
+        main, validating = os.getpid(), runs.folder / "validating"
+        predict, get = Scorer.predict, dense.VideoFrames.__getitem__
+
+        def told(*args: Any, **options: Any) -> Any:
+            validating.touch()
+            return predict(*args, **options)
+
+        def dying(self: Any, index: int) -> Any:
+            return die() if os.getpid() != main and validating.exists() else get(self, index)
+
+        Scorer.predict = told  # type: ignore[method-assign]
+        dense.VideoFrames.__getitem__ = dying  # type: ignore[method-assign]
+
+    ended = runs.train("--workers", 1, sabotage=sabotage)
+    assert ended.status == 4 and "epoch 1, step 3 is saved" in ended.output, ended.output
+    runs.ends_as_if_nothing_had_happened()
+
+
+def test_loader_processes_end_with_the_process_that_trains(runs):
+    """Even where it is killed before they know that it is their parent."""
+    from torch.utils.data import _utils
+
+    def sabotage() -> None:
+        os.setpgid(0, 0)
+        original = _utils.worker._worker_loop
+
+        def begin(*args: Any, **options: Any) -> Any:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(0.2)
+            return original(*args, **options)
+
+        _utils.worker._worker_loop = begin
+
+    process = Process(
+        "dense_train",
+        *("--cfg", runs.experiment, "--workers", 1),
+        output=runs.folder / "output.txt",
+        sabotage=sabotage,
+    )
+    assert process.wait().status == -signal.SIGKILL
+    limit = time.monotonic() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < limit:
+            os.killpg(process.number, 0)
+            time.sleep(0.05)
+
+
 def test_a_loader_process_that_dies_is_reported(runs):
     def sabotage() -> None:
         main, original = os.getpid(), dense.DenseParagraphs.__getitem__
@@ -132,7 +261,7 @@ def test_a_loader_process_that_dies_is_reported(runs):
         dense.DenseParagraphs.__getitem__ = get  # type: ignore[method-assign]
 
     ended = runs.train("--workers", 1, sabotage=sabotage)
-    assert ended.status == 2, ended.output
+    assert ended.status == WorkerDied.exit_status, ended.output
     assert "error: a process that loads data died (DataLoader worker" in ended.output
     assert "Traceback" not in ended.output
     runs.ends_as_if_nothing_had_happened()
@@ -292,10 +421,13 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
 )
 def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(tmp_path, select_by, scores, expected):
     progress = Progress()
+    mine = {"best-of-all.pt", "best-99.pt"}
     with Run.create(tmp_path / "run", "") as folder:
+        for name in mine:
+            (folder.folder / name).write_text("not the run's")
         for epoch, score in enumerate(scores):
             state = {"epoch": epoch, "select_by": select_by}
             keep_best(folder, state, score, progress, count=2)
             progress = Progress(**dataclasses.asdict(progress))  # as a resumed run has it
         kept = {path.name for path in folder.folder.glob("*.pt")}
-    assert kept == {f"best-{epoch}.pt" for epoch in expected}
+    assert kept == {f"best-{epoch}.pt" for epoch in expected} | mine

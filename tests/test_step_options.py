@@ -12,31 +12,29 @@ from torch import Tensor, nn
 from lib.base.runtime import Runtime
 from lib.losses.similarity import draw_one
 from lib.models.layers import recompute
-from lib.models.layers.text import draw_masked_words
-from lib.models.prvg import draw_sentences
 from lib.training.batch_gradient import BatchGradient
 from lib.training.engine import train_one_epoch
 from lib.training.optimization import Optimization
 from lib.training.progress import Progress
-from tests.properties import draw_by, make_batch
+from tests.properties import make_batch
 from tests.test_distributed import (
     CPU,
     Found,
     assert_same,
     gradients,
     learner,
-    nothing_else_is_drawn,
+    pretrained_text_is_small,
 )
 from tests.variants import VARIANTS
 
-__all__ = ["nothing_else_is_drawn"]  # a fixture, for this file too
+__all__ = ["pretrained_text_is_small"]  # a fixture, for this file too
 # The release asks which words it knows; a pretrained encoder is somebody else's code.
 WITHOUT_WAITING = [n for n in VARIANTS if n != "dmr_release" and "pretrained" not in n]
 MAPS = [name for name in VARIANTS if name.startswith(("dmr_jrg", "tan2d", "cdn", "mmn"))]
 
 
 def one_step(variant: str, *, train: bool = False, seed: int = 0, **options: Any) -> Found:
-    model, criterion = learner(variant)
+    model, criterion = learner(variant, dropout=False)
     if train:  # dropout and batch norm as in training
         torch.manual_seed(0)
         model = VARIANTS[variant]().train()
@@ -57,7 +55,7 @@ def test_a_map_that_is_computed_again_is_the_map(variant, monkeypatch):
 
 def kept_bytes(variant: str, **options: Any) -> int:
     """What a forward pass keeps for the backward pass."""
-    model, criterion = learner(variant)
+    model, criterion = learner(variant, dropout=False)
     kept: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -91,7 +89,7 @@ def test_a_compiled_model_is_the_model(variant, compiler):
 
 
 def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
-    model, criterion = learner(variant)
+    model, criterion = learner(variant, dropout=False)
     whole = BatchGradient(model, Runtime(torch.device("cpu"), precision))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     work, losses = whole.prepare(make_batch((2, 4, 1, 3))), []
@@ -157,13 +155,11 @@ def test_fused_adam_is_adam(optimizer):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_step_never_waits_for_the_device(monkeypatch):
+def test_a_step_never_waits_for_the_device():
     """From a batch in main memory to its gradient; the numbers are read once, behind that."""
-    draws = {"draw_masked_words": draw_masked_words, "draw_sentences": draw_sentences}
-    draw_by(monkeypatch, draws)  # as in training
     runtime, batch = Runtime.start(), make_batch((2, 4, 1, 3)).pin_memory()
     for variant in WITHOUT_WAITING:
-        model, criterion = learner(variant)
+        model, criterion = learner(variant, dropout=False)
         whole = BatchGradient(model.to(runtime.device), runtime)
         for mode in ("default", "error"):  # libraries are made ready by the first step
             torch.cuda.set_sync_debug_mode(mode)

@@ -1,50 +1,168 @@
-"""What every command does around its work: faults become one line and an exit status."""
+"""What every command does around its work: faults become one line and an exit status.
+
+2 stands for what the user can mend: the input, the disk, the memory. 70 stands for a fault of the
+program, whose traceback goes to a file that the line names. Torch is not imported here.
+"""
 
 from __future__ import annotations
 
+import _thread
+import argparse
+import contextlib
 import errno
+import math
 import os
+import platform
+import re
+import shlex
 import signal
 import sys
+import tempfile
+import threading
+import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
-from lib.base import distributed
 from lib.base.errors import InputError
+
+BAD_INPUT, OUR_FAULT = 2, 70  # EX_SOFTWARE of sysexits
+# Faults of the machine, also where no file is named.
+_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.EFBIG),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+}
+
+_ERRNO = re.compile(r"errno = \d+, error message = '([^']*)'")
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; an error that the user can fix becomes one line and exit status 2.
+    """Run a script's ``main``. An error that the user can mend becomes one line and exit status 2;
+    any other becomes one line, a file with the traceback, and exit status 70.
 
     Of several processes, only the first one that fails prints its message; the others end too.
     """
+    sys.unraisablehook = _unraisable
     try:
         main()
         sys.stdout.flush()
-        distributed.end()
-    except InputError as error:
-        _exit_with(str(error))
+        if (distributed := _distributed()) is not None:
+            distributed.end()
     except BrokenPipeError:  # who reads the output (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            _exit_with(f"{error.filename or 'the disk'}: {error.strerror}")
-        distributed.first_to_report()  # the other processes then print nothing beside the traceback
-        raise
-    except RuntimeError as error:
-        if "does not have a deterministic implementation" not in str(error):
-            distributed.first_to_report()
-            raise
-        _exit_with(f"TRAIN.DETERMINISTIC: on this device {str(error).split(',')[0]}")
     except KeyboardInterrupt:
-        if distributed.first_to_report():
+        if _first_to_report():
             print("\ninterrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except Exception as fault:
+        message = known(fault)
+        if message is None:
+            _exit_with_traceback(fault)
+        _exit_with(message, getattr(fault, "exit_status", BAD_INPUT))
 
 
-def _exit_with(message: str) -> None:
+def _unraisable(what: Any) -> None:
+    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, when
+    that is left."""
+    if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(what)
+
+
+def count_from(low: int) -> Callable[[str], int]:
+    """For ``type=`` of an argument: a whole number of at least ``low``."""
+
+    def count(text: str) -> int:
+        try:
+            value = int(text) if len(text) <= 18 else low - 1
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is none of the numbers that are possible, {low}, {low + 1}, …"
+            )
+        return value
+
+    return count
+
+
+COUNT, POSITIVE = count_from(0), count_from(1)
+
+
+def number_from(low: float) -> Callable[[str], float]:
+    """For ``type=`` of an argument: a finite number of at least ``low``."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= low):
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is none, expected a number of at least {low:g}"
+            )
+        return value
+
+    return number
+
+
+def known(fault: Exception) -> str | None:
+    """What to tell the user of a fault that is not the program's; None for one that is."""
+    if isinstance(fault, InputError):
+        return str(fault)
+    first = (str(fault).splitlines() or [""])[0][:200]
+    if isinstance(fault, OSError) and fault.strerror:
+        if fault.filename is not None:
+            return f"{fault.filename}: {fault.strerror}"
+        if fault.errno in _MACHINE:
+            return f"the disk: {fault.strerror}"
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return f"memory ran out{f' ({first})' if first else ''}"
+    if isinstance(fault, RuntimeError):
+        if of_disk := _ERRNO.search(str(fault)):  # as the HDF5 library tells of a full disk
+            return f"the disk: {of_disk[1]}"
+        if "does not have a deterministic implementation" in first:
+            return f"TRAIN.DETERMINISTIC: on this device {first.split(',')[0]}"
+        if "DefaultCPUAllocator" in first or "can't start new thread" in first:
+            return f"memory ran out ({first})"
+    return None
+
+
+def _exit_with(message: str, status: int) -> NoReturn:
     lines = message.splitlines() or [""]
-    if distributed.first_to_report():
+    if _first_to_report():
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
+
+
+def _exit_with_traceback(fault: Exception) -> NoReturn:
+    if not _first_to_report():
+        sys.exit(OUR_FAULT)
+    text = "".join(traceback.format_exception(fault))
+    command = f"{shlex.join(sys.argv)}\nPython {platform.python_version()}, {platform.platform()}\n"
+    stem = Path(sys.argv[0]).stem or "command"
+    where = "could not be written"
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=".traceback.txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{command}\n{text}")
+        where = f"is in {name}"
+    reason = (str(fault).splitlines() or [""])[0][:200]
+    _exit_with(
+        f"this is a fault of the program and not of its input ({type(fault).__name__}: {reason}); "
+        f"its traceback {where}",
+        OUR_FAULT,
+    )
+
+
+def _distributed() -> Any:
+    """``lib.base.distributed`` if it is in use: the scorer has no Torch."""
+    return sys.modules.get("lib.base.distributed")
+
+
+def _first_to_report() -> bool:
+    distributed = _distributed()
+    return distributed is None or bool(distributed.first_to_report())

@@ -3,47 +3,93 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
+import hashlib
+import json
 import os
+import stat
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
 
+Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
+RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
+
+
+def replace_file(path: Path, write: Write) -> Path:
     """Let ``write`` fill a new file, then replace ``path`` by it in one step.
 
-    Whenever a reader looks or a process is killed, ``path`` is the old file or the new one.
+    Whenever a reader looks or a process is killed, ``path`` is the old file or the new one. Neither
+    the new file nor ``path`` is written through a link that lies in its place.
 
     Raises:
         InputError: the disk is full or the folder not writable; the old file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    replace_files({path: write})
+    return path
+
+
+def replace_files(writes: Mapping[Path, Write]) -> None:
+    """``replace_file`` for several that belong together: the first is replaced when all are safe on
+    the disk, the last one microseconds later, in the order given.
+
+    Raises:
+        InputError: as ``replace_file`` does; the old files are as they were.
+    """
+    made: dict[Path, os.stat_result] = {}
+    path = Path()
     try:
         try:
-            with temporary.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            for path, write in writes.items():
+                temporary = path.with_name(f".{path.name}.new")
+                with contextlib.suppress(FileNotFoundError):  # of a process that was killed
+                    temporary.unlink()
+                with temporary.open("xb") as file:  # which follows no link
+                    made[temporary] = os.fstat(file.fileno())
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path in writes:
+                temporary = path.with_name(f".{path.name}.new")
+                ours = made.pop(temporary)
+                if not os.path.samestat(os.lstat(temporary), ours):
+                    raise InputError(f"{path} is being written by another process; wait for it")
+                os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            for temporary in made:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        for folder in dict.fromkeys(path.parent for path in writes):
+            sync_folder(folder)
     except OSError as fault:
         raise unwritable(path, fault) from None
-    return path
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """``replace_file`` by some bytes."""
     return replace_file(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """``replace_file`` by a text in UTF-8."""
+    return write_bytes(path, text.encode())
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -56,6 +102,66 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def open_plain(path: Path, mode: str) -> Any:
+    """Open a file that is written piece by piece, but no link and no pipe in its place.
+
+    Args:
+        mode: as of ``open``; texts are UTF-8.
+
+    Raises:
+        InputError: that is what is there, or it cannot be written.
+    """
+    try:
+        if "b" in mode:
+            return open(path, mode, opener=_open_plain)
+        return open(path, mode, encoding="utf-8", errors="replace", opener=_open_plain)
+    except OSError as fault:
+        raise unwritable(path, fault) from None
+
+
+def _open_plain(path: str, flags: int) -> int:
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as fault:
+        if fault.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "a symbolic link, which is not followed") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return handle
+
+
+def record_file(folder: Path, name: str) -> Path:
+    """Note in the folder's record that ``name`` is written there by us, before it is.
+
+    Raises:
+        InputError: the record cannot be written.
+    """
+    if name not in recorded_files(folder):
+        try:
+            with open_plain(folder / RECORD, "a") as file:
+                file.write(json.dumps(name) + "\n")
+        except OSError as fault:
+            raise unwritable(folder / RECORD, fault) from None
+    return folder / name
+
+
+def recorded_files(folder: Path) -> list[str]:
+    """The names in a folder's record: plain names of files that stand in it, and no others."""
+    try:
+        lines = (folder / RECORD).read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    names = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):  # a line that a kill cut short
+            name = json.loads(line)
+            if isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & {*name}:
+                names.append(name)
+    return list(dict.fromkeys(names))
+
+
 def lock_folder(folder: Path, advice: str) -> IO[str]:
     """Lock a folder for this process, until the file given back is closed or the process ends.
 
@@ -65,11 +171,7 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
     Raises:
         InputError: another process holds it, or the folder is not writable.
     """
-    path = folder / ".lock"
-    try:
-        lock = path.open("a+")
-    except OSError as fault:
-        raise unwritable(path, fault) from None
+    lock = open_plain(folder / ".lock", "a+")
     try:
         _take(lock)
     except BlockingIOError:
@@ -81,9 +183,13 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
         ) from None
     except OSError:  # a file system without locks: nobody can be kept out, nobody is refused
         return lock
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+    except OSError as fault:
+        _drop(lock)
+        raise unwritable(folder / ".lock", fault) from None
     # A forked loader process would hold the lock on after a kill of the one that trains.
     os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
@@ -95,6 +201,12 @@ def _take(lock: IO[str]) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.05)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _drop(file: IO[str]) -> None:
+    """Close a file that may hold what cannot be written."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _close(lock: weakref.ref[IO[str]]) -> None:

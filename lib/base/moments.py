@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lib.base import draws
+
 
 def iou(a: Float[Tensor, "*a 2"], b: Float[Tensor, "*b 2"]) -> Float[Tensor, ...]:
     """Intersection over union of spans, broadcast over the leading axes; 0 for empty unions."""
@@ -58,8 +60,8 @@ def greedy_suppression(
     for _ in range(keep):  # order is the point: each choice depends on the ones before
         best = left.argmax(dim=1)
         if explore is not None:
-            drawn = torch.rand_like(left).masked_fill(left == -torch.inf, -1).argmax(dim=1)
-            best = torch.where(torch.rand_like(left[:, 0]) < explore, drawn, best)
+            drawn = draws.uniform(left).masked_fill(left == -torch.inf, -1).argmax(dim=1)
+            best = torch.where(draws.uniform(left[:, 0]) < explore, drawn, best)
         alive = left[rows, best] > -torch.inf
         chosen.append(torch.where(alive, best, chosen[0]) if chosen else best)
         exists.append(alive)

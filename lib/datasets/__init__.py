@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -29,6 +30,7 @@ from lib.datasets.catalog import (
 from lib.datasets.corruption import Corruption, prepared_rows
 from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from lib.datasets.features import FeatureFile
+from lib.datasets.loading import Loader
 from lib.datasets.options import CorpusOptions
 from lib.datasets.packed_words import pack_words
 from lib.datasets.standardization import Standardization
@@ -69,6 +71,7 @@ class LoadedCorpus:
     vector_file: Path = Path()
     packed_words: Path | None = None  # vectors of all words, where they were to be packed
     durations: tuple[float, ...] = ()  # seconds, of the training videos
+    empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -89,15 +92,20 @@ def load_corpus(
     standardization: Standardization | None = None,
     corruption: Mapping[str, Corruption] | None = None,
     hide_train_moments: bool = True,
+    weak: bool = False,
+    positions: int = 0,
     synthetic: Mapping[str, Any] | None = None,
     pack_vectors: bool = False,
     **changed: Any,
 ) -> LoadedCorpus:
     """Build the datasets of some splits of a corpus.
 
-    The training annotations are read whatever the splits: the vocabulary is made of them alone. All
-    annotation files that exist are read, so that ``dims.max_sentences`` and the vectors kept are
-    the same in training and in scoring. Everything that can be found missing is found here.
+    The training annotations are read whatever the splits: vocabulary and sizes are made of them
+    alone. Those of validation are read where they exist, those of the test only when they are asked
+    for. Everything that can be found missing is found here.
+
+    A split that is scored may be without timestamps; those of its sentences that have none while
+    others do are refused.
 
     Args:
         options: how it is read; ``changed`` are fields of it that differ.
@@ -110,6 +118,9 @@ def load_corpus(
             which must then be asked for, where the options want one.
         corruption: split -> what destroys the time of its videos.
         hide_train_moments: training samples carry NaN in the place of moments.
+        weak: read the training sentences as training without timestamps does, whatever their
+            moments; those without one are left out where the training split is scored.
+        positions: ``dims.max_sentences``; 0 = the sentences of the longest training paragraph.
         synthetic: knobs of the synthetic world (WorldOptions), which is made when missing.
         pack_vectors: keep the vectors of all words in a file in ``cache_fallback``, for runs to
             take along.
@@ -131,16 +142,18 @@ def load_corpus(
         corpus,
         folder,
         splits,
+        weak=weak,
         order=order,
         bad_moments=options.bad_moments,
         empty_sentences=options.empty_sentences,
     )
-    longest = max(len(p.sentences) for group in paragraphs.values() for p in group)
     notes = [*corpus.notes, *_shared_videos(paragraphs)]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
     if "val" not in paragraphs:
         notes += _hold_out(paragraphs, options.val_fraction, options.seed, needed="val" in splits)
+        if "val" in paragraphs:
+            paragraphs["val"] = _with_moments(paragraphs["val"])
     limits = {"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}
     for split, limit in limits.items():
         if limit and limit < len(paragraphs.get(split, ())):
@@ -148,6 +161,8 @@ def load_corpus(
             notes.append(f"{split}: {limit:,} of {count:,} paragraphs (LIMIT_{split.upper()})")
             chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:limit]
             paragraphs[split] = [paragraphs[split][i] for i in sorted(chosen)]
+    longest = max(len(p.sentences) for p in paragraphs["train"])
+    longest = min(longest, options.max_sentences or longest)
     if "train" in splits and options.max_sentences:
         cut = sum(len(p.sentences) > options.max_sentences for p in paragraphs["train"])
         notes.append(
@@ -155,7 +170,9 @@ def load_corpus(
         )
 
     feature_file = FeatureFile(
-        folder / (options.features or corpus.features), expected_dim=options.feature_dim
+        folder / (options.features or corpus.features),
+        expected_dim=options.feature_dim,
+        linked=options.linked_features,
     )
     beside = [feature_file.path.parent / "cache"]
     beside += [Path(cache_fallback)] if cache_fallback else []
@@ -175,6 +192,12 @@ def load_corpus(
     share, tail = coverage(words, vectors)
     notes.append(f"word vectors: {100 * share:.2f} % of the words have one{tail}")
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
+    timed = [p.moments[~np.isnan(p.moments[:, 0])] / p.duration for p in paragraphs["train"]]
+    notes += [
+        f"{split}: no sentence has a timestamp"
+        for split, group in paragraphs.items()
+        if all(np.isnan(p.moments).all() for p in group)
+    ]
     # The releases that read words between spaces have zeros for an unknown one.
     unknown = torch.zeros(vectors.dim) if options.tokens == "spaces" else None
     known = vectors.restrict(words, unknown)
@@ -189,7 +212,7 @@ def load_corpus(
     contextual, word_dim = None, vectors.dim
     if options.word_features:
         names = [i for split in splits for p in paragraphs[split] for i in p.sentence_ids]
-        contextual = WordFeatures(folder / options.word_features)
+        contextual = WordFeatures(folder / options.word_features, linked=options.linked_features)
         contextual.require(names)
         word_dim = contextual.width(names[0])
     standardization = _standardization(
@@ -204,7 +227,9 @@ def load_corpus(
     notes += [f"{split}: features CORRUPTED on purpose: {how}" for split, how in corruption.items()]
     datasets = {
         split: DenseParagraphs(
-            paragraphs[split],
+            _with_moments(paragraphs[split])
+            if split == "train" and not hide_train_moments
+            else paragraphs[split],
             prepared_rows(rows, corruption.get(split), standardization),
             vocabulary,
             hide_moments=hide_train_moments and split == "train",
@@ -219,11 +244,10 @@ def load_corpus(
         vocab_size=len(vocabulary),
         num_frames=options.num_frames,
         num_clips=options.num_clips,
-        max_sentences=longest,
+        max_sentences=positions or longest,
         word_vectors=None if contextual else vocabulary.word_vectors(),
         word_idf=vocabulary.inverse_document_frequency(),
     )
-    fractions = np.concatenate([p.moments / p.duration for p in paragraphs["train"]])
     return LoadedCorpus(
         name,
         folder,
@@ -234,13 +258,14 @@ def load_corpus(
         cleaning,
         files,
         tuple(notes),
-        fractions,
+        np.concatenate(timed),
         feature_file,
         rows,
         standardization,
         vector_file,
         packed,
         tuple({p.video_id: p.duration for p in paragraphs["train"]}.values()),
+        "kept" if weak else "dropped",
     )
 
 
@@ -307,7 +332,7 @@ def build_loader(
     )
     if workers:
         options |= {"persistent_workers": True, "multiprocessing_context": start_method}
-    return _Loader(
+    return Loader(
         dataset,
         num_workers=workers,
         collate_fn=torch.stack if isinstance(dataset, VideoFrames) else collate,
@@ -316,30 +341,22 @@ def build_loader(
     )
 
 
-class _Loader(DataLoader):
-    """What was wrong with the data stays one sentence when another process found it, or died."""
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except InputError as error:
-            raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise InputError(
-                f"a process that loads data died ({str(error).splitlines()[0]}); if memory or "
-                "shared memory ran out take fewer WORKERS; WORKERS 0 shows any other reason. "
-                "--resume goes on from last.pt"
-            ) from None
-
-
 def _read_splits(
-    corpus: CorpusFacts, folder: Path, splits: Sequence[str], **rules: str
+    corpus: CorpusFacts,
+    folder: Path,
+    splits: Sequence[str],
+    *,
+    weak: bool,
+    bad_moments: str,
+    **rules: str,
 ) -> tuple[dict[str, list[Paragraph]], dict[str, Cleaning], dict[str, Path]]:
-    """Every split whose file exists; those asked for, and train, must (val may be held out)."""
+    """Training and validation, and the test if it is asked for; those asked for, and training, must
+    be there (validation may be held out)."""
     paragraphs, cleaning, files = {}, {}, {}
     for split in SPLITS:
+        if split == "test" and split not in splits:
+            continue
+        keeps = weak and split == "train" and bad_moments == "drop"
         must = split == "train" or (split in splits and split != "val")
         find = require_annotations if must else find_annotations
         path = find(corpus, folder, split)
@@ -349,9 +366,40 @@ def _read_splits(
                 path,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
+                bad_moments="keep" if keeps else bad_moments,
+                untimed=weak or split != "train",
                 **rules,
             )
+            if split != "train":
+                _require_all_or_none(paragraphs[split], path)
     return paragraphs, cleaning, files
+
+
+def _require_all_or_none(group: Sequence[Paragraph], path: Path) -> None:
+    """Raises InputError if some sentences of a split that is scored have moments, and some not."""
+    lacking = [p.paragraph_id for p in group if np.isnan(p.moments).any()]
+    if lacking and not all(np.isnan(p.moments).all() for p in group):
+        raise InputError(
+            f"{path}: {lacking[0]} lacks timestamps, which others have; expected those of all "
+            "sentences, or of none for a split on which retrieval alone is scored."
+        )
+
+
+def _with_moments(group: list[Paragraph]) -> list[Paragraph]:
+    """The sentences that have a moment, as they are scored; all of them where none has."""
+    known = [~np.isnan(p.moments[:, 0]) for p in group]
+    if all(k.all() for k in known) or not any(k.any() for k in known):
+        return group
+    return [
+        dataclasses.replace(
+            p,
+            sentences=tuple(itertools.compress(p.sentences, keep)),
+            moments=p.moments[keep],
+            sentence_ids=tuple(itertools.compress(p.sentence_ids, keep)),
+        )
+        for p, keep in zip(group, known, strict=True)
+        if keep.any()
+    ]
 
 
 def _shared_videos(paragraphs: Mapping[str, Sequence[Paragraph]]) -> list[str]:

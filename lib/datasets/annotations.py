@@ -3,7 +3,8 @@
 Four layouts are recognised by content: a JSON list of rows ``[video, duration, [start, end],
 sentence]`` (CPL), a JSON object ``{video: {duration | fps + num_frames, timestamps, sentences}}``
 (2D-TAN; frames for TACoS), Charades-STA's text file with its CSV of durations, and lines of
-``sentence-id sentence [start, end] duration`` (DCIML's captions).
+``sentence-id sentence [start, end] duration`` (DCIML's captions). In the first two, ``null`` is a
+moment that is not known, and an object may have no timestamps at all.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Paragraph:
     video_id: str
     duration: float  # seconds
     sentences: tuple[str, ...]
-    moments: Float[np.ndarray, "S 2"]  # [start, end) in seconds, 0 <= start < end <= duration
+    # [start, end) in seconds, 0 <= start < end <= duration; NaN where there is no such moment
+    moments: Float[np.ndarray, "S 2"]
     sentence_ids: tuple[str, ...] = ()  # the file's own, or its paragraph#0, #1, … in file order
 
 
@@ -77,7 +79,7 @@ class Record:
     paragraph_id: str
     video_id: str
     duration: float
-    moments: list[tuple[float, float]]
+    moments: list[tuple[float, float]]  # NaN where the file gives none
     sentences: list[str]
     sentence_ids: list[str] = field(default_factory=list)  # empty: the file gives them none
 
@@ -90,19 +92,23 @@ def read_paragraphs(
     min_sentences: int = 1,
     bad_moments: str = "drop",
     empty_sentences: str = "refuse",
+    untimed: bool = False,
 ) -> tuple[list[Paragraph], Cleaning]:
     """Read one split.
 
-    Moments are clipped to [0, duration]; a sentence whose moment is then empty is dropped, or
-    refused. What happens next, in this order: descriptions laid end to end are cut where a sentence
-    starts before its predecessor, paragraphs that are too short are dropped, sentences are sorted.
+    Moments are clipped to [0, duration]; a sentence whose moment is then empty is dropped, kept
+    without it, or refused. What happens next, in this order: descriptions laid end to end are cut
+    where a sentence starts before its predecessor, paragraphs that are too short are dropped,
+    sentences are sorted.
 
     Args:
-        order: "file", or "time": stable sort by (start, end) inside a paragraph.
+        order: "file", or "time": stable sort by (start, end) inside a paragraph, unless one of its
+            sentences has none.
         cut_descriptions: TACoS's recovery of paragraphs, see above.
         min_sentences: paragraphs with fewer are dropped.
-        bad_moments: "drop" or "refuse" sentences with start >= end after clipping.
+        bad_moments: "drop", "keep" or "refuse" sentences with start >= end after clipping.
         empty_sentences: "refuse" or "drop" sentences without a word.
+        untimed: keep sentences whose moment the file does not give, which are refused else.
 
     Raises:
         InputError: the file is missing, malformed, of another layout, or holds no paragraph.
@@ -111,7 +117,7 @@ def read_paragraphs(
     paragraphs: list[Paragraph] = []
     used: Counter[str] = Counter()
     for record in read_records(path):
-        kept = _clean(record, path, cleaning, bad_moments, empty_sentences)
+        kept = _clean(record, path, cleaning, bad_moments, empty_sentences, untimed)
         for part in _cut(kept) if cut_descriptions else [kept]:
             if not part.sentences:
                 cleaning.note("paragraphs left without a sentence", part.video_id)
@@ -133,7 +139,12 @@ def read_paragraphs(
 
 
 def _clean(
-    record: Record, path: Path, cleaning: Cleaning, bad_moments: str, empty_sentences: str
+    record: Record,
+    path: Path,
+    cleaning: Cleaning,
+    bad_moments: str,
+    empty_sentences: str,
+    untimed: bool,
 ) -> Record:
     """Clip and drop; the numbering in messages is the file's, from 1."""
     kept = Record(record.paragraph_id, record.video_id, record.duration, [], [])
@@ -151,7 +162,16 @@ def _clean(
                 )
             cleaning.note("sentences without a word dropped", place)
             continue
-        clipped = (min(max(start, 0.0), record.duration), min(max(end, 0.0), record.duration))
+        if math.isnan(start):
+            if not untimed:
+                raise InputError(
+                    f"{path}: {place} has no timestamps; expected [start, end] in seconds "
+                    "(only TRAIN.SUPERVISION: weak does without)."
+                )
+            cleaning.note("sentences without timestamps", place)
+            clipped = (start, end)
+        else:
+            clipped = (min(max(start, 0.0), record.duration), min(max(end, 0.0), record.duration))
         if clipped[0] >= clipped[1]:
             found = f"[{start:g}, {end:g}] in a video of {record.duration:g} s"
             if bad_moments == "refuse":
@@ -159,9 +179,11 @@ def _clean(
                     f"{path}: {place} has the moment {found}, which is empty "
                     f"(BAD_MOMENTS: drop leaves such sentences out)."
                 )
-            cleaning.note("sentences with an empty moment dropped", f"{place} {found}")
-            continue
-        if clipped != (start, end):
+            what = "kept without it" if bad_moments == "keep" else "dropped"
+            cleaning.note(f"sentences with an empty moment {what}", f"{place} {found}")
+            if bad_moments != "keep":
+                continue
+        elif clipped != (start, end) and not math.isnan(start):
             found = f"{place} [{start:g}, {end:g}] of {record.duration:g} s"
             cleaning.note("moments clipped to the video", found)
         kept.moments.append(clipped)
@@ -188,18 +210,21 @@ def _cut(record: Record) -> Iterator[Record]:
 def _paragraph(record: Record, name: str, order: str, cleaning: Cleaning) -> Paragraph:
     places = range(len(record.sentences))
     if order == "time":
-        places_sorted = sorted(places, key=record.moments.__getitem__)
+        known = not any(math.isnan(start) for start, _ in record.moments)
+        places_sorted = sorted(places, key=record.moments.__getitem__) if known else list(places)
         if places_sorted != list(places):
             cleaning.note("paragraphs sorted by time", name)
         chosen: Sequence[int] = places_sorted
     else:
         chosen = places
+    moments = np.array([record.moments[i] for i in chosen], dtype=np.float64)
+    moments[~(moments[:, 0] < moments[:, 1])] = np.nan
     return Paragraph(
         paragraph_id=name,
         video_id=record.video_id,
         duration=record.duration,
         sentences=tuple(record.sentences[i] for i in chosen),
-        moments=np.array([record.moments[i] for i in chosen], dtype=np.float64),
+        moments=moments,
         sentence_ids=tuple(record.sentence_ids[i] for i in chosen),
     )
 
@@ -285,13 +310,15 @@ def _from_dict(data: dict[str, Any], path: Path) -> Iterator[Record]:
                 f"{path}: {video} is {_short(entry)}; "
                 f"expected an object with timestamps and sentences."
             )
-        needed = ["timestamps", "sentences"]
+        needed = ["sentences"]
         if "duration" not in entry:
             needed += ["fps", "num_frames"] if {"fps", "num_frames"} & set(entry) else ["duration"]
         missing = [key for key in needed if key not in entry]
         if missing:
             raise InputError(f"{path}: {video} lacks {' and '.join(missing)}.")
-        timestamps, sentences = entry["timestamps"], entry["sentences"]
+        timestamps, sentences = entry.get("timestamps"), entry["sentences"]
+        if timestamps is None and isinstance(sentences, list):
+            timestamps = [None] * len(sentences)
         if not (isinstance(timestamps, list) and isinstance(sentences, list)):
             raise InputError(f"{path}: {video}: timestamps and sentences must be lists.")
         if len(timestamps) != len(sentences):
@@ -421,6 +448,8 @@ def _duration(value: Any, path: Path, place: str) -> float:
 
 
 def _moment(value: Any, path: Path, place: str) -> tuple[float, float]:
+    if value is None:
+        return math.nan, math.nan
     if not (isinstance(value, list) and len(value) == 2):
         raise InputError(f"{path}: {place}: moment is {_short(value)}; expected [start, end].")
     return _number(value[0], path, place, "start"), _number(value[1], path, place, "end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from lib.base.errors import InputError
 # What h5py raises where a file is damaged, or asks for more memory than there is.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
 _MOST_VALUES = 2**28  # of a video: a day of one row a second, 3,000 wide
+_MOST_LINKS = 16  # followed to one dataset
 
 
 class FeatureFile:
@@ -29,11 +31,15 @@ class FeatureFile:
     Args:
         path: the HDF5 file.
         expected_dim: the width C that every video must have; 0 = whatever the file has.
+        linked: read what lies in other files too: behind external links, in virtual datasets, in
+            external storage. HDF5 gives zeros for what it does not find there, so that the other
+            files are looked at first.
     """
 
-    def __init__(self, path: Path, *, expected_dim: int = 0) -> None:
+    def __init__(self, path: Path, *, expected_dim: int = 0, linked: bool = False) -> None:
         self.path = Path(path)
         self.expected_dim = expected_dim
+        self.linked = linked
         self._file: h5py.File | None = None
         self._owner = 0  # process that opened the file
 
@@ -41,7 +47,8 @@ class FeatureFile:
         """A video's rows as float32, checked.
 
         Raises:
-            InputError: no such file or video, wrong rank, width or type, no rows, or NaN.
+            InputError: no such file or video, wrong rank, width or type, no rows, NaN, rows that
+                were never written, or that lie in other files.
         """
         try:
             node = self.dataset(video_id)
@@ -57,7 +64,7 @@ class FeatureFile:
                 raise InputError(
                     f"{self.path}: {video_id} is {shape[1]} wide; expected {self.expected_dim}."
                 )
-            if shape[0] == 0:
+            if 0 in shape:
                 raise InputError(f"{self.path}: {video_id} has no rows.")
             rows = self.values(node)
         except _DAMAGE as error:
@@ -76,7 +83,8 @@ class FeatureFile:
         """A dataset as float32; numbers too large for it become infinite.
 
         Raises:
-            InputError: a size that no video has; a damaged header can ask for any.
+            InputError: a size that no video has (a damaged header can ask for any), or zeros that
+                HDF5 would make up.
             OSError: the file is damaged there.
         """
         if node.size > _MOST_VALUES:
@@ -84,6 +92,7 @@ class FeatureFile:
                 f"{self.path}: {node.name} has the shape {node.shape}; expected at most "
                 f"{_MOST_VALUES:,} numbers."
             )
+        self._require_rows(node)
         with np.errstate(over="ignore"):
             return np.asarray(node[()], dtype=np.float32)
 
@@ -132,12 +141,108 @@ class FeatureFile:
         short = bare.removeprefix("v_")
         names = (video_id, bare, f"{bare}.avi", f"v_{bare}", short, f"v_{bare}.avi", f"{short}.avi")
         for name in names:
-            node = file.get(name) if name in file else None
+            node = self._follow(file, name)
             if isinstance(node, h5py.Group):
-                node = node["c3d_features"] if "c3d_features" in node else _only(node)
+                members = list(node)
+                inside = "c3d_features" if "c3d_features" in members else ""
+                inside = inside or (members[0] if len(members) == 1 else "")
+                node = self._follow(node, inside)
             if isinstance(node, h5py.Dataset):
                 return node
         return None
+
+    def _follow(self, group: h5py.Group, name: str, links: int = 0) -> h5py.HLObject | None:
+        """What a path leads to, link by link: h5py would open another file to find that out."""
+        node: h5py.HLObject = group
+        for part in filter(None, name.split("/")):
+            if not isinstance(node, h5py.Group):
+                return None
+            link = node.get(part, getlink=True)
+            if link is None:
+                return None
+            if isinstance(link, h5py.HardLink):
+                node = node[part]
+                continue
+            if links >= _MOST_LINKS:
+                raise InputError(f"{self.path}: {name} is a chain of links; expected a dataset.")
+            if isinstance(link, h5py.ExternalLink):
+                self._require_linked(f"{name} is a link into {link.filename}")
+                place = h5py.File(self._other(node.file, link.filename), "r")
+            else:
+                place = node.file if link.path.startswith("/") else node
+            found = self._follow(place, link.path, links + 1)
+            if found is None:
+                return None
+            node = found
+        return node if name.strip("/") else None
+
+    def _require_linked(self, what: str) -> None:
+        if not self.linked:
+            raise InputError(
+                f"{self.path}: {what}, another file; expected the rows themselves "
+                "(DATASET.LINKED_FEATURES: true reads such files)."
+            )
+
+    def _other(self, file: h5py.File, name: str | bytes) -> Path:
+        """Another file that a feature file names, beside it unless by a whole path."""
+        path = Path(file.filename).parent / os.fsdecode(name)
+        if not path.is_file():  # a pipe, for one, would be waited for
+            raise InputError(f"{self.path}: names {path}, which is no file.")
+        return path
+
+    def _require_rows(self, node: h5py.Dataset) -> None:
+        """Refuse a dataset whose numbers HDF5 would fill in, in part or all, because nobody wrote
+        them or because they lie in a file that is not there."""
+        where = node.name
+        if node.is_virtual:
+            self._require_linked(f"{where} is put together from virtual sources")
+            covered = 0
+            for source in node.virtual_sources():
+                other, ranges = node.file, source.src_space
+                if source.file_name != ".":
+                    other = h5py.File(self._other(node.file, source.file_name), "r")
+                inside = self._follow(other, source.dset_name)
+                if not isinstance(inside, h5py.Dataset) or inside.is_virtual or inside.external:
+                    raise InputError(
+                        f"{self.path}: {where} has a source {source.file_name}/{source.dset_name} "
+                        "that holds no rows."
+                    )
+                points = source.vspace.get_select_npoints()
+                if ranges.get_select_type() == h5py.h5s.SEL_ALL:
+                    whole = inside.size >= points
+                else:
+                    ends = ranges.get_select_bounds()[1]
+                    whole = all(end < n for end, n in zip(ends, inside.shape, strict=False))
+                if not whole:
+                    raise InputError(f"{self.path}: {where} reaches past the end of a source.")
+                self._require_rows(inside)
+                covered += points
+            if covered < node.size:
+                raise InputError(f"{self.path}: {where} has sources for a part of its rows only.")
+            return
+        if node.external:
+            names = ", ".join(str(name) for name, _, _ in node.external)
+            self._require_linked(f"{where} keeps its rows in {names}")
+            for name, offset, size in node.external:
+                if not os.path.isabs(name):  # HDF5 looks in the working folder
+                    raise InputError(
+                        f"{self.path}: {where} keeps its rows in {name}; expected "
+                        "the whole path of that file."
+                    )
+                path = self._other(node.file, name)
+                needed = offset + min(size, node.size * node.dtype.itemsize)
+                if path.stat().st_size < needed:
+                    raise InputError(f"{self.path}: {where} reaches past the end of {path}.")
+            return
+        if not node.size:
+            return
+        if node.chunks is None:
+            written = node.id.get_storage_size() > 0
+        else:
+            sizes = zip(node.shape, node.chunks, strict=True)
+            written = node.id.get_num_chunks() >= math.prod(-(-n // chunk) for n, chunk in sizes)
+        if not written:
+            raise InputError(f"{self.path}: the rows of {where} were never written, or not all.")
 
     def _open(self) -> h5py.File:
         if self._file is None or self._owner != os.getpid():
@@ -156,15 +261,17 @@ class FeatureFile:
         return {**self.__dict__, "_file": None, "_owner": 0}
 
 
-def _only(group: h5py.Group) -> h5py.Dataset | None:
-    """The one member of a group that has one."""
-    members = list(group.values())
-    return members[0] if len(members) == 1 else None
-
-
 def normalize_rows(rows: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
     """Rows of Euclidean length 1; rows of zeros stay zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    large = ~np.isfinite(norms[:, 0])  # the sum of squares is past float32, the rows are not
+    if large.any():
+        wide = rows[large].astype(np.float64)
+        unit = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(rows.dtype)
+        out = normalize_rows(np.where(large[:, None], 0, rows))
+        out[large] = unit
+        return out
     return rows / np.maximum(norms, 1e-12)
 
 

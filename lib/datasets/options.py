@@ -17,6 +17,11 @@ class CorpusOptions:
     feature_dim: int = described(
         0, "Width of a feature row that the file must have; 0 = any.", low=0
     )
+    linked_features: bool = described(
+        False,
+        "Read features that FEATURES only refers to, in other files: by external links, virtual"
+        " datasets or external storage.",
+    )
     num_frames: int = described(256, "T: rows to which every video is resampled.", low=1)
     num_clips: int = described(32, "N: clips along a map axis; divides NUM_FRAMES.", low=1)
     normalize: bool = described(True, "Scale every feature row to length 1 before resampling.")
@@ -71,7 +76,9 @@ class CorpusOptions:
     limit_val: int = described(0, "The same for validation.", low=0)
     limit_test: int = described(0, "The same for the test.", low=0)
     bad_moments: Literal["drop", "refuse"] = described(
-        "drop", "A moment that ends before it starts."
+        "drop",
+        "A moment that ends before it starts: drop = leave its sentence out, but keep it in"
+        " training without supervision, where it has no moment.",
     )
     empty_sentences: Literal["refuse", "drop"] = described("refuse", "A sentence without a word.")
     cache: Literal["auto", "disk", "memory", "direct"] = described(

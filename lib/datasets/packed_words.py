@@ -13,7 +13,7 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.base.archive import Unusable, read_archive
 from lib.base.errors import InputError
 from lib.base.files import replace_file
+from lib.base.schema import Wrong, record, shown, text, whole
 from lib.datasets.vocabulary import WordVectors
 
 FILE = "word_vectors.pt"  # in the folder of a run
@@ -97,27 +99,73 @@ class PackedWords:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        except FileNotFoundError:
-            raise InputError(f"{self.path} does not exist; copy it with the run") from None
-        except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
-            reason = (str(fault) or type(fault).__name__).split("\n")[0][:120]
-            raise InputError(f"{self.path} is damaged ({reason})") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f'{self.path} holds no packed word vectors (no "format": "{FORMAT}")')
-        if content["version"] > VERSION:
-            raise InputError(f"{self.path} was written by a newer release")
+            content = read_archive(self.path, mmap=True)
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise Unusable(f'holds no packed word vectors (no "format": "{FORMAT}")')
+            if content.get("version") != VERSION:
+                found = shown(content.get("version"))
+                raise Unusable(f"is of another release (version {found}, expected {VERSION})")
+            _check_content(content)
+        except Unusable as fault:
+            raise InputError(f"{self.path} {fault}; copy it with the run, or remove it") from None
         self.source: dict[str, Any] = content["source"]
         self.matrix: Tensor = content["matrix"]
         self._text: Tensor = content["words"]
 
+    def require(self, dim: int, source: Mapping[str, Any]) -> None:
+        """Refuse vectors that are not of a run.
+
+        Args:
+            dim: of the run's vectors.
+            source: by what the run knows its vector file, see ``fingerprint_of``.
+
+        Raises:
+            InputError: vectors of another length, or of another file.
+        """
+        if self.matrix.shape[1] != dim or self.source["sha256"] != source.get("sha256"):
+            raise InputError(
+                f"{self.path} holds vectors of {self.source['file'][:80]}, {self.matrix.shape[1]} "
+                f"long; the run has read {str(source.get('file'))[:80]}, {dim} long: put its file "
+                "there, or remove this one"
+            )
+
     @functools.cached_property
     def index(self) -> dict[str, int]:
-        words = self._text.numpy().tobytes().decode(*_TEXT).split("\n")
-        return {word: row for row, word in enumerate(words)}
+        try:
+            words = self._text.numpy().tobytes().decode(*_TEXT).split("\n")
+        except UnicodeDecodeError:
+            words = []
+        index = {word: row for row, word in enumerate(words)}
+        if len(index) != len(self.matrix) or len(words) != len(index):
+            raise InputError(
+                f"{self.path} is damaged ({len(self.matrix):,} vectors of {len(index):,} words)"
+            )
+        return index
 
     def lookup(self, words: Iterable[str]) -> tuple[list[str], Tensor]:
-        """Those of the words that are there, and their vectors as float32."""
+        """Those of the words that are there, and their vectors as float32.
+
+        Raises:
+            InputError: the words are damaged, or a vector is not finite.
+        """
         found = [word for word in dict.fromkeys(words) if word in self.index]
         rows = torch.tensor([self.index[word] for word in found], dtype=torch.int64)
-        return found, self.matrix[rows].float()
+        vectors = self.matrix[rows].float()
+        if not bool(torch.isfinite(vectors).all()):
+            raise InputError(f"{self.path} is damaged (a vector is not finite)")
+        return found, vectors
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Raises Unusable unless everything is there and of its kind."""
+    source, matrix, words = (content.get(name) for name in ("source", "matrix", "words"))
+    parts = {"file": text, "bytes": whole(), "sha256": text}
+    try:
+        record(parts, needed=tuple(parts))(source, "source")
+    except Wrong as fault:
+        raise Unusable(f"is damaged ({fault})") from None
+    fits = isinstance(matrix, Tensor) and matrix.dtype in (torch.float16, torch.float32)
+    if not fits or matrix.dim() != 2 or 0 in matrix.shape:  # type: ignore[union-attr]
+        raise Unusable("is damaged (its vectors are no matrix of floats)")
+    if not isinstance(words, Tensor) or words.dim() != 1 or words.dtype != torch.uint8:
+        raise Unusable("is damaged (its words are no text)")

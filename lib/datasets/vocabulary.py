@@ -8,13 +8,12 @@ import io
 import os
 import pickle
 import re
-import resource
 import shutil
 import sys
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -26,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lib.base.errors import InputError
+from lib.base.memory import bounded_memory
 
 PADDING, UNKNOWN = 0, 1
 FIRST_WORD = 2  # ids below are not words
@@ -184,18 +184,46 @@ class _VectorUnpickler(pickle.Unpickler):
     """Reads plain containers, counters and arrays of numbers; nothing that could run code.
 
     NumPy's own functions are replaced: the state of a damaged or hostile type would make it take
-    bytes of the file for addresses.
+    bytes of the file for addresses. What the file can name or make refuses to be given a state
+    (the instruction BUILD), which would set attributes of classes and functions for the rest of the
+    process, unless a state is what it is made of.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         place = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # since, before numpy 2
         if place not in _STAND_INS:
             raise _Forbidden(f"{module}.{name}")
-        return _STAND_INS[place]
+        return _Named(place)
+
+
+class _Named:
+    """What a pickle names: it can be called, and nothing else."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __call__(self, *args: Any) -> Any:
+        return _STAND_INS[self._place](*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Forbidden(f"new attributes of {self._place}")
+
+
+class _Counts(dict[Any, Any]):
+    """A counter as it is pickled: a dictionary."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Forbidden("new attributes of a counter")
 
 
 class _Type:
     """A NumPy number type as it is pickled."""
+
+    __slots__ = ("type",)
 
     def __init__(self, code: str, *_: object) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[fiu][1248]", code):
@@ -210,7 +238,10 @@ class _Type:
 class _Array:
     """A NumPy array as it is pickled."""
 
-    value = np.zeros(0, dtype=np.float32)
+    __slots__ = ("value",)
+
+    def __init__(self, *_: object) -> None:
+        self.value: np.ndarray = np.zeros(0, dtype=np.float32)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
@@ -230,11 +261,11 @@ def _scalar(kind: _Type, data: Any) -> float:
 
 
 _STAND_INS: Mapping[str, Any] = {
-    "collections.Counter": Counter,
+    "collections.Counter": _Counts,
     "_codecs.encode": lambda text, _: text.encode("latin1"),  # the bytes of an array, protocol 2
     "numpy.ndarray": _Array,
     "numpy.dtype": _Type,
-    "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
+    "numpy.core.multiarray._reconstruct": _Array,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _from_buffer,
 }
@@ -254,32 +285,9 @@ class _Forbidden(Exception):
     pass
 
 
-@contextlib.contextmanager
-def _bounded_memory(size: int) -> Iterator[None]:
-    """Let this process take no more memory than a pickle of that many bytes can need.
-
-    Ten bytes of a hostile or damaged one can ask for 64 GB; with a bound that is a MemoryError and
-    not the end of the process, or of its neighbours.
-    """
-    try:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:  # a system that does not say how much there is
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = used + 2**30 + 20 * size
-    if soft != resource.RLIM_INFINITY:
-        bound = min(bound, soft)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 def _unpickled(path: Path) -> Any:
     try:
-        with path.open("rb") as file, _bounded_memory(path.stat().st_size):
+        with path.open("rb") as file, bounded_memory(2**30 + 20 * path.stat().st_size):
             return _VectorUnpickler(file, encoding="latin1").load()
     except _Forbidden as error:
         raise InputError(
@@ -343,7 +351,7 @@ def ranked_words(path: Path, size: int) -> tuple[str, ...]:
         raise InputError(f"{path}: the vocabulary does not exist.")
     data = _unpickled(Path(path))
     counts = data.get("counter") if isinstance(data, dict) else None
-    if not isinstance(counts, Counter) or not all(
+    if not isinstance(counts, _Counts) or not all(
         isinstance(word, str) and isinstance(n, int) for word, n in counts.items()
     ):
         raise InputError(f"{path}: holds no counter of words; expected CPL's layout.")
@@ -488,7 +496,7 @@ class Vocabulary:
         self.tagger, self.tokens, self.stems = tagger, tokens, stems
         self.ids = {key: id_ for id_, key in enumerate(keys, start=FIRST_WORD)}
         self.tokenise, self.key = TOKENISERS[tokens], _stem if stems else str
-        self.weigh = _TAGGERS[tagger]
+        self.weigh = TAGGERS[tagger]
         self.weigh(["word"])  # a tagger that is not installed is told here and not in a worker
 
     def state(self) -> dict[str, Any]:
@@ -595,7 +603,7 @@ def _weigh_by_nltk(words: Sequence[str]) -> list[float]:
     return [2.0 if tag[:2] in {"NN", "VB", "JJ", "RB"} else 1.0 for _, tag in tags]
 
 
-_TAGGERS: Mapping[str, Callable[[Sequence[str]], list[float]]] = {
+TAGGERS: Mapping[str, Callable[[Sequence[str]], list[float]]] = {
     "function_words": _weigh_by_list,
     "nltk": _weigh_by_nltk,
 }

@@ -24,8 +24,8 @@ class WordFeatures:
     Source: the RoBERTa features that MS-SL, GMMFormer and DCIML read, DCIML with this pairing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.file = FeatureFile(path)
+    def __init__(self, path: Path, *, linked: bool = False) -> None:
+        self.file = FeatureFile(path, linked=linked)
 
     def width(self, sentence_id: str) -> int:
         """E, as this sentence has it."""

@@ -89,7 +89,7 @@ def summarise(
     options = ScoringOptions(iou, grounding_n, retrieval_k, ties, alpha)
     ranks = ranks_of(truth, predictions)
     cells = predictions.proposal_spans
-    fit = None if cells is None else grid_fit(truth, cells, iou)
+    fit = None if cells is None or not truth.timed else grid_fit(truth, cells, iou)
     out: dict[str, Any] = {
         key: {} for key in ("protocols", "floors", "ceilings", "intervals", "queries")
     }
@@ -104,7 +104,8 @@ def summarise(
             continue
         if counted is None:
             if protocols is not None:
-                raise InputError(f"{name}: the predictions do not hold what this protocol counts")
+                lacking = "predictions do" if truth.timed else "truth does"
+                raise InputError(f"{name}: the {lacking} not hold what this protocol counts")
             continue
         protocol = PROTOCOLS[name]
         out["protocols"][name] = counted.scores()

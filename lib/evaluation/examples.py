@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.evaluation.records import Predictions, Truth, clips_of
 from lib.evaluation.retrieval import rank_videos
 from lib.evaluation.spans import overlap, passes
@@ -24,7 +26,7 @@ def paragraph_quality(truth: Truth, predictions: Predictions) -> NDArray[np.floa
     quality = np.ones(len(truth.paragraph_ids))
     if predictions.similarity is not None:
         quality *= rank_videos(predictions.similarity, truth.paragraph_video).reciprocal()
-    if predictions.spans is not None:
+    if predictions.spans is not None and truth.timed:
         best = overlap(predictions.spans[:, :1], truth.fractions[:, None]).max(axis=1, initial=0)
         size = np.bincount(truth.sentence_paragraph, minlength=len(quality))
         total = np.bincount(truth.sentence_paragraph, best, minlength=len(quality))
@@ -57,7 +59,7 @@ def error_breakdown(
     The first-ranked video and the best-ranked moment in the right video count; an overlap must
     exceed ``iou``. Where several videos tie for rank 1, each counts with its probability.
     """
-    if predictions.similarity is None or predictions.spans is None:
+    if predictions.similarity is None or predictions.spans is None or not truth.timed:
         return {}
     ranks = rank_videos(predictions.similarity, truth.paragraph_video)
     first = ranks.within(1)[truth.sentence_paragraph]
@@ -98,8 +100,12 @@ def maps_of_cells(cells: NDArray[np.floating], scores: NDArray[np.floating]) -> 
 
 def save_maps(path: str | Path, maps: ScoreMaps) -> None:
     """Write an ``.npz`` with ``sentences`` and ``maps`` as in ``ScoreMaps``."""
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, sentences=maps.sentences, maps=maps.maps)
+    replace_file(Path(path), partial(fill_maps, maps))
+
+
+def fill_maps(maps: ScoreMaps, file: BinaryIO) -> None:
+    """What ``save_maps`` writes."""
+    np.savez_compressed(file, sentences=maps.sentences, maps=maps.maps)
 
 
 def load_maps(path: str | Path, truth: Truth) -> ScoreMaps:
@@ -111,10 +117,20 @@ def load_maps(path: str | Path, truth: Truth) -> ScoreMaps:
     try:
         with np.load(path, allow_pickle=False) as file:
             loaded = ScoreMaps(file["sentences"], file["maps"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as score maps ({error})") from None
-    M = len(truth.sentences)
-    if loaded.maps.shape[:1] != loaded.sentences.shape or (loaded.sentences >= M).any():
+    except Exception as error:  # whatever a damaged archive makes zipfile and NumPy raise
+        reason = (str(error) or type(error).__name__).split("\n")[0][:120]
+        raise InputError(f"{path}: cannot be read as score maps ({reason})") from None
+    M, maps, sentences = len(truth.sentences), loaded.maps, loaded.sentences
+    shaped = getattr(maps, "ndim", 0) == 3 and maps.shape[1] == maps.shape[2] > 0
+    if (
+        not shaped
+        or maps.dtype.kind != "f"
+        or getattr(sentences, "dtype", np.dtype("U")).kind != "i"
+    ):
+        raise InputError(f"{path}: holds no score maps; expected a square for each sentence")
+    if np.isnan(maps).all(axis=(1, 2)).any():
+        raise InputError(f"{path}: has a map without a score")
+    if maps.shape[:1] != sentences.shape or (sentences >= M).any() or (sentences < 0).any():
         raise InputError(f"{path}: maps of sentences that the truth, of {M} sentences, lacks")
     return loaded
 

@@ -27,7 +27,7 @@ class Truth:
     paragraph_ids: tuple[str, ...]
     paragraph_video: NDArray[np.int64]  # (P,) index into video_ids
     sentence_paragraph: NDArray[np.int64]  # (M,) ascending
-    moments: NDArray[np.float64]  # (M, 2) seconds
+    moments: NDArray[np.float64]  # (M, 2) seconds; NaN for all of them where they are not known
     sentences: tuple[str, ...]
     annotations: NDArray[np.float64] | None = None  # (M, A, 2) seconds, NaN where fewer annotators
     sentence_ids: tuple[str, ...] = ()  # unique; empty: "<paragraph>/<position, from 1>"
@@ -59,12 +59,17 @@ class Truth:
             video = self.video_ids[int(np.argmin(np.nan_to_num(self.durations, nan=-1.0)))]
             raise InputError(f"video {video!r}: the duration is not a positive number of seconds")
         bad = ~(self.moments[:, 0] < self.moments[:, 1]) | ~np.isfinite(self.moments).all(axis=1)
-        if bad.any():
+        if bad.any() and self.timed:
             i = int(bad.argmax())
             raise InputError(
                 f"paragraph {self.paragraph_ids[self.sentence_paragraph[i]]!r}: the moment "
                 f"{self.moments[i].tolist()} is none, expected start < end"
             )
+
+    @property
+    def timed(self) -> bool:
+        """Whether there are moments to score against; else retrieval alone can be."""
+        return not np.isnan(self.moments).all()
 
     @property
     def names(self) -> tuple[str, ...]:

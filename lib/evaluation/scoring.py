@@ -44,7 +44,7 @@ def count(
     ranks: Ranks | None = None,
     **fields: object,
 ) -> Counted | None:
-    """Score predictions under one protocol; None when they lack what the protocol counts.
+    """Score predictions under one protocol; None when they, or the truth, lack what it counts.
 
     Args:
         name: a key of ``PROTOCOLS``.
@@ -63,6 +63,8 @@ def count(
     protocol, options = PROTOCOLS[name], ScoringOptions(**fields)  # type: ignore[arg-type]
     if protocol.ranked == "videos":
         return None if ranks is None else count_videos(protocol, truth, ranks, options)
+    if not truth.timed:
+        return None
     if protocol.ranked == "pairs":
         values = _count_pairs(protocol, truth, predictions, options)
     else:

@@ -15,9 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
+from lib.base.archive import Unusable, plain
 from lib.base.errors import InputError
 from lib.base.files import replace_file, unwritable, write_bytes
+from lib.base.schema import Wrong
 from lib.datasets.packed_words import FILE as WORDS
+from lib.training import checkpoint
+from lib.training.schema import NUMBERED
 
 RUN_FILE, WEIGHTS, TENSORS = "run.json", "weights.safetensors", "tensors.safetensors"
 FORMAT, VERSION = "dmr-jrg run", 1
@@ -61,7 +65,7 @@ def read_export(folder: Path) -> dict[str, Any]:
     """The state that ``write_export`` wrote, the same bits.
 
     Raises:
-        InputError: a file is missing, damaged or foreign.
+        InputError: a file is missing, damaged or foreign, or holds what no run writes.
     """
     path = folder / RUN_FILE
     try:
@@ -73,10 +77,15 @@ def read_export(folder: Path) -> dict[str, Any]:
     if content.get("version") != VERSION:
         raise InputError(f"{path} has version {content.get('version')!r}, expected {VERSION}")
     try:
-        state = _with_tensors(content["state"], _tensors(folder / TENSORS))
+        state = _with_tensors(content.get("state"), _tensors(folder / TENSORS))
+        if not isinstance(state, dict):
+            raise Unusable('holds no run (no "state" in it)')
+        whole = plain({**state, "model": _tensors(folder / WEIGHTS)}, numbered=NUMBERED)
+        return checkpoint.sound(whole, needs=("model", "epoch"))
     except KeyError as fault:
         raise InputError(f"{folder / TENSORS} lacks the tensor {fault}") from None
-    return {**state, "model": _tensors(folder / WEIGHTS)}
+    except (Unusable, Wrong, RecursionError) as fault:
+        raise InputError(f"{path} {fault or 'is nested too deeply'}") from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

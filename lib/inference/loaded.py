@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from easydict import EasyDict
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,9 +26,8 @@ from lib.decoding import Decoding, Evidence, decode
 from lib.inference.answers import Moment
 from lib.inference.sentences import sentences_of
 from lib.models.interface import Encoded, Model
-from lib.training import checkpoint
-from lib.training.build import make_model
-from lib.training.inference_state import dims_of
+from lib.training.build import model_of_file
+from lib.training.inference_state import config_of, dims_of
 from lib.training.prediction import best_moments, evidence_of
 
 NMS_IOU = 0.5
@@ -81,7 +79,7 @@ class LoadedRun:
                 f"{path} holds no vocabulary, so it cannot read a sentence: it is a last.pt, or an "
                 "earlier release wrote it; expected the best.pt of a run trained with this release"
             )
-        self.config = EasyDict(carried["config"])
+        self.config = config_of(state)
         data = self.config.DATASET
         if data.WORD_FEATURES:
             raise InputError(
@@ -100,11 +98,12 @@ class LoadedRun:
         self.standardization = Standardization.of_checkpoint(state, wanted=data.STANDARDIZE)
         dims = dims_of(state, self.vocabulary)
         self.video_dim = dims.video_dim
-        model = make_model(self.config, dims, self.decoding)
-        checkpoint.load_into(model, state)
+        model = model_of_file(self.path, state, self.config, dims, self.decoding)
         self.model: Model = model.to(self.runtime.device).eval()
         words = words_beside(self.path)
         self.words = PackedWords(words) if words else None
+        if self.words is not None:
+            self.words.require(self.vocabulary.vectors.dim, carried.get("word_vectors", {}))
 
     @property
     def name(self) -> str:

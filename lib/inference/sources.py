@@ -141,7 +141,9 @@ def read_durations(path: Path) -> dict[str, float]:
         }
     except OSError as fault:
         raise InputError(f"{path} cannot be read ({fault.strerror})") from None
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as fault:
+    except (
+        *(ValueError, AttributeError, KeyError, TypeError, RecursionError, OverflowError),
+    ) as fault:
         raise InputError(
             f"{path}: expected a JSON object of video ids and seconds, or of objects with a "
             f"duration ({type(fault).__name__}: {str(fault)[:80]})"

@@ -42,7 +42,7 @@ def load(path: str | Path, *, device: str = "") -> TrainedRun:
     if (path / RUN_FILE).is_file():
         return TrainedRun(read_export(path), path, device=device)
     file = checkpoint_of(path)
-    return TrainedRun(checkpoint.load(file), file, device=device)
+    return TrainedRun(checkpoint.load(file, needs=("model", "epoch")), file, device=device)
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lib.base import draws
 from lib.base.batch import Batch, DataDims, Layout
 from lib.decoding import Evidence
 from lib.losses import Losses
@@ -191,8 +192,8 @@ def draw_sentences(real: Bool[Tensor, "B S"], most: int) -> Bool[Tensor, "B S"]:
     Source: DepNet, and PRVG after it.
     """
     count = real.sum(dim=1, keepdim=True)
-    number = torch.rand(count.shape, device=real.device) * count.clamp(max=most)  # rounded up
-    key = torch.rand(real.shape, device=real.device).masked_fill(~real, 2.0)
+    number = draws.uniform(count) * count.clamp(max=most)  # rounded up
+    key = draws.uniform(real).masked_fill(~real, 2.0)
     rank = key.argsort(dim=1).argsort(dim=1)
     return real & (rank < number.ceil().clamp(min=1))
 

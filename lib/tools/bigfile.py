@@ -7,25 +7,30 @@ A folder of ``feature.bin`` (a float32 matrix, row by row), ``shape.txt`` (its t
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
 from tqdm import tqdm
 
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 
 
 def convert_bigfile(folder: Path, out: Path) -> tuple[int, int]:
     """Write every video's rows as one dataset; returns the number of videos and of rows written.
 
     Raises:
-        InputError: a file that is missing, damaged or does not fit the others, or ``out`` exists.
+        InputError: a file that is missing, damaged or does not fit the others, or ``out`` exists or
+            cannot be written.
     """
     if out.exists():
         raise InputError(f"{out}: exists already; choose another name or remove it.")
-    shape = [int(n) if n.isdigit() else 0 for n in _text(folder / "shape.txt").split()]
+    words = _text(folder / "shape.txt").split()[:3]
+    shape = [int(n) if re.fullmatch("[0-9]{1,15}", n) else 0 for n in words]
     if len(shape) != 2 or min(shape) < 1:
         raise InputError(f"{folder / 'shape.txt'}: expected the number of rows and their width.")
     row_of = {name: row for row, name in enumerate(_text(folder / "id.txt").split())}
@@ -38,11 +43,13 @@ def convert_bigfile(folder: Path, out: Path) -> tuple[int, int]:
         )
     frames = _frames(folder / "video2frames.txt", row_of)
     rows = np.memmap(binary, dtype="<f4", mode="r", shape=tuple(shape))
-    half = out.with_name(out.name + ".part")
-    with h5py.File(half, "w") as file:
-        for video, names in tqdm(frames.items(), desc="videos", leave=False, disable=None):
-            file[video] = rows[[row_of[name] for name in names]]
-    half.replace(out)
+
+    def write(file: BinaryIO) -> None:
+        with h5py.File(file.name, "w") as features:
+            for video, names in tqdm(frames.items(), desc="videos", leave=False, disable=None):
+                features[video] = rows[[row_of[name] for name in names]]
+
+    replace_file(out, write)
     return len(frames), sum(map(len, frames.values()))
 
 
@@ -54,14 +61,40 @@ def _frames(path: Path, row_of: Mapping[str, int]) -> dict[str, list[str]]:
     if not isinstance(frames, dict) or not frames:
         raise InputError(f"{path}: expected a dictionary {{video: [names of its rows]}}.")
     for video, names in frames.items():
-        wrong = not isinstance(names, list) or not names
-        missing = [] if wrong else [name for name in names if name not in row_of]
-        if wrong or missing or not isinstance(video, str):
-            problem = (
-                f"the row {missing[0]!r}, which id.txt lacks" if missing else "no list of rows"
+        if not isinstance(video, str) or not _is_name(video):
+            raise InputError(
+                f"{path}: names a video {ascii(video)[:60]}, which an HDF5 file cannot hold; "
+                "expected text without an empty part, . or .. between slashes"
             )
-            raise InputError(f"{path}: {str(video)[:60]} has {problem}.")
+        wrong = not isinstance(names, list) or not names
+        wrong = wrong or not all(isinstance(name, str) for name in names)
+        missing = [] if wrong else [name for name in names if name not in row_of]
+        if wrong or missing:
+            problem = (
+                f"the row {ascii(missing[0])[:60]}, which id.txt lacks"
+                if missing
+                else "no list of rows"
+            )
+            raise InputError(f"{path}: {video[:60]} has {problem}.")
+    for video in frames:  # a data set and a folder of the same name
+        inside = next((p for p in _parents(video) if p in frames), None)
+        if inside is not None:
+            raise InputError(f"{path}: {video[:60]} lies inside of the video {inside[:60]}.")
     return frames
+
+
+def _is_name(video: str) -> bool:
+    """Whether HDF5 can keep a data set under this name, and under no other."""
+    try:
+        video.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return "\0" not in video and all(part not in ("", ".", "..") for part in video.split("/"))
+
+
+def _parents(video: str) -> Iterator[str]:
+    parts = video.split("/")
+    return ("/".join(parts[:end]) for end in range(1, len(parts)))
 
 
 def _text(path: Path) -> str:

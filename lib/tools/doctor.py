@@ -67,6 +67,7 @@ def examine_annotations(
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments=bad_moments,
                 empty_sentences=empty_sentences,
+                untimed=True,
             )
         except InputError as fault:
             remedy = "repair the file, or choose another rule"
@@ -146,6 +147,12 @@ def _of_timestamps(name: str, records: Sequence[Record], cut: bool) -> list[Find
         return [Finding("problem", name, "no sentence in it", "get the file again")]
     share = f"of {counts.sentences:,} sentences"
     lines: list[tuple[str, Literal["warning", "note"], str, str]] = [
+        (
+            "untimed",
+            "note",
+            f"without timestamps, {share}",
+            "training with TRAIN.SUPERVISION: weak and scores of retrieval need none",
+        ),
         (
             "start_past_end",
             "warning",

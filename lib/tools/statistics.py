@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ class Timestamps:
 
     sentences: int = 0
     paragraphs: int = 0
+    untimed: int = 0  # sentences whose moment the file does not give
     start_past_end: int = 0  # start >= end
     end_past_duration: int = 0
     end_past_duration_by_a_second: int = 0
@@ -39,7 +41,9 @@ def timestamps(records: Sequence[Record]) -> Timestamps:
     counts = Timestamps(paragraphs=len(records))
     for record in records:
         counts.sentences += len(record.sentences)
-        for start, end in record.moments:
+        moments = [moment for moment in record.moments if not math.isnan(moment[0])]
+        counts.untimed += len(record.moments) - len(moments)
+        for start, end in moments:
             example = f"{record.video_id} [{start:g}, {end:g}] of {record.duration:g} s"
             faults = {
                 "start_past_end": start >= end,
@@ -53,13 +57,13 @@ def timestamps(records: Sequence[Record]) -> Timestamps:
             for kind, wrong in faults.items():
                 if wrong:
                     counts.note(kind, example)
-        starts = [start for start, _ in record.moments]
-        if any(start >= end for start, end in record.moments):
+        starts = [start for start, _ in moments]
+        if any(start >= end for start, end in moments):
             counts.note("paragraphs_with_start_past_end", record.paragraph_id)
             counts.sentences_of_those += len(record.sentences)
         if starts != sorted(starts):
             counts.note("unsorted_paragraphs", record.paragraph_id)
-        if len(set(record.moments)) < len(record.moments):
+        if len(set(moments)) < len(moments):
             counts.note("paragraphs_with_equal_moments", record.paragraph_id)
     return counts
 

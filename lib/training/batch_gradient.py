@@ -2,7 +2,8 @@
 
 A batch may be shared among processes, and a process may encode its share in several parts that do
 not fit its memory together. ``Model.compare`` and the losses see the full batch in either case, so
-the loss and the gradient are those of the batch in one piece.
+the loss and the gradient are those of the batch in one piece. What is drawn belongs to the
+paragraphs (``lib.base.draws``), so that this holds for random numbers too.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base import distributed
+from lib.base import distributed, draws
 from lib.base.batch import Batch, join
 from lib.base.runtime import Runtime, seed_everything
 from lib.losses import Criterion
 from lib.models.interface import Encoded, Model
 from lib.models.layers.recompute import recompute_stacks, statistics_kept
 
-COMPARISON = 1 << 20  # seeds the comparison; larger than the number of any part of a batch
+COMPARISON = 1 << 20  # seeds the comparison, which all processes draw for the whole batch
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class BatchGradient:
         compiler: str = "",
     ) -> None:
         self.model, self.runtime, self.accumulate = model, runtime, accumulate
+        draws.drop_by_paragraph(model)
         if recompute_map:
             recompute_stacks(model)
         self.encode: Any = None
@@ -80,11 +82,19 @@ class BatchGradient:
             return Work(moved, join(outlines).to(device))
         return Work(moved, moved[0] if parts == 1 else batch.outline().to(device))
 
-    def losses(self, criterion: Criterion, batch: Batch) -> dict[str, Tensor]:
-        """The loss terms of a batch on the device, in this process alone and in one piece."""
-        if self.encode is None and not self.runtime.reduced:
-            return criterion(self.model(batch, terms=criterion.active), batch)
-        return self._compared(criterion, self._encoded(batch, criterion.active), batch)
+    def losses(
+        self, criterion: Criterion, batch: Batch, seed: int = 0, *position: int
+    ) -> dict[str, Tensor]:
+        """The loss terms of a batch on the device, in this process alone and in one piece.
+
+        Args:
+            seed, position: seed the random numbers.
+        """
+        seed_everything(seed, *position)
+        with draws.drawn_for(batch):
+            parts = self._encoded(batch, criterion.active)
+        seed_everything(seed, *position, COMPARISON)
+        return self._compared(criterion, parts, batch)
 
     def backward(
         self, criterion: Criterion, work: Work, seed: int, *position: int
@@ -92,25 +102,27 @@ class BatchGradient:
         """The loss terms of the full batch; the gradient of ``total`` is left in the parameters.
 
         Args:
-            seed, position: seed the random numbers of a batch in several parts: each part, and the
-                comparison of all, draws independent numbers.
+            seed, position: seed the random numbers. Each process and part begins with the same
+                ones: what a paragraph is given of them depends on its id.
         """
         terms = criterion.active
         if not self._shared and len(work.pieces) == 1:
-            values = self.losses(criterion, work.pieces[0])
-            values["total"].backward()  # type: ignore[no-untyped-call]
+            with draws.drawn_for(work.pieces[0]):  # of layers that are computed again, too
+                values = self.losses(criterion, work.pieces[0], seed, *position)
+                values["total"].backward()  # type: ignore[no-untyped-call]
             return values
 
-        positions = [(*position, distributed.rank(), number) for number in range(len(work.pieces))]
         if len(work.pieces) == 1:
-            seed_everything(seed, *positions[0])
-            parts = self._encoded(work.pieces[0], terms)
+            seed_everything(seed, *position)
+            with draws.drawn_for(work.pieces[0]):
+                parts = self._encoded(work.pieces[0], terms)
         else:
             with torch.no_grad(), statistics_kept(self.model):
                 encoded = []
-                for piece, piece_position in zip(work.pieces, positions, strict=True):
-                    seed_everything(seed, *piece_position)
-                    encoded.append(self._encoded(piece, terms))
+                for piece in work.pieces:
+                    seed_everything(seed, *position)
+                    with draws.drawn_for(piece):
+                        encoded.append(self._encoded(piece, terms))
             parts = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
             for value in parts.values():
                 value.requires_grad_(value.is_floating_point())
@@ -118,13 +130,15 @@ class BatchGradient:
         gathered = self._gathered(parts)
         seed_everything(seed, *position, COMPARISON)
         values = self._compared(criterion, gathered, work.outline)
-        values["total"].backward()  # type: ignore[no-untyped-call]
+        with draws.drawn_for(work.pieces[0]):
+            values["total"].backward()  # type: ignore[no-untyped-call]
 
         if len(work.pieces) > 1:
             first = dict.fromkeys(parts, 0)
-            for piece, piece_position in zip(work.pieces, positions, strict=True):
-                seed_everything(seed, *piece_position)
-                self._pass_back(self._encoded(piece, terms), parts, first)
+            for piece in work.pieces:
+                seed_everything(seed, *position)
+                with draws.drawn_for(piece):
+                    self._pass_back(self._encoded(piece, terms), parts, first)
         if self._shared:
             distributed.average_gradients(self.model.parameters())
         return values

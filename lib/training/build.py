@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from easydict import EasyDict
 from lib.base.batch import DataDims, collate
 from lib.base.errors import InputError
 from lib.base.external import is_external
+from lib.base.memory import bounded_memory
 from lib.base.runtime import Runtime
 from lib.config.config import experiment_name
 from lib.config.external import find_model, find_term
@@ -29,12 +30,15 @@ from lib.decoding import Decoding
 from lib.losses import Criterion
 from lib.models import build_model
 from lib.models.interface import Model
+from lib.training import checkpoint
 from lib.training.batch_gradient import BatchGradient
 from lib.training.optimization import Optimization
 from lib.training.probe import probe
 from lib.training.provenance import provenance
 from lib.training.scorer import Options, Scorer
 
+_BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
+MOST_POSITIONS = 10_000  # that a checkpoint is believed to have
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -111,6 +115,7 @@ def open_corpus(
     *,
     show_moments: bool = False,
     standardization: Standardization | None = None,
+    trained: Mapping[str, Any] | None = None,
     scored: str = "",
     pack_vectors: bool = False,
 ) -> LoadedCorpus:
@@ -121,11 +126,17 @@ def open_corpus(
     Args:
         standardization: what a checkpoint was trained with; None = measure it, if it is switched
                 on.
+        trained: the state of a checkpoint whose training read the same sentences, and whose model
+                has the same number of positions; None = a new one.
         scored: the split whose videos TEST.CORRUPTION is for.
         pack_vectors: for a run that will take the vectors of all words along.
     """
     data = config.DATASET
     corruption = corruption_of(config)
+    weak, positions = config.TRAIN.SUPERVISION == "weak", 0
+    if trained is not None:
+        weak = weak and trained.get("empty_moments") == "kept"  # as no earlier release did
+        positions = trained_positions(trained)
     known = {field.name for field in dataclasses.fields(CorpusOptions)}
     options = {key.lower(): value for key, value in data.items() if key.lower() in known}
     if data.CACHE_DIR:
@@ -139,9 +150,19 @@ def open_corpus(
         standardization=standardization,
         corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
+        weak=weak,
+        positions=positions,
         synthetic=data.get("SYNTHETIC"),
         pack_vectors=pack_vectors,
     )
+
+
+def trained_positions(state: Mapping[str, Any]) -> int:
+    """The positions of sentences that a checkpoint's model has; 0 = it does not say."""
+    experiment = state.get("experiment")
+    sizes = experiment.get("dims") if isinstance(experiment, Mapping) else None
+    count = sizes.get("max_sentences") if isinstance(sizes, Mapping) else None
+    return count if isinstance(count, int) and 0 < count <= MOST_POSITIONS else 0
 
 
 def corruption_of(config: EasyDict) -> Corruption | None:
@@ -185,6 +206,31 @@ def make_model(config: EasyDict, dims: DataDims, decoding: Decoding) -> Model:
         return build_model(find_model(config.MODEL.NAME), dims, decoding, **params)
     except ValueError as error:  # keywords that do not go together
         raise InputError(f"MODEL.PARAMS: {error}") from error
+
+
+def model_of_file(
+    path: Path, state: Mapping[str, Any], config: EasyDict, dims: DataDims, decoding: Decoding
+) -> Model:
+    """The model that a checkpoint or an export describes, with its weights, on the CPU.
+
+    Raises:
+        InputError: its options make no model, or a much larger one than its weights are; or its
+            weights are of another one.
+    """
+    known = sum(weight.numel() * weight.element_size() for weight in state["model"].values())
+    known += sum(x.numel() * 4 for x in (dims.word_vectors, dims.word_idf) if x is not None)
+    try:
+        with bounded_memory(_BESIDE_WEIGHTS + 8 * known):
+            model = make_model(config, dims, decoding)
+    except InputError:
+        raise
+    except Exception as fault:  # options that no experiment would pass, of a damaged file
+        reason = (str(fault).splitlines() or [""])[0][:120] or type(fault).__name__
+        raise InputError(
+            f"{path} has options or sizes of which no model can be made ({reason})"
+        ) from None
+    checkpoint.load_into(model, state)
+    return model
 
 
 @_growing()

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
 
+from lib.base.archive import Unusable, plain, read_archive
 from lib.base.batch import DataDims
 from lib.base.errors import InputError
 from lib.base.files import replace_file
+from lib.base.schema import Wrong, shown
 from lib.config.external import find_model
 from lib.config.options import keywords
+from lib.training.schema import NUMBERED, check_state, require
 from lib.training.upgrade import upgraded
 
 FORMAT = "dmr-jrg checkpoint"
 VERSION = 1
+_NUMBERED = frozenset(("state", *place) for place in NUMBERED)
 
 
 def identity(config: Mapping[str, Any], dims: DataDims) -> dict[str, Any]:
@@ -61,22 +63,35 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
         file.flush()
         if _digest_of(file.name) != digest.sha.digest():
             raise InputError(f"{path} reads back differently than written; check the disk")
-        torch.load(file.name, weights_only=True, mmap=True)  # ``load`` must accept the file
+        # ``load`` must accept the file.
+        content = plain(torch.load(file.name, weights_only=True, mmap=True), numbered=_NUMBERED)
+        check_state(content["state"], finite=False)
 
     replace_file(path, write)
 
 
-def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """The state in a checkpoint.
+def load(
+    path: str | Path,
+    *,
+    map_location: str | torch.device = "cpu",
+    needs: Sequence[str] = (),
+    finite: bool = True,
+) -> dict[str, Any]:
+    """The state in a checkpoint, all of it checked (``lib.training.schema``).
+
+    Args:
+        needs: parts of the state that must be there.
+        finite: refuse weights that are not finite.
 
     Raises:
-        InputError: the file is missing, damaged, foreign, of a newer format, or holds code. The
-            sentence offers the newest sound checkpoint beside it, if there is one.
+        InputError: the file is missing, damaged, foreign, of a newer format, holds code, lacks a
+            part, or has one that no run writes. The sentence offers the newest sound checkpoint
+            beside it, if there is one.
     """
     path = Path(path)
     try:
-        return _read(path, map_location)
-    except _Unusable as fault:
+        return _read(path, map_location, finite=finite, needs=needs)
+    except Unusable as fault:
         raise InputError(f"{path} {fault}{_offer(path)}") from None
 
 
@@ -130,46 +145,50 @@ def load_into(model: nn.Module, state: Mapping[str, Any]) -> None:
     model.load_state_dict(saved)
 
 
-class _Unusable(Exception):
-    """Why a file is no checkpoint."""
-
-
-def _read(path: Path, map_location: str | torch.device) -> dict[str, Any]:
-    if not path.is_file():
-        raise _Unusable("does not exist" if not path.exists() else "is not a file")
+def _read(
+    path: Path, map_location: str | torch.device, *, finite: bool, needs: Sequence[str] = ()
+) -> dict[str, Any]:
     foreign = "is not a checkpoint of this project"
-    try:
-        if not zipfile.is_zipfile(path):
-            raise _Unusable(f"{foreign}, or is cut short (no archive of torch.save)")
-        with zipfile.ZipFile(path) as archive:
-            # Torch never compresses; unpacking a foreign compressed archive could take forever.
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise _Unusable(f"{foreign} (a packed archive)")
-            if damaged := archive.testzip():  # torch.load does not look at the check sums
-                raise _Unusable(f"is damaged (the check sum of {damaged} is wrong)")
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except _Unusable:
-        raise
-    except pickle.UnpicklingError:
-        raise _Unusable(
-            f"{foreign}: it holds Python objects, which may run code when read; expected tensors, "
-            "numbers and texts only"
-        ) from None
-    except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
-        reason = (str(fault) or type(fault).__name__).split("\n")[0]
-        raise _Unusable(f"is damaged ({reason[:120]})") from None
+    content = read_archive(path, map_location=map_location, numbered=_NUMBERED)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise _Unusable(f'{foreign} (no "format": "{FORMAT}" in it)')
+        raise Unusable(f'{foreign} (no "format": "{FORMAT}" in it)')
     version = content.get("version")
-    if not isinstance(version, int) or version < 1:
-        raise _Unusable(f"{foreign} (format version {version!r}, expected {VERSION})")
+    if type(version) is not int or version < 1:
+        raise Unusable(f"{foreign} (format version {shown(version)}, expected {VERSION})")
     if version > VERSION:
-        raise _Unusable(
-            f"was written by a newer release (format version {version}, expected {VERSION} at most)"
+        raise Unusable(
+            f"was written by a newer release (format version {shown(version)}, expected {VERSION} "
+            "at most)"
         )
     if not isinstance(content.get("state"), dict):
-        raise _Unusable(f'{foreign} (no "state" in it)')
-    return upgraded(content["state"])
+        raise Unusable(f'{foreign} (no "state" in it)')
+    return sound(content["state"], finite=finite, needs=needs)
+
+
+def sound(
+    state: Mapping[str, Any], *, finite: bool = True, needs: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The state with this release's names, if every part of it is what a run writes.
+
+    Args:
+        state: plain values, as ``read_archive`` gives them.
+        finite: whether the weights must be finite.
+        needs: parts that must be there.
+
+    Raises:
+        Unusable: names the part and what is wrong with it.
+    """
+    try:
+        renamed = upgraded(state)
+    except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as fault:
+        reason = str(fault).split("\n")[0][:100]
+        raise Unusable(f"has a state that no release wrote ({reason})") from None
+    try:
+        check_state(renamed, finite=finite)
+        require(renamed, *needs)
+    except Wrong as fault:
+        raise Unusable(f"has a state that no run writes: {fault}") from None
+    return renamed
 
 
 def _offer(path: Path) -> str:
@@ -181,8 +200,8 @@ def _offer(path: Path) -> str:
         return ""
     for other in others:
         try:
-            state = _read(other, "cpu")
-        except _Unusable:
+            state = _read(other, "cpu", finite=True)
+        except Unusable:
             continue
         epoch = f" (epoch {state['epoch']})" if isinstance(state.get("epoch"), int) else ""
         return f"; {other}{epoch} is sound"

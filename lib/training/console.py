@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TextIO
+
+from lib.base.files import open_plain, unwritable
 
 
 class Console:
@@ -21,7 +24,7 @@ class Console:
 
     def attach(self, path: Path, *, append: bool) -> None:
         """Write what waits, and all that follows, to a file."""
-        self.file = path.open("a" if append else "w", encoding="utf-8", errors="replace")
+        self.file = open_plain(path, "a" if append else "w")
         for text in self.waiting:
             self.keep(text)
         self.waiting.clear()
@@ -32,8 +35,14 @@ class Console:
         if self.file is None:
             self.waiting.append(text)
         else:
-            self.file.write(text)
-            self.file.flush()
+            try:
+                self.file.write(text)
+                self.file.flush()
+            except OSError as fault:
+                name, file, self.file = self.file.name, self.file, None
+                with contextlib.suppress(OSError):
+                    file.close()
+                raise unwritable(Path(name), fault) from None
 
     def __enter__(self) -> Console:
         self.streams = sys.stdout, sys.stderr

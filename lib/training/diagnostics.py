@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lib.base.batch import Batch
-from lib.base.runtime import Runtime, seed_everything
+from lib.base.runtime import Runtime
 from lib.models.interface import Model
 from lib.training.batch_gradient import BatchGradient
 from lib.training.optimization import Optimization
@@ -23,11 +23,10 @@ def inspect_training(
         batch: one that was not trained on; without moments (NaN) where training has none.
     """
     batch = batch.to(runtime.device)
-    seed_everything(seed)
     numbers: dict[str, float] = {}
     model.train()
     for step in optimization.steps:
-        values = BatchGradient(model, runtime).losses(step.criterion, batch)
+        values = BatchGradient(model, runtime).losses(step.criterion, batch, seed)
         for name, weight in step.criterion.weights.items():
             if not values[name].requires_grad:  # e.g. a single candidate, nothing to rank
                 numbers[f"gradient/{name}"] = 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.base.batch import Batch
-from lib.base.runtime import Runtime, seed_everything
+from lib.base.runtime import Runtime
 from lib.models.interface import Model
 from lib.training.batch_gradient import BatchGradient, gather_batch
 from lib.training.nonfinite import NotFinite
@@ -40,10 +40,10 @@ def train_one_epoch(
     this process's share.
 
     A batch is one step of the optimiser, or as many as the model's plan has stages; terms of the
-    same name, ``total`` among them, add up. Every batch draws its random numbers from (seed, epoch,
-    step) alone. ``progress`` is brought up to date after each and given to ``on_step``, which may
-    save, print, or stop by raising. ``batch_gradient`` says in how many
-    parts, and how, a batch is computed.
+    same name, ``total`` among them, add up. Every stage draws its random numbers from (seed, epoch,
+    step, stage) and the paragraphs' ids alone. ``progress`` is brought up to date after each batch
+    and given to ``on_step``, which may save, print, or stop by raising. ``batch_gradient`` says in
+    how many parts, and how, a batch is computed.
 
     Raises:
         NotFinite: a loss or a gradient that is not finite; that step is not taken.
@@ -53,13 +53,10 @@ def train_one_epoch(
     limit = max_grad_norm if max_grad_norm > 0 else float("inf")
     optimization.set_epoch(progress.epoch)
     for batch in batches:
-        seed_everything(seed, progress.epoch, progress.step)
         optimization.set_step(progress.step)
         work = batch_gradient.prepare(batch)
         numbers: dict[str, float] = {}
         for stage, step in enumerate(optimization.steps):
-            if stage:  # of its own, so that a stage can be computed again alone
-                seed_everything(seed, progress.epoch, progress.step, stage)
             with optimization.learning(step):
                 position = (progress.epoch, progress.step, stage)
                 values = batch_gradient.backward(step.criterion, work, seed, *position)

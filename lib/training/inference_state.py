@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
+from dataclasses import MISSING
 from typing import Any
 
 import numpy as np
+from easydict import EasyDict
 
 from lib.base.batch import DataDims
+from lib.config.options import SCHEMA, Option
 from lib.datasets import LoadedCorpus
 from lib.datasets.packed_words import fingerprint_of
 from lib.datasets.vocabulary import Vocabulary
@@ -35,6 +39,21 @@ def inference_state(config: Mapping[str, Any], corpus: LoadedCorpus) -> dict[str
             "longest": max(corpus.durations),
         },
     }
+
+
+def config_of(state: Mapping[str, Any]) -> EasyDict:
+    """The resolved options in a checkpoint with an inference state; an option that is newer than
+    the checkpoint has its default."""
+    config = copy.deepcopy(state["inference"]["config"])
+    for name, section in SCHEMA.items():
+        if isinstance(section, Option):
+            config.setdefault(name, section.default)
+            continue
+        own = config.setdefault(name, {})
+        for key, option in section.items():
+            if option.default is not MISSING:
+                own.setdefault(key, copy.deepcopy(option.default))
+    return EasyDict(config)
 
 
 def dims_of(state: Mapping[str, Any], vocabulary: Vocabulary) -> DataDims:

@@ -1,8 +1,8 @@
 """A training step that is not finite: where that began, and the step as a file.
 
 Nothing of this runs before the fault. After it the step is computed a second time, with hooks on
-every module; every step draws its random numbers from (seed, epoch, step), so it is the same
-step.
+every module; every step draws its random numbers from (seed, epoch, step) and the paragraphs' ids,
+so it is the same step.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.batch import Batch
+from lib.base.batch import Batch, DataDims
 from lib.base.errors import InputError
-from lib.base.runtime import Runtime, seed_everything
+from lib.base.runtime import Runtime
+from lib.base.schema import Wrong
 from lib.config.config import dump_config
 from lib.models.interface import Model
 from lib.training import checkpoint
 from lib.training.batch_gradient import BatchGradient
 from lib.training.optimization import Optimization
 from lib.training.progress import Progress
+from lib.training.schema import check_step
 
 EXIT_STATUS = 3  # of the scripts, apart from 1 (a traceback) and 2 (bad input)
 
@@ -81,8 +83,8 @@ def locate(
 ) -> Origin:
     """Compute a step once more, without taking it, and find where it stops being finite.
 
-    It is computed in one piece and by this process alone; a step that several processes shared, or
-    that was accumulated, had other random numbers.
+    It is computed in one piece and by this process alone, with the random numbers that it had,
+    whether or not several processes shared it or it was accumulated.
 
     Args:
         batch: all of it, on the CPU.
@@ -98,9 +100,8 @@ def locate(
     optimization.set_epoch(epoch)
     chosen = optimization.steps[stage]
     criterion = chosen.criterion
-    seed_everything(seed, epoch, step, *([stage] if stage else []))
     with optimization.learning(chosen), _Watch(model) as watch:
-        values = BatchGradient(model, runtime).losses(criterion, batch)
+        values = BatchGradient(model, runtime).losses(criterion, batch, seed, epoch, step, stage)
         origin.module = watch.first
         terms = {name: value for name, value in values.items() if name != "total"}
         origin.terms = [name for name, value in terms.items() if not _finite(value)]
@@ -147,14 +148,23 @@ def batch_of(state: Mapping[str, Any]) -> Batch:
     Raises:
         InputError: the checkpoint holds none, or one of another release.
     """
-    fields = state.get("batch")
-    names = {f.name for f in dataclasses.fields(Batch)}
-    if not isinstance(fields, Mapping) or not {"config", "progress", "stage"} <= set(state):
-        raise InputError("the checkpoint holds no step to replay; expected a file of a stopped run")
-    if set(fields) != names:
-        raise InputError(f"the batch has the fields {sorted(fields)}, expected {sorted(names)}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Batch(**values)
+    try:
+        check_step(state)
+    except Wrong as fault:
+        raise InputError(
+            f"the checkpoint holds no step to replay ({fault}); expected a file of a stopped run"
+        ) from None
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in state["batch"].items()
+    }
+    return Batch(**fields)
+
+
+def dims_of(state: Mapping[str, Any]) -> DataDims:
+    """The sizes of the data of a step; the vectors of the words are among its weights."""
+    sizes = state["experiment"]["dims"]
+    words = torch.zeros(sizes["vocab_size"], sizes["word_dim"])
+    return DataDims(**sizes, word_vectors=words, word_idf=words.new_zeros(len(words)))
 
 
 class _Watch:
@@ -167,8 +177,9 @@ class _Watch:
 
     def __enter__(self) -> _Watch:
         self.handles = [
-            module.register_forward_hook(self._hook(name or "the model itself"))
+            module.register_forward_hook(self._hook(name))
             for name, module in self.model.named_modules()
+            if name  # else the model itself, of which two methods are called
         ]
         return self
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lib.base.errors import InputError
 from lib.losses import Criterion
 from lib.models.interface import Model, Plan
 
@@ -153,7 +154,12 @@ class Optimization:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the optimiser's state (its averages); its options stay those of this run."""
+        """Load the optimiser's state (its averages); its options stay those of this run.
+
+        Raises:
+            InputError: it is of other weights or of another optimiser; nothing is loaded.
+        """
+        self._require_fits(state)
         current_options = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
@@ -161,6 +167,33 @@ class Optimization:
         self.optimizer.load_state_dict(dict(state))
         for group, options in zip(self.optimizer.param_groups, current_options, strict=True):
             group.update(options)
+
+    def _require_fits(self, state: Mapping[str, Any]) -> None:
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        theirs = [group.get("params") for group in state["param_groups"]]
+        numbers = [number for group in theirs if group is not None for number in group]
+        fits = [len(group) for group in groups] == [len(group or ()) for group in theirs]
+        if not fits or len(set(numbers)) != len(numbers):
+            raise InputError(
+                f"the checkpoint's optimizer has {len(numbers)} weights in {len(theirs)} groups; "
+                f"expected {sum(map(len, groups))} in {len(groups)}"
+            )
+        weights = dict(zip(numbers, (weight for group in groups for weight in group), strict=True))
+        expected = {"step", *_AVERAGES[type(self.optimizer)]}
+        for number, kept in state["state"].items():
+            if number not in weights or kept.keys() != expected:
+                raise InputError(
+                    f"the checkpoint's optimizer keeps {', '.join(kept)[:80]} of weight {number}; "
+                    f"expected {', '.join(sorted(expected))} of {len(weights)} weights"
+                )
+            shape = tuple(weights[number].shape)
+            for name, value in kept.items():
+                found = tuple(value.shape) if isinstance(value, Tensor) else ()
+                if found != (() if name == "step" else shape):
+                    raise InputError(
+                        f"the checkpoint's optimizer keeps {name} of weight {number} in the shape "
+                        f"{found}; expected {() if name == 'step' else shape}"
+                    )
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -224,6 +257,14 @@ class BertAdam(torch.optim.Optimizer):
                 share = warmup_linear(state["step"] / group["total_steps"], group["warmup"])
                 parameter.sub_(update, alpha=group["lr"] * share)
                 state["step"] += 1
+
+
+# What an optimiser keeps of each weight, beside the number of its steps.
+_AVERAGES: dict[type, tuple[str, str]] = {
+    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    BertAdam: ("mean", "square"),
+}
 
 
 def warmup_linear(progress: float, warmup: float) -> float:

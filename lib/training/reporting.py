@@ -8,6 +8,8 @@ from typing import Any
 
 from lib.training.progress import Progress
 
+_EVENTS = "events.out.tfevents.*"
+
 
 def epoch_line(
     epoch: int,
@@ -55,15 +57,21 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 class Scalars:
-    """TensorBoard, where it is installed; nothing otherwise (log.jsonl always has the numbers)."""
+    """TensorBoard, where it is installed; nothing otherwise (log.jsonl always has the numbers).
+
+    Attributes:
+        files: names of what it writes in the folder.
+    """
 
     def __init__(self, folder: Path, *, purge_from: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.writer = None
+            self.writer, self.files = None, []
             return
+        there = set(folder.glob(_EVENTS))
         self.writer = SummaryWriter(str(folder), purge_step=purge_from)
+        self.files = sorted(path.name for path in set(folder.glob(_EVENTS)) - there)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Every number of a log record, under its path."""

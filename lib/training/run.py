@@ -7,18 +7,37 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
-from lib.base.files import lock_folder, reason_of, replace_file, unwritable
+from lib.base.files import (
+    RECORD,
+    lock_folder,
+    open_plain,
+    reason_of,
+    record_file,
+    recorded_files,
+    replace_file,
+    replace_files,
+    unwritable,
+    write_bytes,
+)
 
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
-# What a run writes, results first: an overwritten run must not keep the results of the one before.
-RUN_FILES = (
-    *("results*.json", "results*.md", "predictions.*", "*.pt", "*.step"),
-    *("events.out.tfevents.*", LOG, CONSOLE, CONFIG),
+# Names that a run gives its files. Of these, an overwritten one loses what its record names.
+_NAMES = re.compile(
+    r"results[^/]*\.(json|md|html)|predictions\.[^/]*|word_vectors\.pt|(last|best(-\d+)?)\.pt|"
+    r"epoch\d+-step\d+\.step|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|config\.yaml"
+)
+# What every run of an earlier release wrote, which kept no record.
+_UNRECORDED = re.compile(
+    r"results(_val|_train)?\.(json|md)|results\.html|predictions\.((truth\.)?jsonl|(maps\.)?npz)|"
+    r"word_vectors\.pt|(last|best)\.pt|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|"
+    r"config\.yaml"
 )
 _ADVICE = "wait for it, or name another run by --tag"
 
@@ -35,10 +54,11 @@ class Run:
         """Start a run in a new folder, or with ``overwrite`` in one that holds another run.
 
         Call it when all else is loaded: the old run is deleted when the new ``config.yaml`` is
-        written, and of the old run only files that runs write.
+        written, and of the old run only the files that its record names.
 
         Raises:
-            InputError: the folder holds a run already, is in use, or cannot be written.
+            InputError: the folder holds a run already, or a file in the place of one that this run
+                may write; it is in use, or cannot be written.
         """
         folder = Path(folder)
         try:
@@ -47,12 +67,17 @@ class Run:
             raise InputError(f"{folder} cannot be made a run folder ({reason_of(fault)})") from None
         run = cls(folder, lock_folder(folder, _ADVICE))
         try:
-            old = [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+            old, foreign = _files_of(folder)
             if old and not overwrite:
                 names = ", ".join(path.name for path in reversed(old[-3:]))
                 raise InputError(
                     f"{folder} holds a run already ({names}{', …' * (len(old) > 3)}); "
                     "go on with it by --resume, replace it by --overwrite, or name another by --tag"
+                )
+            if foreign:
+                raise InputError(
+                    f"{foreign[0]} is in the way, which the record of the run does not name; move "
+                    "it elsewhere, or name another run by --tag"
                 )
 
             def write_and_make_way(file: BinaryIO) -> None:
@@ -62,6 +87,7 @@ class Run:
                     path.unlink(missing_ok=True)
 
             replace_file(folder / CONFIG, write_and_make_way)
+            write_bytes(folder / RECORD, f"{json.dumps(CONFIG)}\n".encode())
         except BaseException:
             run.close()
             raise
@@ -80,11 +106,25 @@ class Run:
                 f"{folder} holds no run (no {CONFIG}); "
                 "train first, with the same experiment and --tag"
             )
-        return cls(folder, lock_folder(folder, _ADVICE) if exclusive else None)
+        run = cls(folder, lock_folder(folder, _ADVICE) if exclusive else None)
+        if CONFIG not in recorded_files(folder):  # of an earlier release
+            for path in _files_of(folder)[0]:
+                run.own(path.name)
+        return run
 
     def path(self, name: str) -> Path:
         """The path of a file of this run."""
         return self.folder / name
+
+    def own(self, name: str) -> Path:
+        """The path of a file that is about to be written, noted in the run's record: what is not in
+        it is never deleted."""
+        return record_file(self.folder, name)
+
+    def remove(self, name: str) -> None:
+        """Delete a file of this run, if the record says that it is one."""
+        if name in recorded_files(self.folder):
+            self.path(name).unlink(missing_ok=True)
 
     @property
     def config_text(self) -> str:
@@ -98,7 +138,7 @@ class Run:
         """Append one line to ``log.jsonl``; numbers that are not finite are written as null."""
         line = json.dumps(_strict(record), allow_nan=False, ensure_ascii=False) + "\n"
         try:
-            with self.path(LOG).open("a", encoding="utf-8") as file:
+            with open_plain(self.own(LOG), "a") as file:
                 file.write(line)
         except OSError as fault:
             raise unwritable(self.path(LOG), fault) from None
@@ -143,12 +183,15 @@ class Run:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file completely or not at all."""
-        return replace_file(self.path(name), lambda file: file.write(text.encode()))
+        return write_bytes(self.own(name), text.encode())
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write files that belong together, all of them or none."""
+        replace_files({self.own(name): partial(_fill, text) for name, text in texts.items()})
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write strict JSON completely or not at all; numbers that are not finite become null."""
-        text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
-        return self.write_text(name, text + "\n")
+        return self.write_text(name, strict_json(value))
 
     def close(self) -> None:
         """Release the folder for other processes."""
@@ -161,6 +204,44 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def strict_json(value: Any) -> str:
+    """A text of JSON with a line end; numbers that are not finite become null."""
+    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def _fill(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
+
+
+def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of the run in a folder, results first and configuration last; and files that are
+    not, under names that a run gives its own."""
+    recorded = set(recorded_files(folder))
+    ours: list[Path] = []
+    foreign: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if not _NAMES.fullmatch(path.name) or (path.is_dir() and not path.is_symlink()):
+            continue
+        known = path.name in recorded or (CONFIG not in recorded and _is_of_old_run(path))
+        (ours if known else foreign).append(path)
+    ours.sort(key=lambda path: (not path.name.startswith("results"), path.name == CONFIG))
+    return ours, foreign
+
+
+def _is_of_old_run(path: Path) -> bool:
+    """Of a run without a record: its usual files, and results of other decodings, which say what
+    they are."""
+    if _UNRECORDED.fullmatch(path.name):
+        return (path.parent / CONFIG).exists()
+    if path.name.startswith("results") and path.suffix in (".json", ".md"):
+        try:
+            found = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and {"protocols", "checkpoint"} <= found.keys()
+    return False
 
 
 def _past(value: Any, last: int | None) -> bool:

@@ -254,7 +254,7 @@ class Scorer:
             paragraph_ids=("paragraph",),
             paragraph_video=np.zeros(1, dtype=np.int64),
             sentence_paragraph=np.zeros(1, dtype=np.int64),
-            moments=np.array([[0.0, 1.0]]),
+            moments=np.array([[0.0, 1.0] if self.truth.timed else [np.nan, np.nan]]),
             sentences=("sentence",),
         )
         retrieves, grounds = model.retrieves(), model.grounds()

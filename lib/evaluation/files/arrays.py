@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth
 
 # Kinds and axes: P paragraphs, V videos, M sentences; other letters agree within a part.
@@ -33,7 +35,12 @@ _PARTS = {"candidates": CandidateMoments, "pairs": Pairs, "ranking": Ranking}
 
 
 def save_arrays(path: str | Path, truth: Truth, predictions: Predictions) -> None:
-    """Write all of the predictions, and the ids that they belong to."""
+    """Write all of the predictions, and the ids that they belong to; completely or not at all."""
+    replace_file(Path(path), partial(fill_arrays, truth, predictions))
+
+
+def fill_arrays(truth: Truth, predictions: Predictions, file: BinaryIO) -> None:
+    """What ``save_arrays`` writes."""
     arrays: dict[str, np.ndarray] = {
         "video_ids": np.array(truth.video_ids),
         "paragraph_ids": np.array(truth.paragraph_ids),
@@ -47,8 +54,7 @@ def save_arrays(path: str | Path, truth: Truth, predictions: Predictions) -> Non
                 arrays |= parts
         if isinstance(value, np.ndarray):
             arrays[name] = value
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_arrays(path: str | Path, truth: Truth) -> Predictions:

@@ -3,34 +3,68 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lib.base.errors import InputError
+from lib.base.schema import unique_keys
 
 _MAX_FAULTS = 10
 
 
-def for_each_line(path: Path, add: Callable[[str, dict[str, Any]], None]) -> None:
+def write_line(file: BinaryIO, record: Mapping[str, Any], *, space: str = "") -> None:
+    """One JSON object on a line; a number in it that is not finite is an error.
+
+    Args:
+        space: what follows a comma and a colon.
+    """
+    signs = ("," + space, ":" + space)
+    text = json.dumps(record, ensure_ascii=False, separators=signs, allow_nan=False)
+    file.write(text.encode() + b"\n")
+
+
+def for_each_line(path: Path, add: Callable[[str, dict[str, Any]], None]) -> int:
     """Call ``add`` with "file:line" and the JSON object of every line that is not empty.
+
+    Returns:
+        How many there are.
 
     Raises:
         InputError: the file cannot be read, or up to ten faults: lines that are no JSON object, or
             that ``add`` refused by an InputError.
     """
-    faults = Faults()
+    faults, count = Faults(), 0
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
+                    count += 1
                     faults.collect(partial(_add, f"{path}:{number}", line, add))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from None
     faults.raise_if_any()
+    return count
+
+
+def stated_lines(record: Mapping[str, Any], location: str, before: int | None) -> int | None:
+    """How many lines a file says that it has, in this line or before."""
+    stated = record.get("lines", before)
+    if stated is not None and (isinstance(stated, bool) or not isinstance(stated, int)):
+        raise InputError(f"{location}: lines is {short(stated)}, expected a whole number")
+    return stated
+
+
+def require_lines(path: Path, stated: int | None, count: int) -> None:
+    """Raises InputError unless a file has as many lines as it says, if it does."""
+    if stated is not None and count != stated:
+        raise InputError(
+            f'{path}: has {count:,} lines and says "lines": {stated:,}; was it cut short? get it '
+            "again, or take that key out if you changed the file"
+        )
 
 
 def _add(location: str, line: str, add: Callable[[str, dict[str, Any]], None]) -> None:
@@ -39,10 +73,13 @@ def _add(location: str, line: str, add: Callable[[str, dict[str, Any]], None]) -
 
 def _object(location: str, line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        raise InputError(f"{location}: not valid JSON ({reason}); is it complete?") from None
+        value = json.loads(line, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{location}: not valid JSON ({error.msg}); is it complete?") from None
+    except RecursionError:
+        raise InputError(f"{location}: nested too deeply") from None
+    except ValueError as error:  # a key twice, or a number of thousands of digits
+        raise InputError(f"{location}: {str(error)[:100]}") from None
     if not isinstance(value, dict):
         raise InputError(f"{location}: expected a JSON object, found {short(value)}")
     return value

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
-from lib.evaluation.files.lines import for_each_line, number, rows, short, span
+from lib.base.files import replace_file
+from lib.evaluation.files.lines import (
+    for_each_line,
+    number,
+    require_lines,
+    rows,
+    short,
+    span,
+    stated_lines,
+    write_line,
+)
 from lib.evaluation.joint import finished_pairs
 from lib.evaluation.protocols import PROTOCOLS
 from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth, check
@@ -19,7 +29,7 @@ from lib.evaluation.retrieval import top_videos
 
 VERSION = 1
 _KEYS = {
-    "header": ("predictions", "unit", "proposals", "pairs_for", "note"),
+    "header": ("predictions", "unit", "proposals", "pairs_for", "lines", "note"),
     "paragraph_id": ("paragraph_id", "videos"),
     "desc_id": ("desc_id", "moments", "pairs"),
 }
@@ -35,7 +45,7 @@ def write_predictions(
     alpha: float = 20.0,
     note: dict[str, Any] | None = None,
 ) -> None:
-    """Write what ``read_predictions`` reads.
+    """Write what ``read_predictions`` reads; the file appears when it is complete.
 
     Args:
         videos: how many ranked videos of a paragraph are written. Below the corpus's size, ranks
@@ -44,6 +54,22 @@ def write_predictions(
         alpha: weight of the video's score in those pairs.
         note: anything JSON; kept in the header and never read.
     """
+    options: dict[str, Any] = {"videos": videos, "pairs_for": pairs_for}
+    options |= {"alpha": alpha, "note": note}
+    replace_file(Path(path), partial(fill_predictions, truth, predictions, **options))
+
+
+def fill_predictions(
+    truth: Truth,
+    predictions: Predictions,
+    file: BinaryIO,
+    *,
+    videos: int = 1000,
+    pairs_for: str = "jrg_joint",
+    alpha: float = 20.0,
+    note: dict[str, Any] | None = None,
+) -> None:
+    """What ``write_predictions`` writes."""
     check(truth, predictions)
     ranking, pairs = predictions.similarity, predictions.candidates
     if isinstance(ranking, np.ndarray):
@@ -57,32 +83,28 @@ def write_predictions(
         header["pairs_for"] = list(pairs.made_for)
     if note is not None:
         header["note"] = note
-    with Path(path).open("w", encoding="utf-8") as file:
-        _write(file, header)
-        if ranking is not None:
-            for name, ids, scores in zip(
-                truth.paragraph_ids, ranking.videos, ranking.scores, strict=True
-            ):
-                _write(file, {"paragraph_id": name, "videos": _videos(truth, ids, scores)})
-        for i, name in enumerate(truth.names):
-            if predictions.answered is not None and not predictions.answered[i]:
-                continue
-            record: dict[str, Any] = {"desc_id": name}
-            if predictions.spans is not None and predictions.scores is not None:
-                record["moments"] = _moments(predictions.spans[i], predictions.scores[i])
-            if pairs is not None:
-                real = pairs.videos[i] >= 0
-                names = [truth.video_ids[v] for v in pairs.videos[i][real]]
-                moments = _moments(pairs.spans[i][real], pairs.scores[i][real])
-                record["pairs"] = [[v, *m] for v, m in zip(names, moments, strict=True)]
-            if len(record) > 1:
-                _write(file, record)
-
-
-def _write(file: TextIO, record: dict[str, Any]) -> None:
-    file.write(
-        json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
-    )
+    answered: list[int] = []
+    if predictions.spans is not None or pairs is not None:
+        everyone = np.ones(len(truth.names), np.bool_)
+        chosen = everyone if predictions.answered is None else predictions.answered
+        answered = np.flatnonzero(chosen).tolist()
+    paragraphs = () if ranking is None else truth.paragraph_ids
+    header["lines"] = 1 + len(paragraphs) + len(answered)
+    write_line(file, header)
+    if ranking is not None:
+        for name, ids, scores in zip(paragraphs, ranking.videos, ranking.scores, strict=True):
+            write_line(file, {"paragraph_id": name, "videos": _videos(truth, ids, scores)})
+    names = truth.names
+    for i in answered:
+        record: dict[str, Any] = {"desc_id": names[i]}
+        if predictions.spans is not None and predictions.scores is not None:
+            record["moments"] = _moments(predictions.spans[i], predictions.scores[i])
+        if pairs is not None:
+            real = pairs.videos[i] >= 0
+            videos_listed = [truth.video_ids[v] for v in pairs.videos[i][real]]
+            moments = _moments(pairs.spans[i][real], pairs.scores[i][real])
+            record["pairs"] = [[v, *m] for v, m in zip(videos_listed, moments, strict=True)]
+        write_line(file, record)
 
 
 def _videos(truth: Truth, ids: NDArray, scores: NDArray) -> list[list[Any]]:
@@ -108,10 +130,12 @@ def read_predictions(path: str | Path, truth: Truth) -> Predictions:
 
     Raises:
         InputError: up to ten faults with their line numbers: an unknown or repeated id, an unknown
-            video, a score that is no finite number, a moment that is none, an unknown key.
+            video, a score that is no finite number, a moment that is none, an unknown key; or a
+            file that has not as many lines as its header says.
     """
     reader = _Reader(truth)
-    for_each_line(Path(path), reader.add)
+    count = for_each_line(Path(path), reader.add)
+    require_lines(Path(path), reader.lines, count)
     return reader.predictions()
 
 
@@ -126,6 +150,7 @@ class _Reader:
         self.locations: dict[tuple[str, int], str] = {}
         self.header: dict[str, Any] = {}
         self.in_seconds = False
+        self.lines: int | None = None  # as the header says
         self.ranking: dict[int, list[tuple[int, float]]] = {}
         self.moments: dict[int, list[tuple[float, float, float]]] = {}
         self.pairs: dict[int, list[tuple[int, float, float, float]]] = {}
@@ -177,7 +202,7 @@ class _Reader:
     def _add_header(self, location: str, record: dict[str, Any]) -> None:
         if self.header or self.locations:
             raise InputError(f"{location}: a header, expected only in the first line")
-        if record["predictions"] != VERSION:
+        if type(record["predictions"]) is not int or record["predictions"] != VERSION:
             raise InputError(
                 f"{location}: predictions is {short(record['predictions'])}, expected {VERSION}"
             )
@@ -185,9 +210,14 @@ class _Reader:
             raise InputError(
                 f"{location}: unit is {short(record['unit'])}, expected fraction or seconds"
             )
-        unknown = [name for name in record.get("pairs_for", []) if name not in PROTOCOLS]
+        pairs_for = record.get("pairs_for", [])
+        if not isinstance(pairs_for, list):
+            raise InputError(f"{location}: pairs_for is {short(pairs_for)}, expected a list")
+        unknown = [n for n in pairs_for if not isinstance(n, str) or n not in PROTOCOLS]
         if unknown:
-            raise InputError(f"{location}: pairs_for names the unknown protocol {unknown[0]!r}")
+            raise InputError(
+                f"{location}: pairs_for names the unknown protocol {short(unknown[0])}"
+            )
         if record.get("proposals") == []:
             raise InputError(f"{location}: proposals is empty, expected spans or no such key")
         for start, end in rows(record.get("proposals", []), location, "proposals", "[start, end]"):
@@ -196,6 +226,7 @@ class _Reader:
                     f"{location}: proposals hold [{start:g}, {end:g}], "
                     "expected fractions from 0 to 1"
                 )
+        self.lines = stated_lines(record, location, None)
         self.header, self.in_seconds = record, record.get("unit") == "seconds"
 
     def _add_ranking(self, item: int, value: Any, location: str) -> None:

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lib.base.errors import InputError
-from lib.evaluation.files.lines import for_each_line, number, short, span
+from lib.base.files import replace_file
+from lib.evaluation.files.lines import (
+    for_each_line,
+    number,
+    require_lines,
+    short,
+    span,
+    stated_lines,
+    write_line,
+)
 from lib.evaluation.records import Truth
 
 
 def write_truth(path: str | Path, truth: Truth) -> None:
-    """One line per sentence; videos that no paragraph describes follow."""
-    names, owner = truth.names, truth.sentence_paragraph
-    with Path(path).open("w", encoding="utf-8") as file:
-        for video in _order(truth):
-            file.write(json.dumps(_video(truth, video), ensure_ascii=False) + "\n")
-        for i, p in enumerate(owner):
+    """One line per sentence; videos that no paragraph describes follow. The first line says how
+    many there are. The file appears when it is complete."""
+    replace_file(Path(path), partial(fill_truth, truth))
+
+
+def fill_truth(truth: Truth, file: BinaryIO) -> None:
+    """What ``write_truth`` writes."""
+    names, owner, videos = truth.names, truth.sentence_paragraph, _order(truth)
+    count: dict[str, int] = {"lines": len(videos) + len(owner)}
+    for video in videos:
+        write_line(file, _video(truth, video) | count, space=" ")
+        count = {}
+    for i, p in enumerate(owner):
+        record = {
+            "desc_id": names[i],
+            "desc": truth.sentences[i],
+            **_video(truth, int(truth.paragraph_video[p])),
+            "paragraph_id": truth.paragraph_ids[p],
+        }
+        if truth.timed:
             spans = truth.moments[i]
             if truth.annotations is not None:
                 spans = truth.annotations[i][~np.isnan(truth.annotations[i]).any(axis=-1)]
-            record = {
-                "desc_id": names[i],
-                "desc": truth.sentences[i],
-                **_video(truth, int(truth.paragraph_video[p])),
-                "ts": spans.tolist(),
-                "paragraph_id": truth.paragraph_ids[p],
-            }
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            record["ts"] = spans.tolist()
+        write_line(file, record | count, space=" ")
+        count = {}
 
 
 def _order(truth: Truth) -> list[int]:
@@ -50,13 +68,14 @@ def read_truth(path: str | Path) -> Truth:
 
     A line without ``paragraph_id`` is a paragraph of one sentence, which makes TVR's own annotation
     files readable. Lines without ``desc`` name distractors. Sentences of a paragraph keep their
-    order; other lines may stand between them.
+    order; other lines may stand between them. ``ts`` may be left out, of all sentences.
 
     Raises:
-        InputError: up to ten faults, each with its line number.
+        InputError: up to ten faults, each with its line number; or a file that was cut.
     """
     reader = _Reader(Path(path))
-    for_each_line(reader.path, reader.add)
+    count = for_each_line(reader.path, reader.add)
+    require_lines(reader.path, reader.lines, count)
     return reader.truth()
 
 
@@ -67,13 +86,15 @@ class _Reader:
         self.paragraphs: dict[str, str] = {}
         self.locations: dict[str, str] = {}
         self.rows: list[tuple[str, str, list[tuple[float, float]]]] = []  # paragraph, text, spans
+        self.lines: int | None = None  # as the file says
 
     def add(self, location: str, record: dict[str, Any]) -> None:
         missing = [key for key in ("vid_name", "duration") if key not in record]
         if "desc" in record or "desc_id" in record:
-            missing += [key for key in ("desc_id", "desc", "ts") if key not in record]
+            missing += [key for key in ("desc_id", "desc") if key not in record]
         if missing:
             raise InputError(f"{location}: lacks {' and '.join(missing)}")
+        self.lines = stated_lines(record, location, self.lines)
         video, duration = str(record["vid_name"]), number(record["duration"], location, "duration")
         if duration <= 0:
             raise InputError(f"{location}: duration is {duration:g}, expected more than 0")
@@ -96,7 +117,11 @@ class _Reader:
                 f"{location}: paragraph {paragraph!r} describes {video!r}, "
                 f"before it described {self.paragraphs[paragraph]!r}"
             )
-        self.rows.append((paragraph, str(record["desc"]), _spans(record["ts"], location)))
+        spans = _spans(record["ts"], location) if "ts" in record else []
+        if self.rows and bool(self.rows[0][2]) != bool(spans):
+            which = "lacks ts" if self.rows[0][2] else "has ts"
+            raise InputError(f"{location}: {which}, unlike the sentences before it")
+        self.rows.append((paragraph, str(record["desc"]), spans))
 
     def truth(self) -> Truth:
         if not self.rows:
@@ -106,11 +131,12 @@ class _Reader:
         owner = np.array([paragraph_index[paragraph] for paragraph, _, _ in self.rows])
         order = np.argsort(owner, kind="stable")
         names = list(self.locations)
-        width = max(len(spans) for _, _, spans in self.rows)
+        width = max(1, *(len(spans) for _, _, spans in self.rows))
         times = np.full((len(order), width, 2), np.nan)
         for i, row in enumerate(order):
             spans = self.rows[row][2]
-            times[i, : len(spans)] = spans
+            if spans:
+                times[i, : len(spans)] = spans
         return Truth(
             video_ids=tuple(self.videos),
             durations=np.array(list(self.videos.values())),

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
+from lib.base.files import write_text
+from lib.base.schema import unique_keys
 from lib.evaluation.files.lines import Faults, number, rows, short, span
 from lib.evaluation.files.predictions import exact, pairs, ranking, table
 from lib.evaluation.joint import finished_pairs
@@ -65,7 +67,7 @@ def write_tvr(
             np.take_along_axis(finished.scores, order, 1),
             keep,
         )
-    Path(path).write_text(json.dumps(tasks, allow_nan=False), encoding="utf-8")
+    write_text(Path(path), json.dumps(tasks, allow_nan=False))
 
 
 def _entries(
@@ -101,7 +103,7 @@ def read_tvr(path: str | Path, truth: Truth) -> Predictions:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text("utf-8-sig"))
+        data = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique_keys)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except json.JSONDecodeError as error:

@@ -50,7 +50,7 @@ def _sentence(runs: Sequence[RunFiles], i: int) -> str:
     truth = runs[0].truth
     true_span = truth.fractions[i]
     duration = truth.durations[truth.sentence_video[i]]
-    descriptions = [f"truth {_seconds(truth.moments[i])}"]
+    descriptions = [f"truth {_seconds(truth.moments[i])}" if truth.timed else "truth not known"]
     rows: list[list[tuple[float, float]]] = []
     for run in runs:
         spans = run.predictions.spans
@@ -61,13 +61,16 @@ def _sentence(runs: Sequence[RunFiles], i: int) -> str:
         prefix = f"{run.name}: " if len(runs) > 1 else "predicted "
         if real:
             best = np.array(real[0])
-            iou = float(overlap(best, true_span))
-            descriptions.append(f"{prefix}{_seconds(best * duration)}, overlap {iou:.2f}")
+            text = f"{prefix}{_seconds(best * duration)}"
+            if truth.timed:
+                text += f", overlap {float(overlap(best, true_span)):.2f}"
+            descriptions.append(text)
         else:
             descriptions.append(f"{prefix}nothing")
     text = escape(truth.sentences[i] or truth.names[i])
     label = "; ".join(descriptions)
-    drawing = timeline((float(true_span[0]), float(true_span[1])), rows, label=label)
+    true = (float(true_span[0]), float(true_span[1])) if truth.timed else None
+    drawing = timeline(true, rows, label=label)
     return f'<p class="sentence">{text}<br><small>{escape(label)}</small></p>{drawing}'
 
 
@@ -76,7 +79,7 @@ def _seconds(span: np.ndarray) -> str:
 
 
 def _maps(run: RunFiles, sentences: Sequence[int], named: bool) -> str:
-    if run.maps is None:
+    if run.maps is None or not run.truth.timed:
         return ""
     figures = []
     for number, i in enumerate(sentences, start=1):

@@ -71,14 +71,18 @@ def bar(
 
 
 def timeline(
-    truth: tuple[float, float], predicted: Sequence[Sequence[tuple[float, float]]], *, label: str
+    truth: tuple[float, float] | None,
+    predicted: Sequence[Sequence[tuple[float, float]]],
+    *,
+    label: str,
 ) -> str:
     """One sentence on the video's time: the truth above, below it each run's best spans.
 
     Spans are fractions; of a run's, the first is solid and the rest are thin.
     """
     rows = [f'<rect class="rail" x="0" y="2" width="1000" height="{12 * (len(predicted) + 1)}"/>']
-    rows.append(_span(truth, 3, 10, "truth"))
+    if truth is not None:
+        rows.append(_span(truth, 3, 10, "truth"))
     for r, spans in enumerate(predicted):
         top = 3 + 12 * (r + 1)
         rows += [_span(span, top + 7, 3, f"run{r} other") for span in spans[1:]]

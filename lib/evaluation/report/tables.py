@@ -101,7 +101,7 @@ def _check_same_queries(first: RunFiles, run: RunFiles) -> None:
                 f"{run.name} and {first.name} were not tested on the same queries: "
                 f"their {what} differ"
             )
-    if not np.array_equal(run.truth.moments, first.truth.moments):
+    if not np.array_equal(run.truth.moments, first.truth.moments, equal_nan=True):
         raise InputError(f"{run.name} and {first.name} were not scored against the same moments")
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lib.base import draws
+
 SENTENCES = 16  # whose maps are in memory at once
 
 
@@ -45,10 +47,11 @@ def recomputed(stack: nn.Module, function: Callable[..., Tensor], *rows: Tensor 
     contexts: dict[str, Any] = {}
     if not alone:
         contexts["context_fn"] = lambda: (contextlib.nullcontext(), statistics_kept(stack))
-    done = []
+    blocks, done = draws.Blocks(len(given[0])), []
     for first in range(0, len(given[0]), size):
         block = [None if x is None else x[first : first + size] for x in rows]
-        done.append(checkpoint(function, *block, use_reentrant=False, **contexts))
+        drawing = blocks.of(slice(first, first + size), function)
+        done.append(checkpoint(drawing, *block, use_reentrant=False, **contexts))
     return torch.cat(done)
 
 

@@ -7,7 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.base.batch import DataDims
+from lib.base.draws import rows_of
 from lib.models.layers.text import MaskedWords, word_logits, word_places
+
+MOST_WORDS = 2**16  # of a sentence, as far as numbering the words of all candidates goes
 
 
 class Reconstructor(nn.Module):
@@ -104,7 +107,9 @@ class Reconstructor(nn.Module):
             kept = (sentence, column) if depth < last else (masked.sentence, masked.slot)
             indices = ((kept[0] * Q + candidate) * L + kept[1]).flatten()
             words = read.flatten(0, 1).index_select(0, indices)
-            words = layer.norm3(words + layer._ff_block(words))
+            places = candidate * MOST_WORDS + kept[1]
+            with rows_of(kept[0].expand_as(places).flatten(), places.flatten()):
+                words = layer.norm3(words + layer._ff_block(words))
             x = read.flatten(0, 1).index_copy(0, indices, words).view_as(read)
         return words.unflatten(0, (Q, -1))
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from lib.base import draws
 from lib.base.batch import Batch, DataDims
 from lib.base.errors import InputError
 
@@ -286,7 +287,10 @@ def draw_masked_words(
     Source: DMR-JRG III-C.1, after SCN.
     """
     if noise is None:
-        noise = torch.empty_like(weights).exponential_(generator=generator)
+        if generator is None:
+            noise = draws.exponential(weights)
+        else:
+            noise = torch.empty_like(weights).exponential_(generator=generator)
     keys = torch.where(weights > 0, noise / weights.clamp(min=1e-6), torch.inf)
     quota = (counts * ratio).floor().long().clamp(min=1)
     column = keys.argsort(dim=1)[:, : int(quota.max())]

@@ -1,0 +1,233 @@
+"""Random numbers of a training step that belong to a paragraph and not to the batch it is in.
+
+What a step draws for a paragraph (which words are masked, what dropout drops) is hashed from a
+number that is drawn once for every such call, from the paragraph's id and the place of the
+sentence, and from the place within the row. So it is the same however a batch is shared among
+processes, cut into parts, or padded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lib.base.batch import Batch
+
+T = TypeVar("T")
+_LOWEST, _COUNT = -(2**31), 2**32  # of 32-bit numbers
+_AXES = (0x9E3779B9 - _COUNT, 0x85EBCA6B - _COUNT, 0x27D4EB2F)  # odd; one for each axis of a row
+
+
+@dataclass(frozen=True)
+class _Owners:
+    """A number for each paragraph of a batch, and one for each sentence; a paragraph's first
+    sentence has the number of the paragraph."""
+
+    paragraphs: Int[Tensor, " B"]
+    sentences: Int[Tensor, " M"]
+
+
+_owners: _Owners | None = None
+_rows: Int[Tensor, " R"] | None = None
+
+
+@contextlib.contextmanager
+def drawn_for(batch: Batch) -> Iterator[None]:
+    """A context in which what is drawn belongs to the paragraphs of a batch. Outside of it, draws
+    are Torch's own."""
+    global _owners
+    names = [name.encode("utf-8", "surrogatepass") for name in batch.paragraph_ids]
+    digests = [hashlib.blake2b(name, digest_size=4).digest() for name in names]
+    numbers = [int.from_bytes(digest, "little", signed=True) for digest in digests]
+    device = batch.flat_index.device
+    paragraphs = torch.tensor(numbers, dtype=torch.int32).to(device, non_blocking=True)
+    sentences = paragraphs[batch.owner] + _mixed(batch.sentence_position.to(torch.int32))
+    before, _owners = _owners, _Owners(paragraphs, sentences)
+    try:
+        yield
+    finally:
+        _owners = before
+
+
+def rows_of(
+    sentence: Int[Tensor, " R"], place: Int[Tensor, " R"]
+) -> contextlib.AbstractContextManager[None]:
+    """A context in which row r of every tensor is at a place (candidate, word, …) of the batch's
+    sentence ``sentence[r]``. Elsewhere rows are the paragraphs, or the sentences, each once or an
+    equal number of times in succession."""
+    if _owners is None:
+        return contextlib.nullcontext()
+    return _given(_placed(_owners.sentences[sentence], place.to(torch.int32)))
+
+
+@contextlib.contextmanager
+def _given(numbers: Int[Tensor, " R"]) -> Iterator[None]:
+    global _rows
+    before, _rows = _rows, numbers
+    try:
+        yield
+    finally:
+        _rows = before
+
+
+class Blocks:
+    """For a stack of layers that reads its rows a block at a time, each perhaps a second time in
+    the backward pass: what they draw is what all rows in one piece would."""
+
+    def __init__(self, rows: int) -> None:
+        self.numbers = _numbers_of(rows)
+        self.began = torch.get_rng_state()
+
+    def of(self, chosen: slice, function: Callable[..., T]) -> Callable[..., T]:
+        """A function that is to be called next, with these rows."""
+        if self.numbers is None:
+            return function
+        torch.set_rng_state(self.began)
+        numbers = self.numbers[chosen]
+
+        def drawing(*given: Any) -> T:
+            with _given(numbers):
+                return function(*given)
+
+        return drawing
+
+
+def uniform(like: Tensor) -> Float[Tensor, ...]:
+    """Numbers in (0, 1) of the shape of a tensor whose first axis is one of rows."""
+    bits = _bits(like)
+    if bits is None:
+        return torch.rand(like.shape, device=like.device).clamp(min=2**-24)
+    return (((bits >> 9) & (2**23 - 1)).to(torch.float32) + 0.5) / 2**23
+
+
+def exponential(like: Tensor) -> Float[Tensor, ...]:
+    """Exponential numbers, likewise."""
+    return -uniform(like).log()
+
+
+def dropout(x: Tensor, chance: float) -> Tensor:
+    """Zeros in the place of some numbers, and the others scaled, likewise."""
+    bits = _bits(x) if 0 < chance < 1 else None
+    if bits is None:
+        return nn.functional.dropout(x, chance)
+    dropped = bits < _LOWEST + int(chance * _COUNT)
+    return x.masked_fill(dropped, 0.0) * (1 / (1 - chance))
+
+
+def drop_by_paragraph(model: nn.Module) -> None:
+    """Have all dropout of a model's modules drawn here, that inside of attention too."""
+    for module in model.modules():
+        for kind, ours in ((nn.Dropout, _Dropout), (nn.MultiheadAttention, _Attention)):
+            if type(module) is kind:  # of which ours differ in ``forward`` alone
+                module.__class__ = ours
+
+
+class _Dropout(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout(input, self.p) if self.training else input
+
+
+class _Attention(nn.MultiheadAttention):
+    """Torch's attention. Where it drops, its equations are spelt out, because Torch's own draw by
+    the place in the batch."""
+
+    def forward(
+        self,
+        query: Float[Tensor, "B L D"],
+        key: Float[Tensor, "B K D"],
+        value: Float[Tensor, "B K D"],
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        dropping = self.training and self.dropout > 0 and _numbers_of(len(query)) is not None
+        plain = self._qkv_same_embed_dim and self.bias_k is None and not self.add_zero_attn
+        if not (dropping and plain and self.batch_first and query.dim() == 3):
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask,
+                need_weights,
+                attn_mask,
+                average_attn_weights,
+                is_causal,
+            )
+        B, L, D = query.shape
+        weights = self.in_proj_weight.chunk(3)
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        q, k, v = (
+            nn.functional.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        if attn_mask is not None:
+            each = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (B, -1))
+            scores = _masked(scores, each)
+        if key_padding_mask is not None:
+            scores = _masked(scores, key_padding_mask[:, None, None])
+        shares = dropout(scores.softmax(dim=-1), self.dropout)
+        read = (shares @ v).transpose(1, 2).reshape(B, L, D)
+        if not need_weights:
+            return self.out_proj(read), None
+        return self.out_proj(read), shares.mean(dim=1) if average_attn_weights else shares
+
+
+def _masked(scores: Float[Tensor, "B H L K"], mask: Tensor) -> Float[Tensor, "B H L K"]:
+    """Torch's masks are added, or forbid where they are True."""
+    return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+
+
+def _bits(like: Tensor) -> Int[Tensor, ...] | None:
+    """Random 32-bit numbers of a shape; None where its rows belong to nobody known."""
+    rows = _numbers_of(like.shape[0]) if like.dim() else None
+    if rows is None:
+        return None
+    # One number of the generator a call, whatever the shape: all processes stay in step.
+    call = torch.randint(_LOWEST, _LOWEST + _COUNT, (), dtype=torch.int32)
+    place = torch.zeros((), dtype=torch.int32, device=like.device)
+    for size, odd in zip(reversed(like.shape[1:]), _AXES, strict=False):
+        index = torch.arange(1, size + 1, dtype=torch.int32, device=like.device)
+        place = _mixed(index * odd).view(-1, *(1 for _ in place.shape)) + place
+    first = _mixed(rows + call).view(-1, *(1 for _ in like.shape[1:]))
+    return _mixed(first + place)
+
+
+def _numbers_of(rows: int) -> Int[Tensor, " R"] | None:
+    if _rows is not None or _owners is None:
+        return _rows if _rows is not None and len(_rows) == rows else None
+    if rows == len(_owners.paragraphs):
+        return _owners.paragraphs
+    times, rest = divmod(rows, len(_owners.sentences))
+    if rest or not times:
+        return None
+    if times == 1:
+        return _owners.sentences
+    place = torch.arange(times, dtype=torch.int32, device=_owners.sentences.device)
+    return _placed(_owners.sentences[:, None], place).flatten()
+
+
+def _placed(sentences: Int[Tensor, "*b"], place: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    return _mixed(_mixed(sentences) + place + 1)
+
+
+def _mixed(x: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+    """A hash of 32-bit numbers that leaves 0 as it is; its high bits are the good ones.
+
+    Source: hash-prospector (Wellons, 2018), less the last shift. Shifts keep the sign here, which
+    costs a bit and saves time.
+    """
+    for shift, odd in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        shifted = x >> shift
+        shifted ^= x
+        x = shifted.mul_(odd)
+    return x

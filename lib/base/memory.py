@@ -1,0 +1,33 @@
+"""A bound on the memory that reading a file may take."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def bounded_memory(more: int) -> Iterator[None]:
+    """Let this process take only so many bytes more than it has.
+
+    Ten bytes of a hostile or damaged file can ask for 64 GB; with a bound that is a MemoryError and
+    not the end of the process, or of its neighbours.
+    """
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:  # a system that does not say how much there is
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = used + more
+    if soft != resource.RLIM_INFINITY:
+        bound = min(bound, soft)
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

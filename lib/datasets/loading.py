@@ -1,0 +1,153 @@
+"""Loader processes: they heed nobody but the process that trains, and a dead one is noticed between
+two batches."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
+
+from lib.base.errors import InputError, WorkerDied
+
+_ENDING = {signal.SIGTERM, signal.SIGINT}
+_LACKS = [os.strerror(n) for n in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)]
+
+
+class Loader(DataLoader):
+    """A ``DataLoader`` whose faults are sentences, and come out of ``next`` and nowhere else.
+
+    A signal to the group of processes (from a scheduler, a service manager, or Ctrl-C) is for the
+    process that trains: it finishes its step, for which it needs the others.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.num_workers:
+            self.worker_init_fn = heed_parent_alone
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if not self.num_workers:
+            yield from super().__iter__()
+            return
+        batches: Any = self._iterator  # of the epoch before
+        try:
+            with _sentences(), _hearing():
+                _require_alive(batches)
+                with _held(_ENDING):  # a child is born with what its parent holds back
+                    batches = super().__iter__()
+            _report_deaths_between_batches()
+            while True:
+                with _sentences(), _hearing():
+                    _require_alive(batches)
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        except InputError:
+            _abandon(batches)
+            raise
+
+
+def heed_parent_alone(number: int) -> None:
+    """End with the process that trains, or at its SIGTERM, which it sends to a loader process that
+    does not stop when asked to; let SIGTERM and Ctrl-C from anybody else pass."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        while parent.is_alive():  # Torch looks too, but for whom it found as its parent at first
+            heard = signal.sigtimedwait({signal.SIGTERM}, 1.0)
+            if heard is not None and heard.si_pid == parent.pid:
+                break
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _held(signals: set[signal.Signals]) -> Iterator[None]:
+    """A context at whose end the signals that came meanwhile are delivered."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_listening = False
+
+
+@contextlib.contextmanager
+def _hearing() -> Iterator[None]:
+    """A context in which the death of a loader process is an error."""
+    global _listening
+    _listening = True
+    try:
+        yield
+    finally:
+        _listening = False
+
+
+def _report_deaths_between_batches() -> None:
+    """Torch's handler raises wherever the program is, as in the middle of a step of the optimiser,
+    or while a checkpoint is written."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, _child_ended)
+
+
+def _child_ended(number: int, frame: object) -> None:
+    if _listening:
+        signal_handling._error_if_any_worker_fails()
+
+
+def _require_alive(batches: Any) -> None:
+    """Of those that died meanwhile."""
+    if batches is None:
+        return
+    for worker, expected in zip(batches._workers, batches._workers_status, strict=True):
+        if expected and worker.exitcode is not None:
+            status = worker.exitcode
+            how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended by {how}")
+
+
+def _abandon(batches: Any) -> None:
+    """End loader processes without asking: a dead one may have left their queues locked."""
+    if batches is None:
+        return
+    batches._shutdown = True
+    for worker in batches._workers:
+        worker.kill()
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """What was wrong with the data stays one sentence when another process found it, or died."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
+    except (OSError, RuntimeError) as error:
+        text = str(error)
+        if "DataLoader worker" in text and " in DataLoader worker" not in text:
+            raise WorkerDied(
+                f"a process that loads data died ({text.splitlines()[0]}); if memory or shared "
+                "memory ran out take fewer WORKERS; WORKERS 0 shows any other reason"
+            ) from None
+        reason = next((reason for reason in _LACKS if reason in text), None)
+        if reason is None:
+            raise
+        raise InputError(
+            f"the processes that load data lack what they need ({reason}); raise the limit "
+            "(ulimit -n for open files), or take fewer WORKERS"
+        ) from None
