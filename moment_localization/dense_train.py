@@ -4,9 +4,9 @@
     python dense_train.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
     torchrun --nproc_per_node 8 dense_train.py --cfg ../experiments/dense_activitynet/acnet.yaml
 
-The run's folder holds config.yaml, log.jsonl, console.log, last.pt (to go on from) and best.pt
-(to test). The
-best epoch is the best on validation by TRAIN.SELECT_BY; the test split is not read here.
+The run's folder holds config.yaml, log.jsonl, console.log, last.pt (to go on from), best.pt (to
+test) and lowest_loss.pt (as last.pt was when the training loss was lowest). The best epoch is the
+best on validation by TRAIN.SELECT_BY; the test split is not read here.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from lib.base import distributed
 from lib.base.batch import Batch, collate
 from lib.base.command import run_script
 from lib.base.errors import InputError, WorkerDied
+from lib.base.files import link_file
 from lib.base.runtime import Runtime
 from lib.config.config import dump_config, load_config
 from lib.datasets import build_loader
 from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint, require_recipe
 from lib.datasets.packed_words import FILE as WORDS
-from lib.datasets.packed_words import link_words
+from lib.datasets.packed_words import link_words, pack_words
 from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
 from lib.evaluation.records import Predictions, Truth
@@ -45,6 +46,7 @@ from lib.evaluation.retrieval import similarity_scale
 from lib.training import checkpoint, nonfinite
 from lib.training.build import (
     add_common_flags,
+    cache_folder,
     open_batch_gradient,
     open_corpus,
     open_model,
@@ -63,6 +65,8 @@ from lib.training.progress import Progress
 from lib.training.reporting import Scalars, describe_change, epoch_line
 from lib.training.run import Run
 from lib.training.scorer import calibration_lines, metric
+
+LOWEST = "lowest_loss.pt"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,7 +103,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     say = print if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
-        corpus = open_corpus(config, ("train", "val"), trained=saved, pack_vectors=True)
+        corpus = open_corpus(config, ("train", "val"), trained=saved)
     for line in corpus.lines():
         say(line)
     model = open_model(config, corpus, runtime)
@@ -149,10 +153,11 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         if resuming:
             run.truncate_log(epoch=progress.epoch - 1)
             run.write_text("config.yaml", dump_config(config))  # a longer run is no other run
+            if progress.step == 0 and progress.epoch:
+                keep_lowest(run)  # as the run may have been killed before it did
         console.attach(run.own("console.log"), append=resuming)
-        if corpus.packed_words is not None:
-            run.own(WORDS)
-            link_words(corpus.packed_words, folder)
+        run.own(WORDS)
+        link_words(pack_words(corpus.vector_file, cache_folder(config)), folder)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
@@ -183,6 +188,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             "epoch": progress.epoch,
         }
         checkpoint.save(run.own("last.pt"), state_now() | state)
+        if not run.path(LOWEST).exists():
+            link_file(run.path("last.pt"), run.own(LOWEST))
 
     def save_without_worker(fault: WorkerDied) -> NoReturn:
         """A loader process is gone, and the step before it is done."""
@@ -287,6 +294,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             scalars.write(record)
         progress.epoch, progress.step, progress.sums = epoch + 1, 0, {}
         save_last()
+        if run is not None:
+            keep_lowest(run)
 
     if run is not None:
         finish(run, config)
@@ -377,6 +386,15 @@ def keep_best(
         run.remove(kept_name(epoch))
 
 
+def keep_lowest(run: Run) -> None:
+    """Hold the end of the epoch whose loss was the lowest so far. After a divergence the weights in
+    last.pt may be finite and worthless."""
+    totals = [record["train"].get("total") for record in run.records()]
+    finite = [total for total in totals if total is not None]
+    if finite and totals[-1] == min(finite):
+        link_file(run.path("last.pt"), run.own(LOWEST))
+
+
 def kept_name(epoch: int) -> str:
     return f"best-{epoch + 1}.pt"
 
@@ -416,8 +434,8 @@ def stop_not_finite(
     if run is not None:
         lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
         lines.append(
-            "the step was not taken; the checkpoints are as they were. See it again: "
-            f"replay.py {path}"
+            "the step was not taken; the checkpoints are as they were, of which "
+            f"{LOWEST} is from before the loss grew. See it again: replay.py {path}"
         )
         for line in lines:
             print(f"error: {line}", file=sys.stderr)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,7 +171,9 @@ def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
 
 
 class Pair:
-    """``dense_train.py`` in two processes, on a model that draws nothing."""
+    """``dense_train.py`` in two processes, on a small model."""
+
+    count = 2
 
     def __init__(self, folder: Path, **train: object) -> None:
         self.folder, self.saved = folder, folder / "save" / "tiny"
@@ -182,7 +186,7 @@ class Pair:
     def start(
         self, *flags: object, sabotage: Callable[[int], Any] = lambda rank: None
     ) -> list[Process]:
-        self.launcher = launcher = Launcher()  # the store lives as long as this does
+        self.launcher = launcher = Launcher(self.count)  # the store lives as long as this does
 
         def enter(rank: int) -> None:
             launcher.enter(rank)
@@ -195,7 +199,7 @@ class Pair:
                 output=self.folder / f"{rank}.txt",
                 sabotage=functools.partial(enter, rank),
             )
-            for rank in range(2)
+            for rank in range(self.count)
         ]
 
     def train(self, *flags: object, **options: Any) -> list[Ended]:
@@ -229,6 +233,67 @@ def test_two_processes_make_the_run_of_one(pair, tmp_path):
     weights = alone.weights()
     for name, value in pair.weights().items():
         assert torch.allclose(value, weights[name], atol=1e-4), name
+
+
+class Several(Pair):
+    """Likewise, on DMR-JRG with all that it draws."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        folder.mkdir()
+        self.count, self.folder, self.saved = count, folder, folder / "save" / "tiny"
+        self.experiment = write_experiment(folder, BATCH_SIZE=6, EPOCHS=2)
+
+
+def test_as_many_processes_as_one_likes_draw_what_one_draws(tmp_path):
+    alone = Several(tmp_path / "1", 1)
+    ended = run("dense_train", "--cfg", alone.experiment, output=tmp_path / "output.txt")
+    assert ended.status == 0, ended.output
+    for count in (2, 3):
+        shared = Several(tmp_path / str(count), count)
+        assert [each.status for each in shared.train()] == [0] * count
+        for ours, theirs in zip(shared.records(), alone.records(), strict=True):
+            assert ours["train"] == pytest.approx(theirs["train"], rel=1e-3)
+
+
+def test_a_process_that_the_launcher_ends_before_training_says_so(tmp_path):
+    """As torchrun does when another one was killed while it read the corpus."""
+    import moment_localization.dense_train as script
+
+    def sabotage(rank: int) -> None:
+        original = script.open_model
+
+        def slow(*args: Any) -> Any:
+            (tmp_path / f"{rank}.here").touch()
+            time.sleep(20)
+            return original(*args)
+
+        script.open_model = slow
+
+    pair = Pair(tmp_path)
+    processes = pair.start(sabotage=sabotage)
+    while not all((tmp_path / f"{rank}.here").exists() for rank in range(2)):
+        time.sleep(0.01)
+    processes[1].kill(signal.SIGKILL)
+    processes[0].kill(signal.SIGTERM)
+    ended = [process.wait(15) for process in processes]
+    assert [each.status for each in ended] == [128 + signal.SIGTERM, -signal.SIGKILL]
+    assert "error: SIGTERM before training began" in ended[0].output
+
+
+def test_a_port_in_use_is_a_sentence(tmp_path):
+    experiment = write_experiment(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        def enter() -> None:
+            os.environ.update(Launcher().environment(0) | {"MASTER_PORT": str(port)})
+            del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
+
+        ended = run("dense_train", "--cfg", experiment, output=tmp_path / "0.txt", sabotage=enter)
+    assert ended.status == 2, ended.output
+    line = ended.output.splitlines()[-1]
+    assert line.startswith(f"error: the processes of this run cannot meet at 127.0.0.1:{port} (")
+    assert "in use" in line and "--master_port" in line and "Traceback" not in ended.output
 
 
 def test_a_signal_to_one_stops_both_and_both_go_on(pair, tmp_path):

@@ -411,17 +411,45 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
     assert "note: the features are not those of training: values of another kind" in ended.output
 
 
+def test_weights_from_before_a_divergence_are_left(runs):
+    """The loss stays finite for a while, and each step is saved."""
+
+    def ruin() -> None:
+        original, calls = torch.optim.Adam.step, [0]
+
+        def step(self: Any, *args: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] > 3:
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.data.mul_(30)
+            return original(self, *args, **options)
+
+        torch.optim.Adam.step = step  # type: ignore[method-assign]
+
+    def largest(name: str) -> float:
+        weights = checkpoint.load(runs.saved / name)["model"].values()
+        return max(float(each.abs().max()) for each in weights if each.is_floating_point())
+
+    ended = runs.train("--set", "TRAIN.EPOCHS=3", sabotage=ruin)
+    assert ended.status in (0, nonfinite.EXIT_STATUS), ended.output
+    assert largest("last.pt") > 1000 > 100 > largest("lowest_loss.pt")
+    assert checkpoint.load(runs.saved / "lowest_loss.pt")["progress"]["epoch"] == 1
+
+
 @pytest.mark.parametrize(
-    ("select_by", "scores", "expected"),
+    ("select_by", "scores", "expected", "never"),
     [
-        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}),
-        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}),
-        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}),
+        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}, 5),
+        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}, 3),
+        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}, 4),
     ],
 )
-def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(tmp_path, select_by, scores, expected):
+def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
+    tmp_path, select_by, scores, expected, never
+):
     progress = Progress()
-    mine = {"best-of-all.pt", "best-99.pt"}
+    mine = {"best-of-all.pt", "best-99.pt", f"best-{never}.pt"}  # an epoch that is never kept
     with Run.create(tmp_path / "run", "") as folder:
         for name in mine:
             (folder.folder / name).write_text("not the run's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -340,3 +341,18 @@ class TestALinkInTheRunsFolder:
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+def test_a_link_made_between_two_steps_is_not_written_through(tmp_path, monkeypatch):
+    victim, unlink = tmp_path / "victim", Path.unlink
+    victim.write_text("mine")
+
+    def and_link_again(path: Path, **options: bool) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            unlink(path)
+        path.symlink_to(victim)
+
+    monkeypatch.setattr(Path, "unlink", and_link_again)
+    with pytest.raises(InputError, match="cannot be written .File exists"):
+        replace_file(tmp_path / "last.pt", lambda file: file.write(b"weights"))
+    assert victim.read_text() == "mine"

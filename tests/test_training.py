@@ -153,13 +153,11 @@ class Bench:
         return records
 
     def files(self) -> dict[str, str]:
-        """Every file by its digest; locks, records of names and caches are no content."""
+        """Every file by its digest; locks and records of names are no content."""
         return {
             path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.root.rglob("*"))
-            if path.is_file()
-            and path.name not in (".lock", ".files")
-            and path.parent.name != ".cache"
+            if path.is_file() and path.name not in (".lock", ".files")
         }
 
     def copy(self, root: Path) -> Bench:

@@ -13,7 +13,6 @@ import errno
 import math
 import os
 import platform
-import re
 import shlex
 import signal
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lib.base.errors import InputError
+from lib.base.files import HDF5_ERROR, reason_of
 
 BAD_INPUT, OUR_FAULT = 2, 70  # EX_SOFTWARE of sysexits
 # Faults of the machine, also where no file is named.
@@ -33,8 +33,6 @@ _MACHINE = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
 }
 
-_ERRNO = re.compile(r"errno = \d+, error message = '([^']*)'")
-
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's ``main``. An error that the user can mend becomes one line and exit status 2;
@@ -42,7 +40,7 @@ def run_script(main: Callable[[], None]) -> None:
 
     Of several processes, only the first one that fails prints its message; the others end too.
     """
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook, sys.excepthook = _unraisable, _unhandled
     try:
         main()
         sys.stdout.flush()
@@ -67,8 +65,15 @@ def _unraisable(what: Any) -> None:
     that is left."""
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    else:
+    elif not HDF5_ERROR.search(str(what.exc_value)):
         sys.__unraisablehook__(what)
+
+
+def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
+    """What a library prints by itself: not what HDF5 says once more of a full disk whenever it
+    closes something."""
+    if not HDF5_ERROR.search(str(fault)):
+        sys.__excepthook__(kind, fault, trace)
 
 
 def count_from(low: int) -> Callable[[str], int]:
@@ -121,8 +126,8 @@ def known(fault: Exception) -> str | None:
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return f"memory ran out{f' ({first})' if first else ''}"
     if isinstance(fault, RuntimeError):
-        if of_disk := _ERRNO.search(str(fault)):  # as the HDF5 library tells of a full disk
-            return f"the disk: {of_disk[1]}"
+        if HDF5_ERROR.search(str(fault)):  # a full disk
+            return f"the disk: {reason_of(fault)}"
         if "does not have a deterministic implementation" in first:
             return f"TRAIN.DETERMINISTIC: on this device {first.split(',')[0]}"
         if "DefaultCPUAllocator" in first or "can't start new thread" in first:

@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -46,6 +49,21 @@ def start(backend: str) -> None:
         dist.init_process_group(
             backend, store=group, rank=number, world_size=count, timeout=PATIENCE
         )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """At SIGTERM, until the training loop has a better answer: torchrun sends it when another
+    process was killed, and only says which one."""
+    if first_to_report():
+        print(
+            "error: SIGTERM before training began, as torchrun sends it when a process of this run "
+            "has ended; nothing is lost, and the same command starts again",
+            file=sys.stderr,
+            flush=True,
+        )
+    sys.exit(128 + number)
 
 
 def end() -> None:
@@ -79,14 +97,27 @@ def first_to_report() -> bool:
     if not launched():
         return True
     try:
-        return _store().add("reported", 1) == 1
+        return _apart or _store().add("reported", 1) == 1
     except RuntimeError:  # the process that kept the store is gone: rather twice than not at all
         return True
 
 
+_apart = False  # there is no store
+
+
 @functools.cache
 def _store() -> dist.Store:
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=60))))
+    global _apart
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=60))))
+    except (RuntimeError, ValueError) as fault:
+        _apart = True
+        reason = str(fault).splitlines()[0][:200]
+        raise InputError(
+            f"the processes of this run cannot meet at {place} ({reason}); if the port is in use, "
+            "choose another (MASTER_PORT, or --master_port of torchrun)"
+        ) from None
     store.set_timeout(PATIENCE)
     return store
 

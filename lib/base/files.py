@@ -9,6 +9,8 @@ import functools
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import time
 import weakref
@@ -18,6 +20,7 @@ from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
 
+HDF5_ERROR = re.compile(r"errno = \d+, error message = '([^']*)'")
 Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
 RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
@@ -71,6 +74,25 @@ def replace_files(writes: Mapping[Path, Write]) -> None:
             sync_folder(folder)
     except OSError as fault:
         raise unwritable(path, fault) from None
+
+
+def link_file(source: Path, path: Path) -> Path:
+    """Replace ``path`` by another name of ``source``, or by a copy where there are no such links.
+
+    Raises:
+        InputError: as ``replace_file`` does.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        os.link(source, temporary)
+        os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)  # two names of one file are left as they are by a rename
+        return path
+    except OSError:
+        with source.open("rb") as file:
+            return replace_file(path, lambda copy: shutil.copyfileobj(file, copy))
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -221,4 +243,7 @@ def unwritable(path: Path, fault: OSError) -> InputError:
 
 
 def reason_of(fault: Exception) -> str:
-    return getattr(fault, "strerror", None) or str(fault)
+    """In a few words. The HDF5 library tells what the system told it in a long text."""
+    found = HDF5_ERROR.search(str(fault))
+    told = getattr(fault, "strerror", None) or (found and found[1])
+    return str(told or str(fault).split("\n")[0][:200])

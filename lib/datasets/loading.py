@@ -8,6 +8,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -60,6 +61,7 @@ def heed_parent_alone(number: int) -> None:
     """End with the process that trains, or at its SIGTERM, which it sends to a loader process that
     does not stop when asked to; let SIGTERM and Ctrl-C from anybody else pass."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _unless_left_alone
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -72,6 +74,13 @@ def heed_parent_alone(number: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _unless_left_alone(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
+    """What a thread of a loader process prints: nothing of a batch that nobody fetched, because the
+    process that trains has ended or lost another one."""
+    if not isinstance(fault, EOFError | ConnectionError):
+        sys.__excepthook__(kind, fault, trace)
 
 
 @contextlib.contextmanager
