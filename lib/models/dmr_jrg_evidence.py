@@ -249,7 +249,9 @@ class DMRJRGEvidence(DMRJRG):
         states, _ = self.text(self.mask_word.expand(*ids.shape, -1), counts)
         masked = all_words(counts, ids.device)
         return clip_reconstruction_gain(
-            lambda cells: self.nll(frames, layout.owner, cells, states, ids, counts, masked),
+            lambda cells: self.nll(
+                frames, layout.owner, self.frame_rows[cells], states, ids, counts, masked
+            ),
             self.clip_cells,
             len(ids),
         )
