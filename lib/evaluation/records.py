@@ -145,6 +145,7 @@ class Predictions:
     proposal_spans: NDArray[np.float64] | None = None  # (C, 2): the model's grid, for the ceiling
     candidates: CandidateMoments | Pairs | None = None
     answered: NDArray[np.bool_] | None = None  # (M,) False: the sentence was left out; None: none
+    first_stage: NDArray[np.floating] | None = None  # (P, V) by the vectors that shortlist videos
 
 
 def clips_of(grid: NDArray[np.floating]) -> int:
@@ -214,6 +215,10 @@ def check(truth: Truth, predictions: Predictions) -> None:
         _expect("ranking", similarity.videos.shape[:1], (P,))
         _finite(truth, similarity.scores, similarity.videos >= 0, None)
         _known(truth, similarity.videos)
+    if predictions.first_stage is not None:
+        _expect("first_stage", predictions.first_stage.shape, (P, V))
+        if not np.isfinite(predictions.first_stage).all():
+            raise InputError("predictions: a score of the first stage is not a finite number")
     if predictions.spans is not None:
         if predictions.scores is None:
             raise InputError("predictions: spans without scores, expected both")

@@ -28,9 +28,9 @@ from lib.inference.answers import Answer, Hit, ScoreMap, Source
 from lib.inference.grounding import moments_in
 from lib.inference.loaded import LoadedRun, Query
 from lib.inference.sources import FeatureSource, VideoRows
+from lib.models.first_stage import PLACES, place_vectors
 from lib.models.interface import Encoded
 
-PLACES = 8  # mean directions of a window's parts, by which the shortlist is made
 KEPT_AS = "float16"
 EXHAUSTIVE = 2000  # items that are all compared
 SHARE = 300  # of a larger index every so many items are compared, but not fewer than EXHAUSTIVE
@@ -407,11 +407,7 @@ def _places(
     names = run.model.embeddings
     if names is None:
         return np.zeros((len(next(iter(encoded.values()))), 1, 1), dtype=np.float32)
-    vectors = torch.nn.functional.normalize(encoded[names[0]].float(), dim=-1)
-    if vectors.dim() == 2:
-        return vectors[:, None].numpy()
-    parts = vectors.tensor_split(min(places, vectors.shape[1]), dim=1)
-    return torch.stack([part.mean(dim=1) for part in parts], dim=1).numpy()
+    return place_vectors(encoded[names[0]], places).numpy()
 
 
 def _kept(value: torch.Tensor) -> torch.Tensor:

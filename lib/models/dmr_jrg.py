@@ -199,6 +199,10 @@ class DMRJRG(Model):
         return "token", "token"
 
     @property
+    def compares_embeddings(self) -> bool:
+        return True
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms: frozenset[str] = frozenset()
         if not self.grounded_retrieval:

@@ -133,6 +133,10 @@ class DMRJRGEvidence(DMRJRG):
         return super().embeddings if self.rank_by == "retrieval" else ("aligned", "sentences")
 
     @property
+    def compares_embeddings(self) -> bool:
+        return self.rank_by == "retrieval"
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms = super().unavailable_terms
         if self.alignment is None:

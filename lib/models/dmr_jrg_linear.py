@@ -213,6 +213,10 @@ class DMRJRGLinear(DMRJRG):
         return ("token", "token") if self.retrieval == "class_token" else ("aligned", "sentences")
 
     @property
+    def compares_embeddings(self) -> bool:
+        return False
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms: frozenset[str] = frozenset()
         if self.retrieval == "mean":
@@ -260,14 +264,17 @@ class DMRJRGLinear(DMRJRG):
         cosines = batch.flat(batch.padded(sentences) @ clips.mT)
         evidence = self._evidence(batch, {"alignment": cosines}, text)
         decoded = decode(evidence, self.decoding).scores
+        asked = wanted  # of what encode_map knows by the paper's terms
         if "contrast" in wanted:
-            wanted |= {"reconstruction"}
+            asked |= {"reconstruction"}
+        if wanted & GLOBAL_TERMS:
+            asked |= {"global_nce"}
         parts = self.encode_map(
             batch,
             self.sentences(sentences * sentences.shape[-1] ** 0.5),
             self.clips(clips * clips.shape[-1] ** 0.5),
             state,
-            wanted,
+            asked - {"distillation"},  # which is the alignment's here
             added=self._added(evidence),
             belief=lambda logits: decoded,
         )
@@ -459,7 +466,7 @@ class DMRJRGLinear(DMRJRG):
         *,
         scale: float = 5.0,
         alike: float = 0.8,
-        temperature: float = 0.03,
+        temperature: float = 0.05,
         reference_margin: float = 0.1,
         outside_margin: float = 0.15,
         min_iou: float = 0.5,

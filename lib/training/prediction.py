@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from lib.base.runtime import Runtime
 from lib.decoding import Decoding, Evidence, Proposals, decode
 from lib.decoding.decode import reads
 from lib.evaluation.records import CandidateMoments, Ranking, clips_of, on_grid
+from lib.models.first_stage import first_stage_similarity
 from lib.models.interface import Encoded, Model
 
 ON_DEVICE = 2**30  # bytes of encoded videos that stay on the device between uses
@@ -93,6 +95,22 @@ def similarities(model: Model, read: Read, runtime: Runtime) -> np.ndarray | Non
     """Similarities of paragraphs and videos, (P, V); None if the model does not retrieve."""
     if not model.retrieves():
         return None
+    return _by_pairs(model.similarity, read, runtime)
+
+
+@torch.no_grad()
+def first_stage(model: Model, read: Read, runtime: Runtime) -> np.ndarray | None:
+    """How the first stage of a search scores the videos, (P, V); None where the model compares
+    every video, or by the very vectors that a first stage would."""
+    if not model.retrieves() or model.embeddings is None or model.compares_embeddings:
+        return None
+    return _by_pairs(partial(first_stage_similarity, model), read, runtime)
+
+
+def _by_pairs(
+    score: Callable[[Encoded, Encoded], Tensor], read: Read, runtime: Runtime
+) -> np.ndarray:
+    """The scores of all pairs, in blocks of videos."""
     size = sum(x[:1].numel() * x.element_size() for x in read.videos.values())
     block = max(1, ON_DEVICE // size)  # all of them, unless they are kept in main memory
     columns = []
@@ -100,7 +118,7 @@ def similarities(model: Model, read: Read, runtime: Runtime) -> np.ndarray | Non
         part = {
             name: x[first : first + block].to(runtime.device) for name, x in read.videos.items()
         }
-        rows = [model.similarity(text, part).float() for text in read.paragraphs]
+        rows = [score(text, part).float() for text in read.paragraphs]
         columns.append(torch.cat(rows).cpu().numpy())
     return np.concatenate(columns, axis=1)
 
