@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lib.decoding import Decoding
+from lib.base.batch import Layout
+from lib.base.runtime import Runtime
+from lib.decoding import Decoding, Evidence, decode, decode_prior
+from lib.evaluation import Predictions, Truth, summarise
 from lib.evaluation.retrieval import in_two_stages, shortlisted
 from lib.losses import Criterion
 from lib.losses.order import halves_exchanged, ordered_log_mass, reversed_order, right_order
@@ -17,6 +21,7 @@ from lib.losses.similarity import distill_listwise
 from lib.models.dmr_jrg_linear import ALIGNMENT_TERMS, DMRJRGLinear, shuffled_blocks
 from lib.models.first_stage import first_stage_similarity, place_vectors
 from lib.models.linear_align import LinearAlign
+from lib.training.prediction import first_stage, ground_in, read_split, similarities
 from tests.properties import DIMS, make_batch, terms_of
 from tests.variants import small
 
@@ -206,3 +211,55 @@ def test_two_stages_rank_the_shortlist_and_then_the_others() -> None:
         rest = sorted(set(range(50)) - set(shortlist), key=lambda v: -first[row, v])
         expected = sorted(shortlist, key=lambda v: -exact[row, v]) + rest
         assert ranked[row].tolist() == expected
+
+
+def test_scoring_reads_both_stages_and_the_prior() -> None:
+    """Of the composition: S^r beside the alignment's number, and what its decoding makes of no
+    evidence beside its spans."""
+    model, batch = small(DMRJRGLinear, **ALL).eval(), make_batch()
+    runtime = Runtime.start("cpu")
+    read = read_split(model, [batch], [batch.video], runtime, num_videos=len(batch))
+    exact, first = similarities(model, read, runtime), first_stage(model, read, runtime)
+    tokens = read.paragraphs[0]["token"] @ read.videos["token"].T
+    np.testing.assert_allclose(first, tokens.numpy(), atol=1e-6)
+    assert exact is not None and not np.allclose(exact, first)
+    decoding = Decoding(method="posterior", ordered=True)
+    found = ground_in(
+        model, read, np.arange(4)[:, None], runtime, decoding, {"trust": 1.0},
+        pairs=100, moments=3, nms_iou=0.5,
+    )  # fmt: skip
+    assert found is not None and found.prior is not None
+    counts = batch.sentence_counts.numpy()
+    owner = np.repeat(np.arange(4), counts)
+    truth = Truth(
+        video_ids=tuple("abcd"),
+        durations=np.full(4, 10.0),
+        paragraph_ids=tuple("pqrs"),
+        paragraph_video=np.arange(4),
+        sentence_paragraph=owner,
+        moments=np.tile([1.0, 4.0], (len(owner), 1)),
+        sentences=("a sentence",) * len(owner),
+    )
+    summary = summarise(
+        truth,
+        Predictions(exact, found.spans, found.scores, prior=found.prior, first_stage=first),
+        resamples=0,
+    )
+    assert {"vr", "vr_first_stage", "vr_two_stages"} <= set(summary["protocols"])
+    assert {"shortlist_keeps_best", "shortlist_keeps_ten"} <= set(summary["diagnostics"])
+    assert "prior of the decoding" in summary["floors"]["svmr"]
+    assert first_stage(small(DMRJRGLinear, retrieval="mean").eval(), read, runtime) is not None
+
+
+def test_the_prior_of_a_decoding_is_what_it_makes_of_flat_evidence() -> None:
+    layout = Layout.of(torch.tensor([[True, True], [True, False]]))
+    spans = torch.tensor([[0.0, 0.25], [0.0, 0.5], [0.25, 0.75], [0.5, 1.0]])
+    flat, some = torch.zeros(3, 8), torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    evidence = [Evidence(layout, spans, 8, clips={"alignment": x}) for x in (flat, some)]
+    decoding = Decoding(method="posterior", ordered=True)
+    expected = decode(evidence[0], decoding).scores
+    for each in evidence:
+        prior = decode_prior(each, decoding)
+        assert prior is not None
+        torch.testing.assert_close(prior.scores, expected)
+    assert decode_prior(evidence[0], Decoding()) is None

@@ -113,7 +113,9 @@ def summarise(
             continue
         protocol = PROTOCOLS[name]
         out["protocols"][name] = counted.scores()
-        out["floors"][name] = baseline_rows(protocol, truth, ranks, fit, fixed_spans, options)
+        out["floors"][name] = baseline_rows(
+            protocol, truth, ranks, fit, fixed_spans, options, predictions.prior
+        )
         out["ceilings"][name] = ceiling(protocol, truth, predictions, ranks, fit, options)
         out["queries"][name] = _about(protocol, counted, options)
         if protocol.mixed and isinstance(predictions.candidates, CandidateMoments):

@@ -16,7 +16,7 @@ from lib.base.batch import Batch
 from lib.base.errors import InputError
 from lib.base.moments import greedy_suppression
 from lib.base.runtime import Runtime
-from lib.decoding import Decoding, Evidence, Proposals, decode
+from lib.decoding import Decoding, Evidence, Proposals, decode, decode_prior
 from lib.decoding.decode import reads
 from lib.evaluation.records import CandidateMoments, Ranking, clips_of, on_grid
 from lib.models.first_stage import first_stage_similarity
@@ -32,6 +32,7 @@ class Grounding:
     spans: np.ndarray  # (M, n, 2); NaN where fewer than n
     scores: np.ndarray  # (M, n); -inf where fewer
     grid: np.ndarray | None  # (P, 2): the spans the model chooses from, where all share them
+    prior: np.ndarray | None = None  # (M, 1, 2): the span of the decoding's prior, where it has one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ def ground_in(
     """
     if not model.grounds():
         return None
-    spans, scores, grid, first = [], [], None, 0
+    spans, scores, priors, grid, first = [], [], [], None, 0
     for text in watch(read.paragraphs):
         counts = text["mask"].sum(dim=1).cpu().numpy()
         candidates = videos[first : first + len(counts)]
@@ -167,6 +168,9 @@ def ground_in(
             kept = best_moments(proposals, moments=moments, nms_iou=nms_iou)
             spans.append(kept[0])
             scores.append(kept[1])
+            prior = decode_prior(evidence, decoding, calibration)
+            if prior is not None:
+                priors.append(best_moments(prior, moments=1, nms_iou=nms_iou)[0])
             if proposals.spans.dim() == 2 and grid is None:
                 grid = proposals.spans.double().cpu().numpy()
     if grid is not None:  # exact fractions, so that a threshold tie is decided and not rounded
@@ -174,7 +178,10 @@ def ground_in(
         exact = on_grid(grid, num_clips)
         if np.abs(exact - grid).max() < 1e-6:  # and not a grid of centres and widths
             grid, spans = exact, [on_grid(each, num_clips) for each in spans]
-    return Grounding(_stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid)
+    prior_spans = np.concatenate(priors) if priors else None
+    return Grounding(
+        _stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid, prior_spans
+    )
 
 
 @torch.no_grad()
@@ -223,6 +230,7 @@ def of_all_processes(grounding: Grounding) -> Grounding:
         _stack_ragged([part.spans for part in parts], np.nan),
         _stack_ragged([part.scores for part in parts], -np.inf),
         grounding.grid,
+        None if grounding.prior is None else np.concatenate([p.prior for p in parts]),
     )
 
 
@@ -302,7 +310,12 @@ def split_candidates(
     rows = first[owner, None] + np.arange(K + 1) * counts[owner, None] + position[:, None]
     own, others = rows[:, 0], rows[:, 1:]
     return (
-        Grounding(grounding.spans[own], grounding.scores[own], grounding.grid),
+        Grounding(
+            grounding.spans[own],
+            grounding.scores[own],
+            grounding.grid,
+            None if grounding.prior is None else grounding.prior[own],
+        ),
         CandidateMoments(
             videos=best.videos[owner],
             spans=grounding.spans[others].reshape(len(owner), K, n, 2),

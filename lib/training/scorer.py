@@ -151,6 +151,7 @@ class Scorer:
             spans=None if grounding is None else grounding.spans,
             scores=None if grounding is None else grounding.scores,
             proposal_spans=None if grounding is None else grounding.grid,
+            prior=None if grounding is None else grounding.prior,
             candidates=joint,
             first_stage=shortlisting,
         )
