@@ -164,7 +164,12 @@ class DMRJRGLinear(DMRJRG):
         self._build_spans(dims.num_frames, self.frame_rows.shape[1])
 
     def _build_retrieval(
-        self, dims: DataDims, A: int, retrieval: str, grounded: bool, paper: dict[str, Any]
+        self,
+        dims: DataDims,
+        A: int,
+        retrieval: Literal["class_token", "mean"],
+        grounded: bool,
+        paper: dict[str, Any],
     ) -> None:
         """VPCMR and VTFA-GD, as wide as the alignment."""
         self.retrieval, self.grounded_retrieval = retrieval, grounded
@@ -462,7 +467,7 @@ class DMRJRGLinear(DMRJRG):
         )
 
     @staticmethod
-    def losses(
+    def losses(  # type: ignore[override]
         *,
         scale: float = 5.0,
         alike: float = 0.8,
@@ -543,7 +548,9 @@ class DMRJRGLinear(DMRJRG):
         }
 
     @staticmethod
-    def plan(*, alignment_epochs: int = 0) -> Plan:
+    def plan(  # type: ignore[override]
+        *, alignment_epochs: int = 0
+    ) -> Plan:
         """First the alignment alone, then what learns from it, the alignment as it is.
 
         Args:
