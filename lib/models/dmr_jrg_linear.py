@@ -96,6 +96,9 @@ class DMRJRGLinear(DMRJRG):
             similarity of the paragraph with a video.
         retrieval: ``class_token``: with the class tokens, VPCMR; ``mean``: the means of clips and
             sentences in their place, which nothing trains.
+        dropped_input: class tokens, and the ranking that they learn, are of sentences and clips
+            with the alignment's dropout, different ones in every epoch; otherwise of the same
+            ones as in use.
         grounded_retrieval: build the global branch, VTFA-GD.
         tied_embeddings: the reconstructor names masked words by their vectors, not by rows of its
             own.
@@ -124,6 +127,7 @@ class DMRJRGLinear(DMRJRG):
         position_bias: float = 0.0,
         alike: float = 0.7,
         retrieval: Literal["class_token", "mean"] = "class_token",
+        dropped_input: bool = False,
         grounded_retrieval: bool = False,
         tied_embeddings: bool = False,
         mask_ratio: float = 1 / 3,
@@ -158,7 +162,7 @@ class DMRJRGLinear(DMRJRG):
         self.position_cell = PositionCells(D) if sentence_position else None
         if tied_embeddings:
             self.reconstructor.words = word_logits(dims, D, tied=True)
-        self.mask_ratio = mask_ratio
+        self.mask_ratio, self.dropped_input = mask_ratio, dropped_input
         self.reconstruction_evidence = reconstruction_evidence
         self._build_retrieval(dims, A, retrieval, grounded_retrieval, paper)
         self._build_spans(dims.num_frames, self.frame_rows.shape[1])
@@ -249,10 +253,15 @@ class DMRJRGLinear(DMRJRG):
             clips = self.alignment.clips_of(batch.video, drop=False)
         state = None
         if wanted & TOKEN_TERMS:
-            state = self.video_state(clips)
+            read, seen = sentences, clips
+            if self.dropped_input:
+                with torch.no_grad():
+                    read = self.alignment.sentences_of(text)
+                    seen = self.alignment.clips_of(batch.video)
+            state = self.video_state(seen)
             parts["token"] = nn.functional.normalize(state.float(), dim=-1)
-            parts["paragraph"] = self.text_feature(batch, sentences)
-            parts |= {"fixed_sentences": sentences, "fixed_clips": clips}
+            parts["paragraph"] = self.text_feature(batch, read)
+            parts |= {"fixed_sentences": read, "fixed_clips": seen}
         if wanted & MAP_TERMS:
             parts |= self._encode_map(batch, text, sentences, clips, state, wanted)
         return parts
