@@ -36,7 +36,7 @@ from lib.losses import Losses
 from lib.losses.order import halves_exchanged, ordered_log_mass, reversed_order, right_order
 from lib.losses.overlap import remaining_mass, scaled_iou_bce
 from lib.losses.reconstruction import better_than
-from lib.losses.similarity import distill_listwise, info_nce
+from lib.losses.similarity import distill_listwise
 from lib.models.dmr_jrg import (
     DMRJRG,
     RECONSTRUCTION_TERMS,
@@ -58,8 +58,8 @@ from lib.models.layers.text import SentenceEncoder, all_words, word_logits
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 
 ALIGNMENT_TERMS = frozenset({"sentence", "within"})
-GLOBAL_TERMS = frozenset({"global_nce", "global_distillation"})
-TOKEN_TERMS = frozenset({"retrieval_nce", "distillation"}) | GLOBAL_TERMS
+GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "global_distillation"})
+TOKEN_TERMS = frozenset({"retrieval_triplet", "retrieval_nce", "distillation"}) | GLOBAL_TERMS
 HEAD_TERMS = TEMPORAL_TERMS | {"temporal_teacher", "order"}
 MAP_TERMS = RECONSTRUCTION_TERMS | HEAD_TERMS | {"contrast", "posterior"} | GLOBAL_TERMS
 # Blocks of time, as far apart from their neighbours as eight can be: what a moment is lost in.
@@ -96,9 +96,6 @@ class DMRJRGLinear(DMRJRG):
             similarity of the paragraph with a video.
         retrieval: ``class_token``: with the class tokens, VPCMR; ``mean``: the means of clips and
             sentences in their place, which nothing trains.
-        dropped_input: class tokens, and the ranking that they learn, are of sentences and clips
-            with the alignment's dropout, different ones in every epoch; otherwise of the same
-            ones as in use.
         grounded_retrieval: build the global branch, VTFA-GD.
         tied_embeddings: the reconstructor names masked words by their vectors, not by rows of its
             own.
@@ -127,7 +124,6 @@ class DMRJRGLinear(DMRJRG):
         position_bias: float = 0.0,
         alike: float = 0.7,
         retrieval: Literal["class_token", "mean"] = "class_token",
-        dropped_input: bool = False,
         grounded_retrieval: bool = False,
         tied_embeddings: bool = False,
         mask_ratio: float = 1 / 3,
@@ -162,7 +158,7 @@ class DMRJRGLinear(DMRJRG):
         self.position_cell = PositionCells(D) if sentence_position else None
         if tied_embeddings:
             self.reconstructor.words = word_logits(dims, D, tied=True)
-        self.mask_ratio, self.dropped_input = mask_ratio, dropped_input
+        self.mask_ratio = mask_ratio
         self.reconstruction_evidence = reconstruction_evidence
         self._build_retrieval(dims, A, retrieval, grounded_retrieval, paper)
         self._build_spans(dims.num_frames, self.frame_rows.shape[1])
@@ -253,15 +249,10 @@ class DMRJRGLinear(DMRJRG):
             clips = self.alignment.clips_of(batch.video, drop=False)
         state = None
         if wanted & TOKEN_TERMS:
-            read, seen = sentences, clips
-            if self.dropped_input:
-                with torch.no_grad():
-                    read = self.alignment.sentences_of(text)
-                    seen = self.alignment.clips_of(batch.video)
-            state = self.video_state(seen)
+            state = self.video_state(clips)
             parts["token"] = nn.functional.normalize(state.float(), dim=-1)
-            parts["paragraph"] = self.text_feature(batch, read)
-            parts |= {"fixed_sentences": read, "fixed_clips": seen}
+            parts["paragraph"] = self.text_feature(batch, sentences)
+            parts |= {"fixed_sentences": sentences, "fixed_clips": clips}
         if wanted & MAP_TERMS:
             parts |= self._encode_map(batch, text, sentences, clips, state, wanted)
         return parts
@@ -480,6 +471,7 @@ class DMRJRGLinear(DMRJRG):
         *,
         scale: float = 5.0,
         alike: float = 0.8,
+        margin: float = 0.2,
         temperature: float = 0.05,
         reference_margin: float = 0.1,
         outside_margin: float = 0.15,
@@ -487,17 +479,17 @@ class DMRJRGLinear(DMRJRG):
         max_iou: float = 1.0,
     ) -> Losses:
         """``sentence`` and ``within`` train the alignment, as in ``linear_align``.
-        ``retrieval_nce``: the class tokens find the right video; ``distillation``: they rank as the
-        alignment does. ``global_nce``, ``global_distillation``: those of VTFA-GD, whose similarity
-        then teaches the class tokens as the paper has it, but listwise. ``reconstruction``,
-        ``rank``, ``temporal`` and ``temporal_rank`` are the paper's; ``temporal_teacher`` gives
-        P^f and P^r the span that the decoded evidence points at; ``contrast``, ``order`` and
-        ``posterior`` are those of VTC-LD, BTSE-TD and P above.
+        ``distillation``: the class tokens rank as the alignment does. ``global_distillation``: they
+        rank as the similarity of VTFA-GD does, as the paper has it, but listwise.
+        ``temporal_teacher`` gives P^f and P^r the span that the decoded evidence points at;
+        ``contrast``, ``order`` and ``posterior`` are those of VTC-LD, BTSE-TD and P above. The
+        others are the paper's.
 
         Args:
             scale: λ of the alignment, on the similarities.
             alike: cosine of text features above which a sentence of another video is like the one
                 at hand, so that the pair is no negative; 1: all are.
+            margin: Δ of Eq. 6 and 7.
             temperature: of the alignment's ranking in the distillation.
             reference_margin, outside_margin: by which the moment should predict a word better than
                 the whole video and than what lies before and after it, in nats.
@@ -539,21 +531,17 @@ class DMRJRGLinear(DMRJRG):
                 require(out.logits).float(), require(out.posterior).scores.float().clamp(0, 1)
             )
 
-        paper = DMRJRG.losses(min_iou=min_iou, max_iou=max_iou)
-        kept = ("reconstruction", "rank", "temporal", "temporal_rank", "global_nce")
+        paper = DMRJRG.losses(margin=margin, min_iou=min_iou, max_iou=max_iou)
         return {
+            **paper,
             "sentence": lambda out, batch: sentence_loss(require(out.alignment), batch, **options),
             "within": lambda out, batch: within_loss(require(out.alignment), batch, **options),
-            "retrieval_nce": lambda out, batch: info_nce(
-                out.similarity, out.scale, batch.same_video
-            ),
             "distillation": distillation,
             "global_distillation": global_distillation,
             "contrast": contrast,
             "temporal_teacher": temporal_teacher,
             "order": order,
             "posterior": posterior,
-            **{name: paper[name] for name in kept},
         }
 
     @staticmethod
