@@ -89,6 +89,26 @@ def top_videos(similarity: NDArray[np.floating], k: int) -> Ranking:
     return Ranking(order.astype(np.int32), np.take_along_axis(similarity, order, axis=1))
 
 
+def shortlisted(first_stage: NDArray[np.floating], share: float = 0.05) -> NDArray[np.bool_]:
+    """(P, V) which videos the first stage puts first: this share of the corpus, rounded up; equal
+    scores in the order of the corpus."""
+    P, V = first_stage.shape
+    kept = np.zeros((P, V), np.bool_)
+    best = top_videos(first_stage, max(1, int(np.ceil(share * V - 1e-9)))).videos
+    np.put_along_axis(kept, best, True, axis=1)
+    return kept
+
+
+def in_two_stages(
+    similarity: NDArray[np.floating], first_stage: NDArray[np.floating], share: float = 0.05
+) -> NDArray[np.float64]:
+    """(P, V) scores that rank the shortlist by ``similarity`` and behind it the other videos by the
+    first stage."""
+    behind = first_stage.astype(np.float64)
+    behind = behind - behind.max() - 1 + similarity.min()
+    return np.where(shortlisted(first_stage, share), similarity, behind)
+
+
 def retrieval_values(
     ranks: Ranks, k: Sequence[int], *, ties: str = "expected"
 ) -> dict[str, NDArray[np.float64]]:

@@ -25,16 +25,16 @@ from jaxtyping import Float, Int
 from lib.base.errors import InputError
 from lib.decoding import decode
 from lib.decoding.long import Window, windows
-from lib.index import Item, Layout, Snapshot, Store, places_of
+from lib.index import Item, Layout, Snapshot, Store
 from lib.index.neighbours import Neighbours
 from lib.index.recall import recall
 from lib.inference.answers import Answer, Hit, ScoreMap, Source
 from lib.inference.grounding import moments_in
 from lib.inference.loaded import LoadedRun, Query
 from lib.inference.sources import FeatureSource, VideoRows
+from lib.models.first_stage import PLACES, place_vectors
 from lib.models.interface import Encoded
 
-PLACES = 8  # mean directions of a window's parts, by which the shortlist is made
 KEPT_AS = "float16"
 EXHAUSTIVE = 2000  # items that are all compared
 SHARE = 300  # of a larger index every so many items are compared, but not fewer than EXHAUSTIVE
@@ -440,8 +440,7 @@ def _places(
     names = run.model.embeddings
     if names is None:
         return np.zeros((len(next(iter(encoded.values()))), 1, 1), dtype=np.float32)
-    vectors = encoded[names[0]].float().numpy()
-    return vectors[:, None] if vectors.ndim == 2 else places_of(vectors, places)
+    return place_vectors(encoded[names[0]], places).numpy()
 
 
 def _kept(value: torch.Tensor) -> torch.Tensor:
