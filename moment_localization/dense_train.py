@@ -41,6 +41,8 @@ from lib.datasets.packed_words import FILE as WORDS
 from lib.datasets.packed_words import link_words, pack_words
 from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
+from lib.evaluation.records import Predictions, Truth
+from lib.evaluation.retrieval import similarity_scale
 from lib.training import checkpoint, nonfinite
 from lib.training.build import (
     add_common_flags,
@@ -275,7 +277,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 "select_by": train.SELECT_BY,
                 "calibration": scorer.calibration,
                 "validation": summary,
-                "inference": carried,
+                "inference": carried | {"similarity_scale": scale_of(predictions, scorer.truth)},
             }
             if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
                 progress.best_score, progress.best_epoch = score, epoch
@@ -297,6 +299,14 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
 
     if run is not None:
         finish(run, config)
+
+
+def scale_of(predictions: Predictions, truth: Truth) -> float:
+    """What a similarity is worth in a search within a long video; 0 if the model ranks none."""
+    if predictions.similarity is None:
+        return 0.0
+    sentences = len(truth.sentence_paragraph) / len(truth.paragraph_ids)
+    return similarity_scale(predictions.similarity, truth.paragraph_video, sentences)
 
 
 def silence(*_: object, **__: object) -> None:

@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 import torch._dynamo  # which every optimizer imports, in two seconds: once here, not in every child
 import yaml
+from tqdm import tqdm
 
 with contextlib.suppress(ImportError):  # optional
     from torch.utils import tensorboard  # noqa: F401 (likewise)
@@ -115,6 +117,8 @@ def _become(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         torch.set_num_threads(1)
+        # tqdm's own lock is shared by all forks: one killed while it held it would stop the others.
+        tqdm.set_lock(threading.RLock())
         sys.argv = argv
         sabotage()
         run_script(functools.partial(_heeding_signals, main))

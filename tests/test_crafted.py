@@ -129,6 +129,10 @@ BEST = {
     ),
     "a score that is not there": (lambda s: put(s, "select_by", "vr/x"), "the score select_by"),
     "a calibration of text": (lambda s: put(s, "calibration", {"trust": "all"}), "trust is 'all'"),
+    "a negative scale": (
+        lambda s: put(s, "inference.similarity_scale", -1.0),
+        "inference.similarity_scale is -1.0",
+    ),
     "no vocabulary": (lambda s: put(s, "inference", {}), "inference lacks 'config'"),
     "fewer vectors than words": (
         lambda s: put(s, "inference.vocabulary.vectors.matrix", lambda m: m[:-2]),
