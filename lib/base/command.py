@@ -55,14 +55,30 @@ def run_script(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
-        if _first_to_report():
-            print("\ninterrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        _exit_interrupted()
     except Exception as fault:
+        if _was_interrupted(fault):
+            _exit_interrupted()
         message = known(fault)
         if message is None:
             _exit_with_traceback(fault)
         _exit_with(message, getattr(fault, "exit_status", BAD_INPUT))
+
+
+def _exit_interrupted() -> NoReturn:
+    if _first_to_report():
+        print("\ninterrupted", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
+
+
+def _was_interrupted(fault: BaseException) -> bool:
+    """Whether it is what a library made of Ctrl-C."""
+    seen: BaseException | None = fault
+    for _ in range(100):
+        if seen is None or isinstance(seen, KeyboardInterrupt):
+            break
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(seen, KeyboardInterrupt)
 
 
 def _unraisable(what: Any) -> None:

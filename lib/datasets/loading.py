@@ -146,9 +146,13 @@ def _sentences() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         text = str(error)
-        if "DataLoader worker" in text and " in DataLoader worker" not in text:
+        ours = " in DataLoader worker" in text  # what our own code raised there
+        # A batch that is fetched from a process that dies meanwhile.
+        broken = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+        if not ours and (broken or "DataLoader worker" in text):
+            text = text or type(error).__name__
             raise WorkerDied(
                 f"a process that loads data died ({text.splitlines()[0]}); if memory or shared "
                 "memory ran out take fewer WORKERS; WORKERS 0 shows any other reason"
