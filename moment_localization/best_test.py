@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from lib.base import distributed
 from lib.base.command import run_script
+from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.datasets.fingerprint import difference, fingerprint, require_recipe
 from lib.datasets.standardization import Standardization
@@ -119,6 +120,11 @@ def main() -> None:
         if isinstance(answers.candidates, CandidateMoments) and validation.truth.timed:
             alpha = choose_alpha(validation.truth, answers.candidates)[0]
     scorer = open_scorer(config, corpus[args.split], runtime, verbose=args.verbose)
+    if joint and scorer.truth.timed and not validation.truth.timed:
+        raise InputError(
+            "TEST.CANDIDATES: what a video counts beside a moment is chosen on validation, which "
+            "has no timestamps; expected 0"
+        )
     predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
     if not distributed.is_main():
         return

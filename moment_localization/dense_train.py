@@ -38,12 +38,15 @@ from lib.datasets import build_loader
 from lib.datasets.dense import DenseParagraphs, EpochBatches
 from lib.datasets.fingerprint import fingerprint, require_recipe
 from lib.datasets.packed_words import FILE as WORDS
-from lib.datasets.packed_words import link_words
+from lib.datasets.packed_words import link_words, pack_words
 from lib.datasets.standardization import Standardization
 from lib.evaluation import console_table
+from lib.evaluation.records import Predictions, Truth
+from lib.evaluation.retrieval import similarity_scale
 from lib.training import checkpoint, nonfinite
 from lib.training.build import (
     add_common_flags,
+    cache_folder,
     open_batch_gradient,
     open_corpus,
     open_model,
@@ -100,7 +103,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     say = print if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
-        corpus = open_corpus(config, ("train", "val"), trained=saved, pack_vectors=True)
+        corpus = open_corpus(config, ("train", "val"), trained=saved)
     for line in corpus.lines():
         say(line)
     model = open_model(config, corpus, runtime)
@@ -153,9 +156,8 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             if progress.step == 0 and progress.epoch:
                 keep_lowest(run)  # as the run may have been killed before it did
         console.attach(run.own("console.log"), append=resuming)
-        if corpus.packed_words is not None:
-            run.own(WORDS)
-            link_words(corpus.packed_words, folder)
+        run.own(WORDS)
+        link_words(pack_words(corpus.vector_file, cache_folder(config)), folder)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
@@ -275,7 +277,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 "select_by": train.SELECT_BY,
                 "calibration": scorer.calibration,
                 "validation": summary,
-                "inference": carried,
+                "inference": carried | {"similarity_scale": scale_of(predictions, scorer.truth)},
             }
             if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
                 progress.best_score, progress.best_epoch = score, epoch
@@ -297,6 +299,14 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
 
     if run is not None:
         finish(run, config)
+
+
+def scale_of(predictions: Predictions, truth: Truth) -> float:
+    """What a similarity is worth in a search within a long video; 0 if the model ranks none."""
+    if predictions.similarity is None:
+        return 0.0
+    sentences = len(truth.sentence_paragraph) / len(truth.paragraph_ids)
+    return similarity_scale(predictions.similarity, truth.paragraph_video, sentences)
 
 
 def silence(*_: object, **__: object) -> None:

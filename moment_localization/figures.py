@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from lib.base.command import COUNT, run_script
 from lib.base.errors import InputError
+from lib.base.files import replace_file
 from lib.evaluation.examples import (
     best_cell,
     choose_paragraphs,
@@ -51,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         name = re.sub(r"[^\w.-]", "_", run.truth.paragraph_ids[p])
         for kind in args.format:
             path = args.out / f"{name}.{kind}"
-            figure.savefig(path, bbox_inches="tight", dpi=200)
+            save = partial(figure.savefig, format=kind, bbox_inches="tight", dpi=200)
+            replace_file(path, save)
             print(path)
         plt.close(figure)
 

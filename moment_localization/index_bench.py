@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """Measure the two-stage search of lib/index on synthetic videos: size, time, memory and recall.
 
-    python index_bench.py --out ../docs/index       three sizes; needs some 10 GB and half an hour
+    python index_bench.py --out ../docs/index       three sizes; needs some 6 GB and half an hour
     python index_bench.py --sizes 10000             a quick look
 
 A synthetic video has five events in random directions; its 16 clips lie in them, in order, each a
 little off. A paragraph has a sentence for four of the events, in order, with noise of a stated
-length. The first stage has the means of four quarters of a video. The exact score is an attention
-of the sentences over all 16 clips, over the alignments that keep their order. Each measurement runs
-in a process of its own.
+length. The first stage has the means of a few runs of clips (lib/index/places.py). The exact score
+is an attention of the sentences over all 16 clips, over the alignments that keep their order. Each
+measurement runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from lib.base.command import run_script
 from lib.base.errors import InputError
 from lib.base.files import replace_file
 from lib.index import Item, Layout, Snapshot, Store
+from lib.index.places import places_of
 
-EVENTS, CLIPS, WIDTH, SENTENCES, PLACES = 5, 16, 128, 4, 4
+EVENTS, CLIPS, WIDTH, SENTENCES = 5, 16, 128, 4
 CLIP_NOISE = 0.3  # length of what sets a clip off from its event, which has length 1
 NOISES = (1.0, 2.5, 4.0)  # the same of a sentence
 SHORTLISTS = (100, 1000, 3000)
 TOP = 10
 SHARPNESS = 0.05  # of the attention: a cosine higher by this much weighs e times as much
 BATCH = 20_000  # videos made and added at once
-LAYOUT = Layout({"clips": ((CLIPS, WIDTH), "float16")}, PLACES, WIDTH, ordered=True)
+TENSORS = {"clips": ((CLIPS, WIDTH), "float16")}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,13 +63,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--queries",
         type=int,
-        default=100,
+        default=50,
         metavar="N",
-        help="paragraphs of each noise (default: 100)",
+        help="paragraphs of each noise (default: 50)",
+    )
+    parser.add_argument(
+        "--places",
+        default="5,4",
+        metavar="P,…",
+        help="vectors of a video in the first stage; all but the first for all but the largest "
+        "size (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="(default: 2)")
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="for the indexes (default: a temporary one)"
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="keep indexes and measurements there for a later run, which measures again what is "
+        "deleted (default: a temporary one)",
     )
     parser.add_argument("--out", metavar="NAME", help="write NAME.md and NAME.json")
     parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)  # in a child
@@ -98,10 +110,6 @@ def make_videos(
     event_of_clip = (np.arange(CLIPS) >= starts[..., None]).sum(axis=1)
     clips = np.take_along_axis(events, event_of_clip[..., None], axis=1)
     return events, unit(clips + CLIP_NOISE * noise(rng, count, CLIPS))
-
-
-def places_of(clips: Float[np.ndarray, "n K D"]) -> Float[np.ndarray, "n P D"]:
-    return clips.reshape(len(clips), PLACES, CLIPS // PLACES, WIDTH).mean(axis=2)
 
 
 def make_query(
@@ -146,7 +154,7 @@ def best_of(scores: np.ndarray, numbers: Int[np.ndarray, " k"]) -> Int[np.ndarra
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(spec["threads"])
-    kinds = {"build": build, "search": search, "cold": cold, "change": change}
+    kinds = {"build": build, "exact": exact, "search": search, "cold": cold, "change": change}
     before = os.getloadavg()[0]
     result = kinds[spec["kind"]](Path(spec["folder"]), spec)
     return result | {"load": [before, os.getloadavg()[0]]}
@@ -154,9 +162,14 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
 
 def build(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """An index of synthetic videos, and beside it paragraphs about some of them."""
-    size, count = spec["size"], spec["queries"] * len(NOISES)
-    sample = places_of(make_videos(0, 2000)[1])
-    store = Store.create(folder, header={}, layout=LAYOUT, embedding_width=WIDTH, sample=sample)
+    size, places, count = spec["size"], spec["places"], spec["queries"] * len(NOISES)
+    store = Store.create(
+        folder,
+        header={},
+        layout=Layout(TENSORS, places, WIDTH, ordered=True),
+        embedding_width=WIDTH,
+        sample=places_of(make_videos(0, 2000)[1], places),
+    )
     rng = np.random.default_rng(1)
     asked = np.linspace(0, size - 1, count).astype(int)
     queries, adding = [], 0.0
@@ -168,13 +181,14 @@ def build(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
                 length = NOISES[query % len(NOISES)]
                 queries.append(make_query(events[video - first], length, rng))
         names = [f"v{number:07d}" for number in range(first, first + len(events))]
+        vectors, halves = places_of(clips, places), clips.astype(np.float16)
         began = time.perf_counter()
         with store.writer() as writer:
             writer.append(
                 [{"id": name, "path": f"videos/{name}.mp4", "duration": 120.0} for name in names],
                 [Item(name, 0.0, 120.0) for name in names],
-                places_of(clips),
-                {"clips": clips.astype(np.float16)},
+                vectors,
+                {"clips": halves},
             )
         adding += time.perf_counter() - began
     whole = time.perf_counter() - start
@@ -183,9 +197,17 @@ def build(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         "making": whole - adding,
         "adding": adding,
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "first_stage_bytes": size * PLACES * WIDTH,
+        "first_stage_bytes": size * places * WIDTH,
         "segments": len(list(folder.glob("segment-*"))),
     }
+
+
+def exact(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """The best videos of every paragraph by the exact score of all, written beside the index."""
+    queries = np.load(folder / ".queries.npz")["queries"]
+    began = time.perf_counter()
+    np.save(folder / ".exact.npy", exact_best(Store.open(folder).snapshot(), queries))
+    return {"seconds": (time.perf_counter() - began) / len(queries)}
 
 
 def search(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -202,34 +224,35 @@ def search(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     for rows in np.array_split(numbers, max(1, len(numbers) // 4096)):
         snapshot.tensors(rows)  # into the page cache
     times: dict[str, dict[str, list[float]]] = {}
+    shortlists: dict[int, list[np.ndarray]] = {count: [] for count in SHORTLISTS}
     for count in SHORTLISTS:
-        spent = times[str(count)] = {"first": [], "second": [], "both": []}
+        spent = times[str(count)] = {"first": [], "second": [], "both": [], "cpu": []}
         for query in queries:
+            computed = time.process_time()
             began = time.perf_counter()
             shortlist = snapshot.shortlist(query, count)
             between = time.perf_counter()
             best_of(second_stage(snapshot, query, shortlist), shortlist)
             ended = time.perf_counter()
-            for name, value in zip(
-                spent, (between - began, ended - between, ended - began), strict=True
-            ):
+            computed = time.process_time() - computed
+            values = (between - began, ended - between, ended - began, computed)
+            for name, value in zip(spent, values, strict=True):
                 spent[name].append(1000 * value)
+            shortlists[count].append(shortlist)
     memory["both_stages"] = resident()
     load = os.getloadavg()[0]
-    began = time.perf_counter()
-    exact = exact_best(snapshot, queries)
-    scanning = (time.perf_counter() - began) / len(queries)
+    best_of_all = np.load(folder / ".exact.npy")
     recalls = {}
     for count in SHORTLISTS:
         shares = [
-            np.isin(best, snapshot.shortlist(query, count)).mean()
-            for query, best in zip(queries, exact, strict=True)
+            np.isin(best, shortlist).mean()
+            for shortlist, best in zip(shortlists[count], best_of_all, strict=True)
         ]
         recalls[str(count)] = [
             float(np.mean(shares[kind :: len(NOISES)])) for kind in range(len(NOISES))
         ]
     found = np.array([f"v{video:07d}" for video in saved["asked"]]) == [
-        item.video for item in snapshot.items(exact[:, 0])
+        item.video for item in snapshot.items(best_of_all[:, 0])
     ]
     return {
         "opening": opening,
@@ -240,7 +263,6 @@ def search(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         "load_of_queries": load,
         "recall": recalls,
         "found_first": [float(found[kind :: len(NOISES)].mean()) for kind in range(len(NOISES))],
-        "exact_seconds": scanning,
         "memory": memory,
         "queries": len(queries),
     }
@@ -290,7 +312,7 @@ def cold(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def change(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """Adding one video and removing it again; the index is as before at the end."""
+    """Adding one video and removing it again."""
     store = Store.open(folder)
     _, clips = make_videos(10**9, 1)
     with store.writer() as writer:
@@ -301,12 +323,13 @@ def change(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
             writer.append(
                 [{"id": "new"}],
                 [Item("new", 0.0, 1.0)],
-                places_of(clips),
+                places_of(clips, store.layout.places),
                 {"clips": clips.astype(np.float16)},
             )
             added = time.perf_counter()
             writer.remove(["new"])
             times.append((added - began, time.perf_counter() - added))
+        writer.compact()
     adding, removing = np.median(times, axis=0)
     return {"adding_one": float(adding), "removing_one": float(removing)}
 
@@ -327,31 +350,45 @@ def resident() -> dict[str, int]:
 # In the parent process: the list of measurements, and their tables.
 
 
-def run_all(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    sizes = [int(size) for size in args.sizes.split(",")]
+def run_all(args: argparse.Namespace, folder: Path, *, keep: bool) -> dict[str, Any]:
+    sizes, places = numbers_of(args.sizes), numbers_of(args.places)
     results: dict[str, Any] = {
         "machine": f"{processor()}, {args.threads} threads; torch {torch.__version__}, "
         f"Python {platform.python_version()}",
-        "sizes": {},
+        "cases": [],
     }
-    for size in sizes:
-        index = folder / str(size)
+    plan = [(size, places[0]) for size in sizes]
+    plan += [(size, count) for count in places[1:] for size in sizes if size < max(sizes)]
+    for size, count in plan:
+        index = folder / f"{size}-{count}"
         spec = {
             "folder": str(index),
             "size": size,
+            "places": count,
             "threads": args.threads,
             "queries": args.queries,
         }
         try:
-            found = {
-                kind: run_case(spec | {"kind": kind})
-                for kind in ("build", "search", "cold", "change")
+            found = {"size": size, "places": count} | {
+                kind: run_once(index / f".{kind}.json", spec | {"kind": kind})
+                for kind in ("build", "exact", "search", "cold", "change")
             }
         finally:
-            shutil.rmtree(index, ignore_errors=True)
-        results["sizes"][str(size)] = found
-        print(f"{size:,}: {json.dumps(found)}", file=sys.stderr)
+            if not keep:
+                shutil.rmtree(index, ignore_errors=True)
+        results["cases"].append(found)
+        print(json.dumps(found), file=sys.stderr)
     return results
+
+
+def run_once(path: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """A measurement that an earlier run may have made."""
+    if path.exists():
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result
+    result = run_case(spec)
+    path.write_text(json.dumps(result))
+    return result
 
 
 def run_case(spec: dict[str, Any]) -> dict[str, Any]:
@@ -383,10 +420,11 @@ Written by `python moment_localization/index_bench.py --out docs/index`.
 
 Synthetic videos, of five events in 16 clips of 128 numbers, and paragraphs of four sentences about
 four of the events. Noise of length 1, 2.5 and 4 in the sentences leaves a mean cosine of about
-0.68, 0.36 and 0.23 with a clip of the event. The first stage compares the sentences with the means
-of four quarters of every video, in eight bits and in order; it gives a shortlist. The second stage
-is the exact score of the shortlist, an attention of the sentences over all 16 clips in float16, in
-order. What real videos lose is measured on their own index.
+0.68, 0.36 and 0.23 with a clip of the event. The first stage compares the sentences with the
+places of every video, means of runs of its clips, in eight bits and in order; it gives a shortlist.
+The second stage is the exact score of the shortlist, an attention of the sentences over all 16
+clips in float16, in order. As many places as there are events is kind to the first stage; what real
+videos lose is measured on their own index.
 
 ## Cost
 
@@ -405,8 +443,10 @@ is the share of paragraphs whose own video is the exact best one.
 
 ## Latency
 
-Milliseconds of a paragraph with warm files, p50 / p95, over {queries} paragraphs; the load is that
-of the machine over the last minute, these two threads included.
+Milliseconds of a paragraph with warm files, p50 / p95, over {queries} paragraphs. `CPU` is what all
+threads of the process computed. The load is that of the machine over the last minute, these threads
+included; where it is above the number of cores, the process had to wait for them. `exact, all` is
+the exact score of every video, for all paragraphs at once, per paragraph.
 
 {latency}
 
@@ -427,12 +467,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def page(results: dict[str, Any]) -> str:
     cost, recalls, latency, cold_rows = [], [], [], []
-    for size, found in results["sizes"].items():
-        videos, built, searched = f"{int(size):,}", found["build"], found["search"]
-        memory, changed = searched["memory"]["first_stage"], found["change"]
+    for found in results["cases"]:
+        videos = [f"{found['size']:,}", str(found["places"])]
+        built, searched, changed = found["build"], found["search"], found["change"]
+        memory = searched["memory"]["first_stage"]
         cost.append(
             [
-                videos,
+                *videos,
                 f"{built['bytes'] / 1e9:.2f}",
                 f"{built['first_stage_bytes'] / 1e6:.0f}",
                 f"{built['adding']:.1f}",
@@ -445,7 +486,7 @@ def page(results: dict[str, Any]) -> str:
         )
         recalls.append(
             [
-                videos,
+                *videos,
                 *(joined(searched["recall"][str(count)], ".3f") for count in SHORTLISTS),
                 joined(searched["found_first"], ".2f"),
             ]
@@ -454,16 +495,16 @@ def page(results: dict[str, Any]) -> str:
             times = searched["milliseconds"][str(count)]
             latency.append(
                 [
-                    videos,
+                    *videos,
                     f"{count:,}",
-                    *(joined(times[part].values(), ".1f") for part in ("first", "second", "both")),
-                    f"{1000 * searched['exact_seconds']:.0f}",
+                    *(joined(each.values(), ".1f") for each in times.values()),
+                    f"{1000 * found['exact']['seconds']:.0f}",
                     f"{searched['load_of_queries']:.1f}",
                 ]
             )
         cold_rows.append(
             [
-                videos,
+                *videos,
                 f"{found['cold']['first_stage_of_first']:.0f}",
                 joined(found["cold"]["second_stage"].values(), ".0f"),
                 f"{found['cold']['load'][1]:.1f}",
@@ -473,10 +514,11 @@ def page(results: dict[str, Any]) -> str:
         machine=results["machine"],
         top=TOP,
         longest=f"{max(SHORTLISTS):,}",
-        queries=next(iter(results["sizes"].values()))["search"]["queries"],
+        queries=results["cases"][0]["search"]["queries"],
         cost=table(
             [
                 "videos",
+                "places",
                 "GB on disk",
                 "MB of the first stage",
                 "building, s",
@@ -489,14 +531,32 @@ def page(results: dict[str, Any]) -> str:
             cost,
         ),
         recall=table(
-            ["videos", *(f"shortlist {count:,}" for count in SHORTLISTS), "first"], recalls
+            ["videos", "places", *(f"shortlist {count:,}" for count in SHORTLISTS), "first"],
+            recalls,
         ),
         latency=table(
-            ["videos", "shortlist", "first stage", "second stage", "both", "exact, all", "load"],
+            [
+                "videos",
+                "places",
+                "shortlist",
+                "first stage",
+                "second stage",
+                "both",
+                "CPU",
+                "exact, all",
+                "load",
+            ],
             latency,
         ),
-        cold=table(["videos", "first stage", "second stage", "load"], cold_rows),
+        cold=table(["videos", "places", "first stage", "second stage", "load"], cold_rows),
     )
+
+
+def numbers_of(text: str, flag: str = "") -> list[int]:
+    """Raises InputError."""
+    if not all(number.isdigit() and int(number) > 0 for number in text.split(",")):
+        raise InputError(f"--{flag}: found {text!r}, expected numbers by comma")
+    return [int(number) for number in text.split(",")]
 
 
 def joined(values: Any, form: str) -> str:
@@ -508,15 +568,17 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(json.loads(args.one))))
         return
-    if not all(size.isdigit() and int(size) > 0 for size in args.sizes.split(",")):
-        raise InputError(f"--sizes: found {args.sizes!r}, expected numbers of videos by comma")
+    for flag in ("sizes", "places"):
+        numbers_of(getattr(args, flag), flag)
     for flag in ("queries", "threads"):
         if getattr(args, flag) < 1:
             raise InputError(f"--{flag}: found {getattr(args, flag)}, expected at least 1")
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.folder, prefix="index_bench-") as folder:
-        results = run_all(args, Path(folder))
+        results = run_all(args, args.folder, keep=True)
+    else:
+        with tempfile.TemporaryDirectory(prefix="index_bench-") as folder:
+            results = run_all(args, Path(folder), keep=False)
     text = page(results)
     print(text)
     if args.out:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,12 @@ WEAK = (
     *("clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps", "scn", "dciml", "jsg"),
 )
 FULL = ("tan2d", "mmn", "prvg")
+# Rows of changed options: which file has them, and the experiment that they change.
+ROWS = {
+    "ablations": ("aligned", "ablations.yaml"),
+    "retrieval_parts": ("parts_retrieval", "retrieval_parts.yaml"),
+    "grounding_parts": ("parts_grounding", "grounding_parts.yaml"),
+}
 # In the order of the file a sentence's position says nothing of its time, and nothing reads it.
 ORDERS: dict[str, dict[str, Any]] = {
     "time": {"DATASET.ORDER": "time"},
@@ -76,8 +83,8 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument(
         "--experiments",
         default=",".join((*WEAK, *FULL)),
-        help="names below experiments/real, by comma; ablations stands for the rows of "
-        "experiments/ablations.yaml around aligned",
+        help="names below experiments/real, by comma; "
+        + ", ".join(f"{n} for the rows of {f} around {e}" for n, (e, f) in ROWS.items()),
     )
     commands.add_parser("table", help="print the page of the runs that are there")
     return parser.parse_args()
@@ -103,10 +110,11 @@ def jobs(names: Sequence[str], order: str, seed: int) -> list[Job]:
     """The runs that the names stand for."""
     found = []
     for name in names:
-        if name == "ablations":
-            rows = read_rows(ROOT / "experiments" / "ablations.yaml")
+        if name in ROWS:
+            experiment, file = ROWS[name]
+            rows = read_rows(ROOT / "experiments" / file)
             found += [
-                _job(f"ablations/{row}", "aligned", order, seed, options, f"{row}-")
+                _job(f"{name}/{row}", experiment, order, seed, options, f"{row}-")
                 for row, options in rows.items()
             ]
         else:
@@ -185,6 +193,20 @@ def cells(results: Sequence[dict[str, Any]]) -> list[str]:
     return [*(grounding or [""] * 4), *retrieval]
 
 
+def stages(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Retrieval by the similarity, by the first stage, and by both; what the shortlist keeps."""
+    found = [
+        mean_and_spread([r["protocols"].get(protocol, {}).get(name, math.nan) for r in results], 1)
+        for protocol in ("vr", "vr_first_stage", "vr_two_stages")
+        for name in ("R@1", "R@10")
+    ]
+    keeps = ("shortlist_keeps_best", "shortlist_keeps_ten")
+    return found + [
+        mean_and_spread([r["diagnostics"].get(name, math.nan) for r in results], 1)
+        for name in keeps
+    ]
+
+
 def best_floor(result: dict[str, Any], name: str) -> float:
     """The best score without a model; chance is no floor to be proud of."""
     return max(row.get(name, 0.0) for row in result["floors"]["svmr"].values())
@@ -233,6 +255,16 @@ def paired(name: str, order: str, draws: int = 2000) -> str:
     return f"{difference.mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
+TITLES = {
+    "ablations": "The paper's parts",
+    "retrieval_parts": "Class tokens as the first stage of a search, which the linear alignment "
+    "ranks again, and what teaches them",
+    "grounding_parts": "The parts that ground, around the linear alignment",
+}
+STAGES = (
+    *("", "seeds", "alignment R@1", "R@10", "first stage R@1", "R@10"),
+    *("two stages R@1", "R@10", "shortlist keeps the best", "of the ten best"),
+)
 HEAD = ("", "seeds", "R@1 .3", "R@1 .5", "R@1 .7", "mIoU", "retrieval R@1", "R@10")
 
 
@@ -290,11 +322,12 @@ def print_page() -> None:
                     for name, results in full.items()
                 ],
             )
-        parts = gathered(["aligned", "ablations"], order)
-        if len(parts) > 1:
-            print("The paper's parts, around `aligned` (rows of `experiments/ablations.yaml`):\n")
-            rows = [[f"`{n}`", str(len(r)), *cells(r)] for n, r in parts.items()]
-            print_table(HEAD, rows)
+        for group, (experiment, file) in ROWS.items():
+            parts = gathered([experiment, group], order)
+            if len(parts) > 1:
+                print(f"{TITLES[group]} (rows of `experiments/{file}` around `{experiment}`):\n")
+                head, row = (STAGES, stages) if group == "retrieval_parts" else (HEAD, cells)
+                print_table(head, [[f"`{n}`", str(len(r)), *row(r)] for n, r in parts.items()])
     print_destroyed()
     print_foreign(folder.parent / "foreign_predictions")
 

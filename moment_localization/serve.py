@@ -33,11 +33,19 @@ def main() -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="another name by which browsers reach this machine; repeat for more",
+        help="a further name by which browsers reach this machine; repeat for more",
     )
+    parser.add_argument(
+        "--faiss", default="", metavar="INDEX", help="make shortlists by this index of faiss"
+    )
+    parser.add_argument("--gpus", default="", metavar="N", help="GPU to use; cpu or -1 for none")
     args = parser.parse_args()
     with listen(args.host, args.port) as socket:  # before the index, which takes longer
-        serve(open_index(args.index, run=args.run), socket, names=args.name)
+        serve(
+            open_index(args.index, run=args.run, device=args.gpus, faiss=args.faiss),
+            socket,
+            names=args.name,
+        )
 
 
 if __name__ == "__main__":

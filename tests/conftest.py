@@ -53,6 +53,22 @@ def tiny(data_dir: Path) -> LoadedCorpus:
     )
 
 
+@pytest.fixture(scope="session")
+def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every kind of file that a command reads (``tests.stress.home``), to be read."""
+    from tests.stress import home
+
+    return home.make(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def own_home(made_home: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    from tests.stress import home
+
+    return home.copy_of(made_home, tmp_path / "home")
+
+
 @pytest.fixture
 def batch(tiny: LoadedCorpus) -> Batch:
     """Four training paragraphs of unequal lengths."""

@@ -7,10 +7,12 @@ seconds, and can be killed, starved and sabotaged like any other.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 import torch._dynamo  # which every optimizer imports, in two seconds: once here, not in every child
 import yaml
+from tqdm import tqdm
 
 with contextlib.suppress(ImportError):  # optional
     from torch.utils import tensorboard  # noqa: F401 (likewise)
@@ -65,6 +68,7 @@ class Process:
     ) -> None:
         main = importlib.import_module(f"moment_localization.{name}").main
         self.output = output
+        output.write_bytes(b"")  # it may be killed before it does so itself
         sys.stdout.flush()
         sys.stderr.flush()
         self.number = os.fork()
@@ -109,12 +113,15 @@ def _become(
         os.dup2(stream, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         torch.set_num_threads(1)
+        # tqdm's own lock is shared by all forks: one killed while it held it would stop the others.
+        tqdm.set_lock(threading.RLock())
         sys.argv = argv
         sabotage()
-        run_script(main)
+        run_script(functools.partial(_heeding_signals, main))
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else bool(leaving.code)
@@ -122,6 +129,17 @@ def _become(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _heeding_signals(main: Callable[[], None]) -> None:
+    """Run it as a process of its own would: what comes before and after is the fork's, and no
+    signal interrupts it."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    try:
+        main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
 
 
 def timeless(state: dict[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_descriptions_end_to_end_are_cut_and_short_ones_dropped(tmp_path: Path) 
         (changed(timestamps=[[0, 1], [2]]), r"v_a sentence 2: moment is \[2\]"),
         (changed(timestamps=[[0, float("inf")], [2, 3]]), "sentence 1: end is inf"),
         (changed(timestamps=[["0", 1], [2, 3]]), "start is '0'"),
-        (changed(timestamps=None), "timestamps and sentences must be lists"),
+        (changed(timestamps={}), "timestamps and sentences must be lists"),
         (changed(sentences=["A man.", None]), "v_a sentence 2: sentence is None; expected text"),
         ({"v": {"timestamps": [], "sentences": []}}, "v lacks duration"),
         ({"v": {"fps": 25, "timestamps": [], "sentences": []}}, "v lacks num_frames"),

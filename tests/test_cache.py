@@ -135,11 +135,13 @@ def test_auto_keeps_a_small_corpus_in_memory_and_takes_a_file_that_is_there(
 def test_a_run_says_where_its_features_are(data_dir: Path) -> None:
     first, second = (load_tiny(data_dir, "train", cache="disk", num_frames=24) for _ in range(2))
     line = first.lines()[-1]
-    assert line.startswith("features: 30 videos x 24 x 12 float32 (0.0 MB) in ")
+    assert line.startswith("features: 22 videos x 24 x 12 float32 (0.0 MB) in ")
     assert line.endswith(".rows (packed now)") and str(first.folder / "cache") in line
     assert second.lines()[-1] == line.removesuffix(" (packed now)")
-    by_itself = load_tiny(data_dir, "test", num_frames=24)  # auto; the same file has its videos
-    assert str(by_itself.rows) == str(second.rows)
+    test = load_tiny(data_dir, "test", cache="disk", num_frames=24)  # the file grows by its videos
+    assert test.lines()[-1].startswith("features: 30 videos")
+    by_itself = load_tiny(data_dir, "train", num_frames=24)  # auto; the same file has its videos
+    assert str(by_itself.rows) == str(test.rows).removesuffix(" (packed now)")
 
 
 # What the file is of
@@ -208,7 +210,9 @@ def test_a_source_that_changes_while_it_is_packed_is_refused(
     assert files(source.parent) == ["features.hdf5"]
 
 
-def test_a_run_that_needs_more_videos_adds_them(tmp_path: Path) -> None:
+def test_a_run_that_needs_more_videos_adds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     splits = {
         "train": [(f"t{number}", ["x y"]) for number in range(6)],
         "test": [(f"v{number}", ["x"]) for number in range(4)],
@@ -216,11 +220,21 @@ def test_a_run_that_needs_more_videos_adds_them(tmp_path: Path) -> None:
     write_corpus(tmp_path / "charades", splits)
     options: dict[str, Any] = {"cache": "disk", "val_fraction": 0.0}
     few = load_small(tmp_path, "train", limit_train=2, limit_test=1, **options)
-    assert few.lines()[-1].startswith("features: 3 videos")  # also those of the test
+    assert few.lines()[-1].startswith("features: 2 videos")  # and none of the test
     every = load_small(tmp_path, "train", **options)
+    assert every.lines()[-1].startswith("features: 6 videos")
+    read = []
+    monkeypatch.setattr(
+        DirectRows,
+        "read",
+        lambda self, video, real=DirectRows.read: (read.append(video), real(self, video))[1],
+    )
+    every = load_small(tmp_path, "test", **options)
     assert every.lines()[-1].startswith("features: 10 videos")
-    for corpus in (few, load_small(tmp_path, "test", **options)):  # packed once, enough for both
-        assert "packed now" not in corpus.lines()[-1] or corpus is few
+    assert sorted(read) == ["v0", "v1", "v2", "v3"]  # the others' rows are copied
+    monkeypatch.undo()
+    for split in ("train", "test"):  # packed once, enough for both
+        assert "packed now" not in load_small(tmp_path, split, **options).lines()[-1]
     direct = load_small(tmp_path, "train", "test", cache="direct", val_fraction=0.0)
     assert all(equal_bits(every.rows[v], direct.rows[v]) for v in [*direct["train"].corpus, "v3"])
     assert len(files(tmp_path / "charades" / "cache")) == 1

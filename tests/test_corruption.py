@@ -115,7 +115,7 @@ def test_results_on_corrupted_features_say_so_and_lie_beside_the_others(tmp_path
     command("dense_train")
     command("best_test")
     (folder,) = (path.parent for path in (tmp_path / "save").rglob("best.pt"))
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    before = {path.name: path.read_bytes() for path in folder.glob("[!.]*") if path.is_file()}
     assert json.loads(before["results.json"])["corruption"] is None
     for kind, name in (("time_shuffled", "time_shuffled_8"), ("video_mean", "video_mean_1")):
         said = command("best_test", "--set", f"TEST.CORRUPTION={kind}")

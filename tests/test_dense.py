@@ -151,7 +151,7 @@ def test_the_cap_on_sentences_is_for_training_only(data_dir: Path, tiny: LoadedC
     capped = load_tiny(data_dir, "train", "test", max_sentences=2)
     assert max(len(capped["train"][i].word_counts) for i in range(len(capped["train"]))) == 2
     assert max(len(capped["test"][i].word_counts) for i in range(len(capped["test"]))) > 2
-    assert capped.dims == tiny.dims
+    assert capped.dims == dataclasses.replace(tiny.dims, max_sentences=2)
     assert any("cut to their first 2 sentences" in note for note in capped.notes)
 
 
@@ -204,8 +204,7 @@ def test_sizes_are_the_same_whatever_splits_are_loaded(data_dir: Path, tiny: Loa
     for splits in (("train", "val"), ("test",)):
         part = load_tiny(data_dir, *splits)
         assert part.dims == tiny.dims and part.vocabulary.words == tiny.vocabulary.words
-    every = [p for split in tiny.splits.values() for p in split.paragraphs]
-    assert tiny.dims.max_sentences == max(len(p.sentences) for p in every)
+    assert tiny.dims.max_sentences == max(len(p.sentences) for p in tiny["train"].paragraphs)
     assert (tiny.dims.video_dim, tiny.dims.word_dim) == (12, 8)
     assert (tiny.dims.num_frames, tiny.dims.num_clips) == (32, 8)
 
@@ -224,6 +223,11 @@ def test_the_vocabulary_is_of_training_words_but_every_word_has_its_vector(tmp_p
     vectors = corpus.vocabulary.vectors.matrix[text.rows]
     assert vectors.tolist() == [[2, 2, 2], [0, 0, 0], [1.5, 1.5, 1.5]]  # common rare test val
     assert any("100.00 % of the words have one" in note for note in corpus.notes)
+    trained = load_small(tmp_path, "train", "val")
+    assert trained.vocabulary.words == corpus.vocabulary.words
+    assert set(trained.vocabulary.vectors.index) == {"common", "rare", "valword"}
+    row = trained.vocabulary.encode(["neverseen"]).rows
+    assert trained.vocabulary.vectors.matrix[row].tolist() == [[1.5, 1.5, 1.5]]
 
 
 def test_validation_videos_are_held_out_whole_where_there_is_no_file(tmp_path: Path) -> None:

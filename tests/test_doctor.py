@@ -221,7 +221,7 @@ def test_faults_of_annotations_are_found_and_none_hides_another(folder: Path) ->
     reported = {(f.level, f.source, f.description.split(" (")[0]) for f in examined(folder)}
     size = f"of {sum(len(entry['sentences']) for entry in train.values())} sentences"
     missing = {
-        ("problem", "val_data.json", "v_x lacks timestamps and sentences."),
+        ("problem", "val_data.json", "v_x lacks sentences."),
         ("problem", "train_data.json", f"{third} sentence 1 is '?!', which holds no word"),
         ("warning", "train_data.json", f"1 moments that do not end after their start, {size}"),
         (

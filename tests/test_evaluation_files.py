@@ -181,7 +181,7 @@ def test_a_malformed_file_is_reported_by_line(tmp_path: Path, lines: str, messag
     [
         ({"vid_name": "v"}, ":1: lacks duration"),
         ({"vid_name": "v", "duration": 0}, ":1: duration is 0, expected more than 0"),
-        ({"vid_name": "v", "duration": 5, "desc": "x"}, ":1: lacks desc_id and ts"),
+        ({"vid_name": "v", "duration": 5, "desc": "x"}, ":1: lacks desc_id"),
         ({"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": [3, 1]}, "is none"),
         ({"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": 3}, ":1: ts is 3"),
     ],

@@ -60,7 +60,8 @@ def parents(path: Path) -> list[Path]:
 
 
 def test_there_are_experiments_rows_and_decodings():
-    assert SWEEPS == ["ablations", "linear_ablations", "variations"]
+    rows = ["ablations", "grounding_parts", "linear_ablations", "retrieval_parts", "variations"]
+    assert rows == SWEEPS
     assert DECODINGS and all(name.startswith("bench/decoding/") for name in DECODINGS)
 
 

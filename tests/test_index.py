@@ -7,7 +7,9 @@ import json
 import mmap
 import multiprocessing
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from lib.base.errors import InputError
 from lib.index import Item, Layout, Snapshot, Store, first_stage, neighbours, segment, store
 from lib.index.first_stage import Quantizer, float_products, integer_products, scores_of
+from lib.index.places import places_of
 from lib.index.recall import recall
 from moment_localization import index_bench
 from tests import index_kills
@@ -420,11 +423,11 @@ class TestTheFirstStage:
     def test_finds_what_the_exact_score_finds_in_20_000(self, folder: Path) -> None:
         count = 20_000
         events, clips = index_bench.make_videos(0, count)
-        places = index_bench.places_of(clips)
+        places = places_of(clips, 5)
         index = Store.create(
             folder,
             header={},
-            layout=index_bench.LAYOUT,
+            layout=Layout(index_bench.TENSORS, 5, index_bench.WIDTH),
             embedding_width=index_bench.WIDTH,
             sample=places[:2000],
         )
@@ -448,9 +451,43 @@ class TestTheFirstStage:
             order = {number: -rank for rank, number in enumerate(best[id(query)])}
             return np.array([order.get(number, -np.inf) for number in numbers.tolist()])
 
-        long = recall(snapshot, queries, exact, count=1500)
-        short = recall(snapshot, queries, exact, count=20)
-        assert long >= 0.98 and 0.1 < short < long
+        long = recall(snapshot, queries, exact, count=1000)
+        short = recall(snapshot, queries, exact, count=15)
+        assert long >= 0.99 and 0.1 < short < long
+
+    def test_is_the_same_on_several_threads(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lib.index.snapshot.CHUNK", 16)
+        with (index := create(folder)).writer() as writer:
+            add(writer, range(70))
+            add(writer, range(70, 201))
+            writer.remove(["v7", "v90"])
+        snapshot, query = index.snapshot(), vectors(1000)[5]
+        alone = snapshot.shortlist(query, 150).tolist()
+        seen: list[int] = []
+
+        def scores_here(*args: Any, **keywords: Any) -> torch.Tensor:
+            seen.append(threading.get_ident())
+            return scores_of(*args, **keywords)
+
+        monkeypatch.setattr("lib.index.snapshot.scores_of", scores_here)
+        try:
+            torch.set_num_threads(3)
+            assert snapshot.shortlist(query, 150).tolist() == alone
+            assert threading.get_ident() not in seen
+            assert torch.get_num_threads() == 3
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(torch.get_num_threads).result() == 3
+        finally:
+            torch.set_num_threads(1)
+        assert snapshot.shortlist(query, 150).tolist() == alone
+
+        def in_a_fork() -> list[int]:
+            torch.set_num_threads(3)
+            return snapshot.shortlist(query, 150).tolist()
+
+        assert together(in_a_fork, tmp_path) == [alone, alone]
 
     def test_s_recall_among_a_longer_shortlist(self, folder: Path) -> None:
         with (index := create(folder)).writer() as writer:
@@ -692,16 +729,50 @@ def test_the_benchmark_writes_a_page(
     monkeypatch.setattr(index_bench, "BATCH", 300)
     out = tmp_path / "page"
     flags = ["--sizes", "500,1000", "--queries", "4", "--threads", "1", "--out", str(out)]
-    monkeypatch.setattr("sys.argv", ["index_bench.py", "--folder", str(tmp_path / "at"), *flags])
+    monkeypatch.setattr("sys.argv", ["index_bench.py", *flags])
+    monkeypatch.setattr(index_bench.tempfile, "tempdir", str(tmp_path / "at"))
+    (tmp_path / "at").mkdir()
     index_bench.main()
     results = json.loads(out.with_suffix(".json").read_text())
     text = out.with_suffix(".md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
-    assert "| 500 |" in text and "| 1,000 |" in text
-    for found in results["sizes"].values():
+    cases = [(found["size"], found["places"]) for found in results["cases"]]
+    assert cases == [(500, 5), (1000, 5), (500, 4)]
+    assert "| 500 | 4 |" in text and "| 1,000 | 5 |" in text
+    for found in results["cases"]:
         assert found["search"]["recall"]["1000"] == [1.0, 1.0, 1.0]
         assert found["search"]["found_first"][0] == 1.0
     assert not list((tmp_path / "at").iterdir())  # nothing is left behind
+
+
+class TestPlaces:
+    def test_are_cut_where_the_clips_change(self) -> None:
+        rng = np.random.default_rng(0)
+        events = rng.standard_normal((3, 8))
+        owner = np.array([[0, 0, 0, 0, 1, 2, 2], [0, 1, 1, 1, 1, 1, 2]])
+        clips = events[owner] + 0.01 * rng.standard_normal((2, 7, 8))
+        units = clips / np.linalg.norm(clips, axis=2, keepdims=True)
+        found = places_of(clips, 3)
+        for video in range(2):
+            expected = [units[video][owner[video] == event].mean(axis=0) for event in range(3)]
+            assert np.allclose(found[video], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("count", [1, 2, 4, 6])
+    def test_are_the_best_of_all_ways(self, count: int) -> None:
+        rng = np.random.default_rng(0)
+        clips = rng.standard_normal((5, 6, 4))
+        units = clips / np.linalg.norm(clips, axis=2, keepdims=True)
+        for video, means in zip(units, places_of(clips, count), strict=True):
+            ways = []
+            for inner in itertools.combinations(range(1, 6), count - 1):
+                runs = np.split(video, inner)
+                ways.append((sum(np.linalg.norm(run.sum(axis=0)) for run in runs), inner))
+            expected = [run.mean(axis=0) for run in np.split(video, max(ways)[1])]
+            assert np.allclose(means, expected, atol=1e-5)
+
+    def test_repeat_the_last_of_few_clips(self) -> None:
+        clips = np.eye(4)[None, :2]
+        assert (places_of(clips, 4)[0] == np.eye(4)[[0, 1, 1, 1]]).all()
 
 
 def test_the_attention_keeps_the_order() -> None:

@@ -20,6 +20,7 @@ from lib.config.config import load_config
 from lib.datasets import build_loader
 from lib.datasets.standardization import Standardization
 from lib.decoding import decode
+from lib.evaluation.retrieval import MOST_SCALE, similarity_scale
 from lib.inference import TrainedRun, VideoIndex, load, open_index
 from lib.inference.sentences import MOST_SENTENCES, sentences_of, split_sentences
 from lib.inference.sources import FeatureSource, read_durations
@@ -296,6 +297,21 @@ def test_a_shortlist_of_everything_loses_nothing(index):
     assert index.check(queries, shortlist=1)["compared"] == 1
 
 
+def test_faiss_can_make_the_shortlist(index, monkeypatch):
+    pytest.importorskip("faiss")
+    paragraph = ["A man runs.", "He sits."]
+    plain = index.search(paragraph, top=5)
+    monkeypatch.setattr(index, "faiss", "Flat")
+    assert [hit.video for hit in index.search(paragraph, top=5)] == [hit.video for hit in plain]
+    built = index._neighbours
+    index.search(paragraph, top=5)
+    assert index._neighbours is built  # once for each state of the index
+    monkeypatch.setattr(index, "faiss", "nonsense")
+    monkeypatch.setattr(index, "_neighbours", None)
+    with pytest.raises(InputError, match="faiss cannot build"):
+        index.search(paragraph)
+
+
 def test_videos_are_added_and_removed(trained, features, tmp_path):
     videos = source(trained, features, seconds_per_row=0.5)
     first, second, *rest = videos.video_ids
@@ -455,3 +471,28 @@ def test_features_of_another_recipe_are_neither_tested_nor_trained_on(home, tmp_
         ended = run(command, *flags, *more, output=output)
         assert ended.status == 2, ended.output
         assert "resize short 32 there, short 64 here" in ended.output
+
+
+# How much a similarity is worth.
+
+
+def test_the_scale_of_similarities_is_the_likeliest():
+    draw = np.random.default_rng(0)
+    target = np.arange(40)
+    similarity = draw.normal(0, 1, (40, 40))
+    similarity[target, target] += 1.0
+    found = similarity_scale(similarity, target, 1.0)
+
+    def loss(scale: float) -> float:
+        rows = scale * similarity
+        return float(np.mean(np.log(np.exp(rows).sum(axis=1)) - rows[target, target]))
+
+    grid = np.linspace(0, 5, 501)
+    assert found == pytest.approx(grid[np.argmin([loss(x) for x in grid])], abs=0.02)
+    assert similarity_scale(similarity, target, 4.0) == pytest.approx(found / 4)
+    assert similarity_scale(-similarity, target, 1.0) == pytest.approx(0, abs=1e-6)
+    assert 500 < similarity_scale(np.eye(3), np.arange(3), 1.0) <= MOST_SCALE  # never wrong
+
+
+def test_a_run_carries_that_scale(trained):
+    assert 0 <= trained.similarity_scale <= MOST_SCALE

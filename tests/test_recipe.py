@@ -101,6 +101,10 @@ def test_what_is_no_recipe_is_refused_in_one_sentence(change, said):
 
 @pytest.mark.parametrize("text", ["", "no", "[1]", "[" * 100_000, '{"backbone": "i3d"}'])
 def test_other_texts_are_refused(text):
+    for name in dataclasses.asdict(WINDOWS):
+        part = {k: v for k, v in json.loads(WINDOWS.json()).items() if k != name}
+        with pytest.raises(InputError, match="its recipe has no "):
+            Recipe.from_json(json.dumps(part), "rows.hdf5")
     with pytest.raises(InputError, match=r"rows.hdf5: (holds no recipe|its recipe has no )"):
         Recipe.from_json(text, "rows.hdf5")
 

@@ -106,6 +106,7 @@ def test_a_run_that_only_grounds_has_a_page(tmp_path: Path, runs: Path) -> None:
     for record in kept:
         record.pop("pairs", None)
         record.pop("pairs_for", None)
+        record.pop("lines", None)
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept))
     text = report([read_run(tmp_path)])
     assert "svmr_2dtan" in text and "Ranked videos" not in text and "Training" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -16,11 +17,15 @@ import pytest
 import torch
 
 from lib.base.errors import InputError
-from lib.base.files import replace_file
+from lib.base.files import RECORD, record_file, replace_file
+from lib.training import checkpoint
+from lib.training.console import Console
 from lib.training.run import Run
 from tests.disk import room_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# What a user may have put into a run's folder, though runs have files of such names.
+MINE = ("best-of-all.pt", "backup.pt", "mine.step", "results.txt", "weights.safetensors", "log.txt")
 
 
 @pytest.fixture
@@ -68,9 +73,66 @@ class TestANewRun:
             ):
                 run.write_text(name, "old")
             run.write_text("notes.txt", "mine")
+            for name in MINE:
+                (folder / name).write_text("mine")
         with Run.create(folder, "TAG: new\n", overwrite=True):
             left = {path.name: path.read_text() for path in folder.glob("[!.]*")}
-        assert left == {"config.yaml": "TAG: new\n", "notes.txt": "mine"}
+        expected = {"config.yaml": "TAG: new\n", "notes.txt": "mine"}
+        assert left == expected | dict.fromkeys(MINE, "mine")
+
+    def test_that_overwrites_leaves_no_results_of_the_run_before(self, folder):
+        names = ("results_val.json", "results_val.md", "results-in_order.md", "results.html")
+        with Run.create(folder, "") as run:
+            for name in (*names, "best-7.pt", "epoch1-step2.step", "predictions.maps.npz"):
+                run.own(name).write_text("old")
+        with Run.create(folder, "", overwrite=True):
+            assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml"}
+
+    def test_deletes_of_a_run_without_a_record_what_every_run_wrote(self, folder):
+        summary = json.dumps({"protocols": {}, "checkpoint": {}})
+        with Run.create(folder, "") as run:
+            for name in ("last.pt", "log.jsonl", "results_val.md", "results-in_order.md"):
+                run.own(name).write_text("old")
+            run.own("results-in_order.json").write_text(summary)
+        (folder / RECORD).unlink()
+        for name in MINE:
+            (folder / name).write_text("mine")
+        with Run.create(folder, "", overwrite=True):
+            assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml", *MINE}
+
+    def test_deletes_of_a_run_without_a_record_all_the_same_after_a_new_test(self, folder):
+        with Run.create(folder, "") as run:
+            for name in ("last.pt", "best.pt", "log.jsonl"):
+                run.own(name).write_text("old")
+        (folder / RECORD).unlink()
+        record_file(folder, "results.html").write_text("of report.py")
+        Run.open(folder, exclusive=False).write_json("results_val.json", {})
+        with Run.create(folder, "", overwrite=True):
+            assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml"}
+
+    @pytest.mark.parametrize("name", ["best-3.pt", "results-mine.md", "epoch1-step2.step"])
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_does_not_begin_where_it_might_write_over_a_user_s_file(self, folder, name, begun):
+        folder.mkdir(parents=True)
+        if begun:
+            Run.create(folder, "").close()
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match=f"{name} is in the way, which the record of the run"):
+            Run.create(folder, "", overwrite=True)
+        assert (folder / name).read_text() == "mine"
+
+    def test_believes_no_record_that_names_other_files(self, folder):
+        (folder.parent / "other").mkdir(parents=True)
+        with Run.create(folder, "") as run:
+            outside = [folder.parent / "best.pt", folder / "notes.txt", folder / ".lock"]
+            for path in outside:
+                path.write_text("mine")
+            for name in ("../best.pt", "notes.txt", ".lock", "", ".", "..", str(outside[0])):
+                with (folder / RECORD).open("a") as file:
+                    file.write(json.dumps(name) + "\n[1]\nnull\n{\n")
+            run.remove("../best.pt")
+        with Run.create(folder, "", overwrite=True):
+            assert all(path.exists() for path in outside)
 
     @room_for(4096)
     def test_that_cannot_be_written_leaves_the_old_one_whole(self, folder):
@@ -225,5 +287,72 @@ class TestAFileOfTheRun:
             assert [p.name for p in folder.glob("*.new")] == []
 
 
+class TestALinkInTheRunsFolder:
+    """Somebody else who may write there leads no write elsewhere."""
+
+    @pytest.fixture
+    def victim(self, tmp_path) -> Path:
+        path = tmp_path / "victim"
+        path.write_text("mine")
+        return path
+
+    @pytest.mark.parametrize("name", [".lock", "log.jsonl", "console.log"])
+    def test_is_not_written_through(self, folder, victim, name):
+        folder.mkdir(parents=True)
+        (folder / name).symlink_to(victim)
+        refused = pytest.raises(
+            InputError, match=rf"{name} (cannot be written .a symbolic link|is in)"
+        )
+        with refused, Run.create(folder, "") as run:
+            run.log({})
+        assert victim.read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["log.jsonl", "console.log"])
+    @pytest.mark.parametrize("append", [False, True])
+    def test_made_later_is_not_written_through(self, folder, victim, name, append):
+        with Run.create(folder, "") as run:
+            run.own(name).symlink_to(victim)
+            with pytest.raises(InputError, match="a symbolic link, which is not followed"):
+                if name == "log.jsonl":
+                    run.log({})
+                else:
+                    Console().attach(run.path(name), append=append)
+        assert victim.read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["last.pt", ".last.pt.new"])
+    def test_is_replaced_and_not_written_through(self, folder, victim, name):
+        with Run.create(folder, "") as run:
+            (folder / name).symlink_to(victim)
+            checkpoint.save(run.own("last.pt"), {"epoch": 1})
+        assert checkpoint.load(folder / "last.pt") == {"epoch": 1}
+        assert victim.read_text() == "mine"
+        assert not (folder / "last.pt").is_symlink()
+
+    def test_and_a_pipe_there_is_not_waited_for(self, folder):
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / ".lock")
+        signal.alarm(20)
+        try:
+            with pytest.raises(InputError, match=r"\.lock cannot be written .not a regular file"):
+                Run.create(folder, "")
+        finally:
+            signal.alarm(0)
+
+
 def interrupt():
     raise KeyboardInterrupt
+
+
+def test_a_link_made_between_two_steps_is_not_written_through(tmp_path, monkeypatch):
+    victim, unlink = tmp_path / "victim", Path.unlink
+    victim.write_text("mine")
+
+    def and_link_again(path: Path, **options: bool) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            unlink(path)
+        path.symlink_to(victim)
+
+    monkeypatch.setattr(Path, "unlink", and_link_again)
+    with pytest.raises(InputError, match="cannot be written .File exists"):
+        replace_file(tmp_path / "last.pt", lambda file: file.write(b"weights"))
+    assert victim.read_text() == "mine"

@@ -153,11 +153,11 @@ class Bench:
         return records
 
     def files(self) -> dict[str, str]:
-        """Every file by its digest; locks are no content."""
+        """Every file by its digest; locks and records of names are no content."""
         return {
             path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.root.rglob("*"))
-            if path.is_file() and path.name != ".lock"
+            if path.is_file() and path.name not in (".lock", ".files")
         }
 
     def copy(self, root: Path) -> Bench:
@@ -579,8 +579,8 @@ def test_a_full_disk_loses_nothing(finished, fresh, tmp_path):
         assert_refused(finished.train("--resume", *longer), "cannot be written")
     assert same(finished.state(), weights) and same(finished.state("best.pt"), best)
     with room_for(4_000):
-        assert_refused(finished.test(), "results.json", "cannot be written")
-    assert not (finished.run / "results.json").exists()
+        assert_refused(finished.test(), "predictions.jsonl", "cannot be written")
+    assert not [*finished.run.glob("results*"), *finished.run.glob("predictions*")]
 
     again = finished.copy(tmp_path / "again")  # Torch's writer still holds the first one's lock
     assert again.train("--resume", *longer).status == 0

@@ -118,6 +118,15 @@ def test_pixels_that_are_not_square(tmp_path):
     np.testing.assert_array_equal(pixels, bilinear(full, 64, 24)[:, 20:44])
 
 
+def test_the_aspect_that_a_resize_leaves_behind_counts_for_nothing(tmp_path):
+    picture = Picture("short 40", "centre 32x32", "bilinear")
+    made = []
+    for name, aspect in (("a.mp4", None), ("b.mp4", Fraction(406, 405))):
+        with Video(write_video(tmp_path / name, count=1, aspect=aspect)) as video:
+            made += list(video.sampled(None, picture))
+    np.testing.assert_array_equal(made[0], made[1])
+
+
 def _whole(path: Path):
     with Video(path) as video:
         yield from video.sampled(None, PLAIN)
@@ -172,6 +181,7 @@ def test_a_broken_file_is_one_sentence(tmp_path, name):
             assert sum(1 for _ in video.sampled(Fraction(8), PLAIN)) > 8
         assert video.decoded is not None
         reason = video.decoded.ends_early
+        assert bool(video.decoded.frames_corrupt) == (name == "flipped.mp4")
     except BrokenVideo as error:
         reason = str(error)
         assert reason.startswith(f"{path}: ") and reason.endswith(".")

@@ -266,6 +266,11 @@ def test_same_padding(kernel, stride):
         assert (padded - kernel) // stride + 1 == -(-size // stride)
 
 
+def test_padding_is_never_a_maximum():
+    below_zero = -torch.ones(1, 1, 3, 5, 5)
+    assert (i3d.Pool(3, 2)(below_zero) == -1).all()
+
+
 def test_a_clip_is_not_the_sum_of_its_windows(small_i3d):
     """Which is why a recipe fixes the frames per window."""
     small_i3d.eval()

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from lib.base.runtime import Runtime
 from lib.datasets.features import FeatureFile
 from lib.videos import parts as parts_module
 from lib.videos.backbones import Backbone, Options, load_backbone, open_backbone
-from lib.videos.batches import windows
+from lib.videos.batches import Batch, Job, decoded_batches, windows
 from lib.videos.decode import Video
 from lib.videos.extract import Extracted, extract, find_videos
 from lib.videos.picture import Picture
@@ -154,6 +155,21 @@ def test_a_video_shorter_than_a_window_repeats_its_last_frame():
     (window,) = windows(frames, length=5, stride=2)
     assert [x is frames[n] for x, n in zip(window, (0, 1, 2, 2, 2), strict=True)] == [True] * 5
     assert not list(windows(frames, length=5, stride=2, pad=False))
+
+
+def test_batches_are_always_full_and_in_the_order_of_their_video(folder):
+    recipe = load_backbone(TINY).recipe
+    jobs = [Job(video, path) for video, path in find_videos([folder]).items()]
+    counts: dict[str, list[int]] = {job.id: [] for job in jobs}
+    ended = []
+    for item in decoded_batches(jobs, recipe, size=4, decoders=2):
+        if isinstance(item, Batch):
+            counts[item.job.id].append(item.count)
+            assert item.windows.shape == (4, 8, 32, 32, 3) and item.job.id not in ended
+            assert item.windows[: item.count].any() and not item.windows[item.count :].any()
+        else:
+            ended.append(item.job.id)
+    assert counts == {"a": [4, 1], "b": [4, 4, 1], "short": [1]} and sorted(ended) == list(counts)
 
 
 def test_broken_videos_are_skipped_named_and_not_tried_again(tmp_path):
@@ -315,8 +331,10 @@ def test_a_long_video_goes_on_where_it_was(tmp_path):
     network = backbone.network
     out = tmp_path / "rows.hdf5"
     backbone.network = Stops(network, after=12)
-    with pytest.raises(KeyboardInterrupt):
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt) as _held:  # and the frames of its traceback with it
         extracted([path], out, backbone=backbone, batch=2, save_every=0)
+    assert threading.active_count() == before  # the decoders have ended too
     backbone.network = network
     done = extracted([path], out, backbone=backbone, batch=2)
     assert 0 < done.rows <= 59 - 2 * 8

@@ -20,6 +20,7 @@ from tests.properties import DIMS
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
     "joint_size": 8,
+    "alignment_size": 16,
     "retrieval_size": 16,
     "grounding_size": 8,
     "position_size": 8,
@@ -91,6 +92,21 @@ MORE: dict[str, dict[str, Any]] = {
         "reconstruction_evidence": True,
         "reconstruction_evidence_in_training": True,
         "decoding": Decoding(evidence={"reconstruction": 2.0}, raw_weight=0.3),
+    },
+    "dmr_jrg_linear, all parts": {
+        "position_bias": 1.0,
+        "grounded_retrieval": True,
+        "tied_embeddings": True,
+        "mask_ratio": 1.0,
+        "reconstruction_evidence": True,
+        "candidate_iou": 0.5,
+        "density": "dense",
+        "decoding": Decoding(method="posterior", ordered=True, alike=0.7),
+    },
+    "dmr_jrg_linear, no tokens, no heads": {
+        "retrieval": "mean",
+        "temporal": "none",
+        "sentence_position": False,
     },
     "clip_align, position bias": {"position_bias": 2.0, "words": False, "density": "dense"},
     "tan2d, same padding": {

@@ -6,6 +6,7 @@ program, whose traceback goes to a file that the line names. Torch is not import
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import errno
@@ -17,12 +18,14 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lib.base.errors import InputError
+from lib.base.files import HDF5_ERROR, reason_of
 
 BAD_INPUT, OUR_FAULT = 2, 70  # EX_SOFTWARE of sysexits
 # Faults of the machine, also where no file is named.
@@ -30,6 +33,11 @@ _MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.EFBIG),
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
 }
+# In what Torch, Python and the linker say of it, in errors of other kinds.
+_OF_MEMORY = (
+    *("DefaultCPUAllocator", "can't start new thread", os.strerror(errno.ENOMEM)),
+    "failed to map segment from shared object",
+)
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -39,6 +47,7 @@ def run_script(main: Callable[[], None]) -> None:
     Of several processes, only the first one that fails prints its message; the others end too.
     """
     _open_standard_streams()
+    sys.unraisablehook, sys.excepthook = _unraisable, _unhandled
     try:
         main()
         sys.stdout.flush()
@@ -50,10 +59,10 @@ def run_script(main: Callable[[], None]) -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
-        if _first_to_report():
-            print("\ninterrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        _exit_interrupted()
     except Exception as fault:
+        if _was_interrupted(fault):
+            _exit_interrupted()
         message = known(fault)
         if message is None:
             _exit_with_traceback(fault)
@@ -75,6 +84,38 @@ def _open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show ends no command
             stream.reconfigure(errors="backslashreplace")
+
+
+def _exit_interrupted() -> NoReturn:
+    if _first_to_report():
+        print("\ninterrupted", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
+
+
+def _was_interrupted(fault: BaseException) -> bool:
+    """Whether it is what a library made of Ctrl-C."""
+    seen: BaseException | None = fault
+    for _ in range(100):
+        if seen is None or isinstance(seen, KeyboardInterrupt):
+            break
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(seen, KeyboardInterrupt)
+
+
+def _unraisable(what: Any) -> None:
+    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, when
+    that is left."""
+    if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    elif not HDF5_ERROR.search(str(what.exc_value)):
+        sys.__unraisablehook__(what)
+
+
+def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
+    """What a library prints by itself: not what HDF5 says once more of a full disk whenever it
+    closes something."""
+    if not HDF5_ERROR.search(str(fault)):
+        sys.__excepthook__(kind, fault, trace)
 
 
 def count_from(low: int) -> Callable[[str], int]:
@@ -131,11 +172,13 @@ def known(fault: Exception) -> str | None:
             return f"the disk: {fault.strerror}"
     if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
         return f"memory ran out{f' ({first})' if first else ''}"
+    if isinstance(fault, RuntimeError | ImportError) and any(w in first for w in _OF_MEMORY):
+        return f"memory ran out ({first})"
     if isinstance(fault, RuntimeError):
+        if HDF5_ERROR.search(str(fault)):  # a full disk
+            return f"the disk: {reason_of(fault)}"
         if "does not have a deterministic implementation" in first:
             return f"TRAIN.DETERMINISTIC: on this device {first.split(',')[0]}"
-        if "DefaultCPUAllocator" in first or "can't start new thread" in first:
-            return f"memory ran out ({first})"
     return None
 
 

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -19,6 +20,7 @@ from typing import IO, Any, BinaryIO
 
 from lib.base.errors import InputError
 
+HDF5_ERROR = re.compile(r"errno = \d+, error message = '([^']*)'")
 Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
 RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
@@ -137,13 +139,18 @@ def _open_input(path: str, flags: int) -> int:
     return handle
 
 
-def open_plain(path: Path, mode: str) -> IO[str]:
-    """Open a text file that is written piece by piece, but no link and no pipe in its place.
+def open_plain(path: Path, mode: str) -> Any:
+    """Open a file that is written piece by piece, but no link and no pipe in its place.
+
+    Args:
+        mode: as of ``open``; texts are UTF-8.
 
     Raises:
         InputError: that is what is there, or it cannot be written.
     """
     try:
+        if "b" in mode:
+            return open(path, mode, opener=_open_plain)
         return open(path, mode, encoding="utf-8", errors="replace", opener=_open_plain)
     except OSError as fault:
         raise unwritable(path, fault) from None
@@ -213,9 +220,13 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
         ) from None
     except OSError:  # a file system without locks: nobody can be kept out, nobody is refused
         return lock
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+    except OSError as fault:
+        _drop(lock)
+        raise unwritable(folder / ".lock", fault) from None
     # A forked loader process would hold the lock on after a kill of the one that trains.
     os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
@@ -227,6 +238,12 @@ def _take(lock: IO[str]) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.05)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _drop(file: IO[str]) -> None:
+    """Close a file that may hold what cannot be written."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _close(lock: weakref.ref[IO[str]]) -> None:
@@ -241,4 +258,7 @@ def unwritable(path: Path, fault: OSError) -> InputError:
 
 
 def reason_of(fault: Exception) -> str:
-    return getattr(fault, "strerror", None) or str(fault)
+    """In a few words. The HDF5 library tells what the system told it in a long text."""
+    found = HDF5_ERROR.search(str(fault))
+    told = getattr(fault, "strerror", None) or (found and found[1])
+    return str(told or str(fault).split("\n")[0][:200])

@@ -38,6 +38,8 @@ MODIFIED_NS = "modified_ns"
 ENDS_EARLY = "ends_early"  # why, where the file was not whole; empty otherwise
 
 CONTAINER_RATE = "container"
+# Counted up when frames of the same recipe are sampled or prepared in another way than before.
+RULES = 1
 _FRACTION = re.compile(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,8}")
 _TITLES = {
     "weights_sha256": "SHA-256 of the weights",
@@ -48,6 +50,7 @@ _TITLES = {
     "mean_sha256": "SHA-256 of the mean's file",
     "projection_sha256": "SHA-256 of the projection's file",
     "normalised": "rows normalised",
+    "rules": "version of the rules of sampling and preparing",
 }
 
 
@@ -79,6 +82,7 @@ class Recipe:
         projection_sha256: of the file by which the row is projected; empty without one.
         width: of a row.
         normalised: whether rows have the Euclidean length 1.
+        rules: ``RULES`` of the code that made the rows.
     """
 
     backbone: str
@@ -99,6 +103,7 @@ class Recipe:
     normalised: bool = False
     mean_sha256: str = ""
     projection_sha256: str = ""
+    rules: int = RULES
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -161,8 +166,7 @@ class Recipe:
             raise InputError(f"{where}: holds no recipe but {str(text)[:60]!r}.")
         known = {field.name for field in dataclasses.fields(cls)}
         wrong = [f"an unknown {name!r}" for name in sorted(values.keys() - known)]
-        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        wrong += [f"no {_title(name)}" for name in sorted(needed - values.keys())]
+        wrong += [f"no {_title(name)}" for name in sorted(known - values.keys())]
         if wrong:
             raise InputError(f"{where}: its recipe has {wrong[0]}.")
         for name in ("mean", "std"):
@@ -257,7 +261,7 @@ def _told(value: Any) -> str:
 
 def _problem(name: str, value: Any) -> str:
     """What is wrong with a part of a recipe, as the rest of a sentence; empty if nothing is."""
-    if name in ("frames", "stride", "width"):
+    if name in ("frames", "stride", "width", "rules"):
         wrong = type(value) is not int or value < 1
         return f"{value!r}; expected a whole number of at least 1" if wrong else ""
     if name in ("mean", "std"):

@@ -269,7 +269,10 @@ def keywords(function: Callable[..., Any], doc: str | None = None) -> Section:
             p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values()
         ):  # passed on to the class that it derives from
             keywords_of_class = _own_keywords(target, doc or _docs(function, target))
-            return keywords_of_class | keywords(function.__mro__[1])
+            inherited = keywords(function.__mro__[1])
+            return keywords_of_class | {
+                name: option for name, option in inherited.items() if name not in keywords_of_class
+            }
     else:
         target = function
     return _own_keywords(target, doc or _docs(function, target))

@@ -32,7 +32,6 @@ from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch
 from lib.datasets.features import FeatureFile
 from lib.datasets.loading import Loader
 from lib.datasets.options import CorpusOptions
-from lib.datasets.packed_words import pack_words
 from lib.datasets.standardization import Standardization
 from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
 from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
@@ -69,7 +68,6 @@ class LoadedCorpus:
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
     vector_file: Path = Path()
-    packed_words: Path | None = None  # vectors of all words, where they were to be packed
     durations: tuple[float, ...] = ()  # seconds, of the training videos
     empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
 
@@ -95,7 +93,6 @@ def load_corpus(
     weak: bool = False,
     positions: int = 0,
     synthetic: Mapping[str, Any] | None = None,
-    pack_vectors: bool = False,
     **changed: Any,
 ) -> LoadedCorpus:
     """Build the datasets of some splits of a corpus.
@@ -122,8 +119,6 @@ def load_corpus(
             moments; those without one are left out where the training split is scored.
         positions: ``dims.max_sentences``; 0 = the sentences of the longest training paragraph.
         synthetic: knobs of the synthetic world (WorldOptions), which is made when missing.
-        pack_vectors: keep the vectors of all words in a file in ``cache_fallback``, for runs to
-            take along.
 
     Raises:
         InputError: anything missing or unusable, in a sentence.
@@ -188,7 +183,6 @@ def load_corpus(
     )
     vector_file = find_vectors(options.word_vectors, folder, data_dir)
     vectors = read_word_vectors(vector_file)
-    packed = pack_words(vectors, vector_file, Path(cache_fallback)) if pack_vectors else None
     share, tail = coverage(words, vectors)
     notes.append(f"word vectors: {100 * share:.2f} % of the words have one{tail}")
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
@@ -263,7 +257,6 @@ def load_corpus(
         rows,
         standardization,
         vector_file,
-        packed,
         tuple({p.video_id: p.duration for p in paragraphs["train"]}.values()),
         "kept" if weak else "dropped",
     )

@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.base.errors import InputError
+from lib.base.files import open_plain
 from lib.datasets.features import FeatureFile, as_read, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]
@@ -186,6 +187,14 @@ class PackedRows:
             self._checked[index] = True
         return rows.to(torch.float32, copy=True)  # the reader's own: the map cannot be written
 
+    def stored(self, video_id: str) -> Float[np.ndarray, "T C"] | None:
+        """A video's rows as they are in the file; None where it lacks them or they are damaged."""
+        if video_id not in self._index:
+            return None
+        index = self._index[video_id]
+        rows = self._rows[index].numpy()
+        return rows if zlib.crc32(rows.data) == self._sums[index] else None
+
     def __str__(self) -> str:
         told = f"features: {_described(self._rows)} in {self.path}"
         return f"{told} ({self.said})" if self.said else told
@@ -281,7 +290,7 @@ def pack(
             if found is not None:  # it was waited for
                 return found
             before, why = _load(path, key)
-            _write(file, direct, needed, [*others, *(before or ())], key)
+            _write(file, direct, needed, others, before, key)
             if _key(direct) != key:
                 raise InputError(
                     f"{direct.features.path}: changed while its rows were packed; start again "
@@ -305,10 +314,19 @@ def pack(
 
 
 def _write(
-    file: BinaryIO, direct: DirectRows, needed: Sequence[str], others: Sequence[str], key: str
+    file: BinaryIO,
+    direct: DirectRows,
+    needed: Sequence[str],
+    others: Sequence[str],
+    before: PackedRows | None,
+    key: str,
 ) -> None:
-    """Rows of the needed videos, and of the others as far as they can be read; then the rest."""
-    wanted = list(dict.fromkeys([*needed, *others]))
+    """Rows of the needed videos, and of the others as far as they can be read; then the rest.
+
+    Args:
+        before: a file of the same key, whose rows are copied.
+    """
+    wanted = list(dict.fromkeys([*needed, *others, *(before or ())]))
     size = len(wanted) * direct.bytes_per_video
     if shutil.disk_usage(Path(file.name).parent).free < size:
         raise OSError(errno.ENOSPC, f"{_gigabytes(size)} are needed")
@@ -316,7 +334,8 @@ def _write(
     videos, sums = [], []
     for video in _watched(wanted, "packing features"):
         try:
-            rows = direct.read(video)
+            copied = None if before is None else before.stored(video)
+            rows = direct.read(video) if copied is None else copied
         except InputError:
             if video in must:
                 raise
@@ -399,6 +418,7 @@ def _rules() -> str:
     other bits come out, the files packed before are not read any more."""
     rows = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
     made = [normalize_rows(rows), *(resample(rows, count) for count in (3, 7, 16))]
+    made.append(normalize_rows(rows * np.float32(1e30)))
     return hashlib.sha256(b"".join(each.tobytes() for each in made)).hexdigest()
 
 
@@ -413,7 +433,7 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
     """An empty file beside ``path``, ours alone; removed at the end, unless it was renamed."""
     part = path.with_name(f".{path.name}.part")
     while True:
-        file = part.open("ab")
+        file = open_plain(part, "ab")
         try:
             _lock(file, f"waiting for the process that packs {path.name}")
         except OSError as fault:
@@ -423,7 +443,7 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
                 raise
             # Without locks each builder does the whole work, and the last to finish wins.
             part = part.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
-            file = part.open("ab")
+            file = open_plain(part, "ab")
         if _is(part, file):
             break
         file.close()  # it was renamed or removed by the process that was waited for
@@ -454,7 +474,7 @@ def _is(path: Path, file: BinaryIO) -> bool:
 def _clear(path: Path, direct: DirectRows) -> None:
     """Remove what builders left that died, and packs of what the feature file was before."""
     for part in path.parent.glob(".*.rows*.part"):
-        with contextlib.suppress(OSError), part.open("ab") as file:
+        with contextlib.suppress(OSError, InputError), open_plain(part, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
     for other in path.parent.glob("*.rows"):

@@ -64,7 +64,7 @@ class FeatureFile:
                 raise InputError(
                     f"{self.path}: {video_id} is {shape[1]} wide; expected {self.expected_dim}."
                 )
-            if shape[0] == 0:
+            if 0 in shape:
                 raise InputError(f"{self.path}: {video_id} has no rows.")
             rows = self.values(node)
         except _DAMAGE as error:
@@ -207,11 +207,16 @@ class FeatureFile:
                         f"{self.path}: {where} has a source {source.file_name}/{source.dset_name} "
                         "that holds no rows."
                     )
-                last = ranges.get_select_bounds()[1] if ranges.get_select_npoints() else ()
-                if any(end >= size for end, size in zip(last, inside.shape, strict=False)):
+                points = source.vspace.get_select_npoints()
+                if ranges.get_select_type() == h5py.h5s.SEL_ALL:
+                    whole = inside.size >= points
+                else:
+                    ends = ranges.get_select_bounds()[1]
+                    whole = all(end < n for end, n in zip(ends, inside.shape, strict=False))
+                if not whole:
                     raise InputError(f"{self.path}: {where} reaches past the end of a source.")
                 self._require_rows(inside)
-                covered += source.vspace.get_select_npoints()
+                covered += points
             if covered < node.size:
                 raise InputError(f"{self.path}: {where} has sources for a part of its rows only.")
             return

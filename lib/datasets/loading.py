@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import queues
@@ -73,6 +74,7 @@ def heed_parent_alone(number: int) -> None:
     """End with the process that trains, or at its SIGTERM, which it sends to a loader process that
     does not stop when asked to; let SIGTERM and Ctrl-C from anybody else pass."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _unless_left_alone
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -92,6 +94,13 @@ def _end_unsent(fault: Exception, batch: object) -> NoReturn:
     """A batch that cannot be sent would be waited for in vain, and Python only prints why."""
     numbers = (number for number in _SHORT if os.strerror(number) in str(fault))
     os._exit(_UNSENT + next(numbers, 0))
+
+
+def _unless_left_alone(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
+    """What a thread of a loader process prints: nothing of a batch that nobody fetched, because the
+    process that trains has ended or lost another one."""
+    if not isinstance(fault, EOFError | ConnectionError):
+        sys.__excepthook__(kind, fault, trace)
 
 
 @contextlib.contextmanager
@@ -160,10 +169,13 @@ def _sentences() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         text = str(error)
-        if "DataLoader worker" in text and " in DataLoader worker" not in text:
-            raise _died(text.splitlines()[0]) from None
+        ours = " in DataLoader worker" in text  # what our own code raised there
+        # A batch that is fetched from a process that dies meanwhile.
+        broken = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+        if not ours and (broken or "DataLoader worker" in text):
+            raise _died((text or type(error).__name__).splitlines()[0]) from None
         if "ancdata" in text:  # how a file that cannot be received is told
             text = os.strerror(errno.EMFILE)
         reason = next((reason for reason in _LACKS if reason in text), None)

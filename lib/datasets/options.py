@@ -76,7 +76,9 @@ class CorpusOptions:
     limit_val: int = described(0, "The same for validation.", low=0)
     limit_test: int = described(0, "The same for the test.", low=0)
     bad_moments: Literal["drop", "refuse"] = described(
-        "drop", "A moment that ends before it starts."
+        "drop",
+        "A moment that ends before it starts: drop = leave its sentence out, but keep it in"
+        " training without supervision, where it has no moment.",
     )
     empty_sentences: Literal["refuse", "drop"] = described("refuse", "A sentence without a word.")
     cache: Literal["auto", "disk", "memory", "direct"] = described(

@@ -3,8 +3,8 @@
 A run that answers meets words that its corpus does not have. Reading GloVe's text for each start
 would take half a minute and the file may not be there any more, so training packs it once: words
 and half-precision vectors in one file that is mapped into memory, shared by all runs through hard
-links. A vector rounded to float16 keeps three digits; the words of the corpus itself are kept in
-the checkpoint in full precision.
+links. A vector rounded to float16 keeps three digits; the words of training and validation are
+kept in the checkpoint in full precision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lib.base.archive import Unusable, read_archive
 from lib.base.errors import InputError
 from lib.base.files import replace_file
 from lib.base.schema import Wrong, record, shown, text, whole
-from lib.datasets.vocabulary import WordVectors
+from lib.datasets.vocabulary import read_word_vectors
 
 FILE = "word_vectors.pt"  # in the folder of a run
 FORMAT, VERSION = "dmr-jrg word vectors", 1
@@ -46,11 +46,8 @@ def fingerprint_of(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def pack_words(vectors: WordVectors, source: Path, folder: Path) -> Path:
-    """The packed vectors of ``source`` in ``folder``, written where they are not there yet.
-
-    Args:
-        vectors: as ``read_word_vectors`` gave them for ``source``.
+def pack_words(source: Path, folder: Path) -> Path:
+    """The packed vectors of a vector file in ``folder``, written where they are not there yet.
 
     Raises:
         InputError: the folder cannot be written.
@@ -59,6 +56,7 @@ def pack_words(vectors: WordVectors, source: Path, folder: Path) -> Path:
     path = folder / f"words-{about['sha256'][:16]}.pt"
     if path.is_file():
         return path
+    vectors = read_word_vectors(source)
     words = [word for word in list(vectors.index)[:MOST_WORDS] if "\n" not in word]
     matrix = vectors.lookup(words)
     fits = bool(matrix.abs().amax() <= _LARGEST)

@@ -60,6 +60,16 @@ def decode(
     return Proposals(evidence.spans, scores)
 
 
+def decode_prior(
+    evidence: Evidence, decoding: Decoding, calibration: Mapping[str, Any] | None = None
+) -> Proposals | None:
+    """What the posterior makes of no evidence: its prior and the order of the sentences alone; None
+    for a decoding that is none."""
+    if decoding.method != "posterior":
+        return None
+    return decode(evidence, decoding, {**(calibration or {}), "trust": 0.0})
+
+
 def _read(evidence: Evidence, decoding: Decoding) -> frozenset[str]:
     return reads(decoding, has_scores=evidence.scores is not None, has_clips=bool(evidence.clips))
 

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from lib.base.errors import InputError
 from lib.evaluation.baselines import baseline_rows, ceiling, fixed_list, grid_fit
 from lib.evaluation.bootstrap import Counted, compare, interval, resampled
-from lib.evaluation.diagnostics import retrieval_diagnostics, span_diagnostics, warnings
+from lib.evaluation.diagnostics import (
+    retrieval_diagnostics,
+    shortlist_diagnostics,
+    span_diagnostics,
+    warnings,
+)
 from lib.evaluation.joint import choose_alpha
 from lib.evaluation.protocols import PROTOCOLS, Protocol
 from lib.evaluation.records import (
@@ -109,7 +114,9 @@ def summarise(
             continue
         protocol = PROTOCOLS[name]
         out["protocols"][name] = counted.scores()
-        out["floors"][name] = baseline_rows(protocol, truth, ranks, fit, fixed_spans, options)
+        out["floors"][name] = baseline_rows(
+            protocol, truth, ranks, fit, fixed_spans, options, predictions.prior
+        )
         out["ceilings"][name] = ceiling(protocol, truth, predictions, ranks, fit, options)
         out["queries"][name] = _about(protocol, counted, options)
         if protocol.mixed and isinstance(predictions.candidates, CandidateMoments):
@@ -127,6 +134,8 @@ def summarise(
     retrieval = {}
     if predictions.similarity is not None:
         retrieval = retrieval_diagnostics(predictions.similarity)
+        if predictions.first_stage is not None and isinstance(predictions.similarity, np.ndarray):
+            retrieval |= shortlist_diagnostics(predictions.similarity, predictions.first_stage)
     out["diagnostics"] = {**spans, **retrieval}
     baselines = [row.get("mIoU", 0.0) for row in out["floors"].get("svmr_2dtan", {}).values()]
     out["warnings"] = notes + warnings(

@@ -23,6 +23,7 @@ EQUAL_PARTS = "equal parts in order"
 WIDE_EQUAL_PARTS = "equal parts in order, 1.5 wide"
 TEN_FIXED_SPANS = "ten fixed spans"
 CHANCE = "chance"
+PRIOR = "prior of the decoding"
 
 Row = dict[str, float]  # metric -> per cent
 
@@ -152,6 +153,7 @@ def baseline_rows(
     fit: GridFit | None,
     fixed_spans: NDArray[np.float64] | None,
     options: ScoringOptions,
+    prior: NDArray[np.float64] | None = None,
 ) -> dict[str, Row]:
     """Scores of chance and of spans that need no model: rule -> metric -> per cent.
 
@@ -162,6 +164,7 @@ def baseline_rows(
         ranks: the run's own; None: it does not retrieve, and joint protocols have no baseline.
         fit: of the model's grid; None: no chance of grounding is computed.
         fixed_spans: (10, 2) from ``fixed_list``; None: that row is left out.
+        prior: (M, 1, 2), what the run's decoding makes of no evidence; likewise.
     """
     P, V, M = len(truth.paragraph_ids), len(truth.video_ids), len(truth.sentences)
     if protocol.ranked == "videos":
@@ -174,6 +177,8 @@ def baseline_rows(
     }
     if fixed_spans is not None and protocol.ranked != "pairs":
         baselines[TEN_FIXED_SPANS] = np.broadcast_to(fixed_spans, (M, *fixed_spans.shape))
+    if prior is not None and protocol.ranked == "moments":
+        baselines[PRIOR] = prior
     rows: dict[str, Row] = {}
     for rule, spans in baselines.items():
         if protocol.ranked == "moments":

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.evaluation.records import Ranking, Truth
+from lib.evaluation.retrieval import shortlisted, top_videos
 
 _FEW = 20
 
@@ -71,6 +72,18 @@ def retrieval_diagnostics(similarity: NDArray[np.floating] | Ranking) -> dict[st
         tied = (similarity.max(axis=1) == similarity.min(axis=1)) & (similarity.shape[1] > 1)
     share = np.bincount(first).max() / len(first) if len(first) else 0.0
     return {"most_common_first": 100.0 * float(share), "all_tied": _percent(tied)}
+
+
+def shortlist_diagnostics(
+    similarity: NDArray[np.floating], first_stage: NDArray[np.floating]
+) -> dict[str, float]:
+    """What the first stage's shortlist keeps of the similarity's ranking: ``shortlist_keeps_best``
+    is the per cent of paragraphs whose best video is on it, ``shortlist_keeps_ten`` that of the ten
+    best videos."""
+    kept = shortlisted(first_stage)
+    best = top_videos(similarity, 10).videos
+    held = np.take_along_axis(kept, best, axis=1)
+    return {"shortlist_keeps_best": _percent(held[:, 0]), "shortlist_keeps_ten": _percent(held)}
 
 
 def warnings(

@@ -28,6 +28,7 @@ class Protocol:
     mixed: bool = False  # pair score = alpha · video score + moment score; else the moment's alone
     annotators: int = 1  # that must agree with a hit
     discounted: bool = False
+    stage: Literal["exact", "first", "two"] = "exact"  # of a search: which scores rank the videos
     missing: Literal["miss", "refuse"] = "miss"  # a query without an answer
 
     @property
@@ -89,6 +90,24 @@ PROTOCOLS: dict[str, Protocol] = {
             "As vr, but every sentence counts once, with the rank of its paragraph: the retrieval "
             "that bounds the joint numbers. Equal to vr where each query is one sentence.",
             "the retrieval factor of the released DMR-JRG script",
+        ),
+        Protocol(
+            "vr_first_stage",
+            "videos",
+            "As vr, with the corpus ranked by the first stage of a search alone: a few vectors for "
+            "each video, whose cosines are compared.",
+            "ours; S^r of DMR-JRG where these vectors are its class tokens",
+            unit="paragraph",
+            stage="first",
+        ),
+        Protocol(
+            "vr_two_stages",
+            "videos",
+            "As vr, with the twentieth of the corpus that the first stage puts first ranked by the "
+            "model's similarity, and the other videos behind them as the first stage ranks them.",
+            "ours",
+            unit="paragraph",
+            stage="two",
         ),
         Protocol(
             "svmr_2dtan",

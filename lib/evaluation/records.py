@@ -150,6 +150,8 @@ class Predictions:
     proposal_spans: NDArray[np.float64] | None = None  # (C, 2): the model's grid, for the ceiling
     candidates: CandidateMoments | Pairs | None = None
     answered: NDArray[np.bool_] | None = None  # (M,) False: the sentence was left out; None: none
+    prior: NDArray[np.float64] | None = None  # (M, 1, 2) of a decoding that was given no evidence
+    first_stage: NDArray[np.floating] | None = None  # (P, V) by the vectors that shortlist videos
 
 
 def clips_of(grid: NDArray[np.floating]) -> int:
@@ -219,6 +221,10 @@ def check(truth: Truth, predictions: Predictions) -> None:
         _expect("ranking", similarity.videos.shape[:1], (P,))
         _finite(truth, similarity.scores, similarity.videos >= 0, None)
         _known(truth, similarity.videos)
+    if predictions.first_stage is not None:
+        _expect("first_stage", predictions.first_stage.shape, (P, V))
+        if not np.isfinite(predictions.first_stage).all():
+            raise InputError("predictions: a score of the first stage is not a finite number")
     if predictions.spans is not None:
         if predictions.scores is None:
             raise InputError("predictions: spans without scores, expected both")
@@ -227,6 +233,8 @@ def check(truth: Truth, predictions: Predictions) -> None:
         _expect("scores", predictions.scores.shape, (M, n))
         exists = np.asarray(~np.isnan(predictions.spans).any(axis=-1))
         _finite(truth, predictions.scores, exists, truth.sentence_paragraph)
+    if predictions.prior is not None:
+        _expect("prior", predictions.prior.shape, (M, 1, 2))
     candidates = predictions.candidates
     if isinstance(candidates, CandidateMoments):
         K, n = candidates.scores.shape[1:]

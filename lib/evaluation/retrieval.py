@@ -89,12 +89,54 @@ def top_videos(similarity: NDArray[np.floating], k: int) -> Ranking:
     return Ranking(order.astype(np.int32), np.take_along_axis(similarity, order, axis=1))
 
 
+def shortlisted(first_stage: NDArray[np.floating], share: float = 0.05) -> NDArray[np.bool_]:
+    """(P, V) which videos the first stage puts first: this share of the corpus, rounded up; equal
+    scores in the order of the corpus."""
+    P, V = first_stage.shape
+    kept = np.zeros((P, V), np.bool_)
+    best = top_videos(first_stage, max(1, int(np.ceil(share * V - 1e-9)))).videos
+    np.put_along_axis(kept, best, True, axis=1)
+    return kept
+
+
+def in_two_stages(
+    similarity: NDArray[np.floating], first_stage: NDArray[np.floating], share: float = 0.05
+) -> NDArray[np.float64]:
+    """(P, V) scores that rank the shortlist by ``similarity`` and behind it the other videos by the
+    first stage."""
+    behind = first_stage.astype(np.float64)
+    behind = behind - behind.max() - 1 + similarity.min()
+    return np.where(shortlisted(first_stage, share), similarity, behind)
+
+
 def retrieval_values(
     ranks: Ranks, k: Sequence[int], *, ties: str = "expected"
 ) -> dict[str, NDArray[np.float64]]:
     """R@k and the reciprocal rank of every paragraph, each (P,) in [0, 1]."""
     values = {f"R@{number}": ranks.within(number, ties) for number in k}
     return {**values, "MRR": ranks.reciprocal(ties)}
+
+
+MOST_SCALE = 1000.0
+
+
+def similarity_scale(
+    similarity: NDArray[np.floating], target: NDArray[np.int64], sentences: float
+) -> float:
+    """λ for which the soft-max over videos of λ times the similarities makes paragraphs' own videos
+    most likely, divided by the mean number of a paragraph's ``sentences``: what a similarity of 1
+    adds to the log-odds of a video for each sentence. Never below 0; it needs no timestamp.
+
+    The likelihood is concave in λ; the search is by thirds, up to ``MOST_SCALE``: where every
+    paragraph finds its video, it would never end.
+    """
+    centred = similarity - similarity[np.arange(len(target)), target][:, None]
+    low, high = 0.0, MOST_SCALE
+    for _ in range(60):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        loss = [np.logaddexp.reduce(each * centred.astype(float), axis=1).mean() for each in (a, b)]
+        low, high = (low, b) if loss[0] <= loss[1] else (a, high)
+    return (low + high) / 2 / sentences
 
 
 def pairing_skill(similarity: NDArray[np.floating], target: NDArray[np.int64]) -> float:

@@ -14,7 +14,7 @@ from lib.evaluation.grounding import grounding_values
 from lib.evaluation.joint import pair_values, video_values
 from lib.evaluation.protocols import PROTOCOLS, Protocol
 from lib.evaluation.records import Pairs, Predictions, Truth, check
-from lib.evaluation.retrieval import TIES, Ranks, rank_videos, retrieval_values
+from lib.evaluation.retrieval import TIES, Ranks, in_two_stages, rank_videos, retrieval_values
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def count(
         ranks = ranks_of(truth, predictions)
     protocol, options = PROTOCOLS[name], ScoringOptions(**fields)  # type: ignore[arg-type]
     if protocol.ranked == "videos":
+        if protocol.stage != "exact":
+            ranks = stage_ranks(protocol, truth, predictions)
         return None if ranks is None else count_videos(protocol, truth, ranks, options)
     if not truth.timed:
         return None
@@ -80,6 +82,15 @@ def ranks_of(truth: Truth, predictions: Predictions) -> Ranks | None:
     if predictions.similarity is None:
         return None
     return rank_videos(predictions.similarity, truth.paragraph_video)
+
+
+def stage_ranks(protocol: Protocol, truth: Truth, predictions: Predictions) -> Ranks | None:
+    """The ranks of the right videos in a search of one stage or of two; None if there is none."""
+    first, exact = predictions.first_stage, predictions.similarity
+    if first is None or not isinstance(exact, np.ndarray):
+        return None
+    scores = first if protocol.stage == "first" else in_two_stages(exact, first)
+    return rank_videos(scores, truth.paragraph_video)
 
 
 def guided(

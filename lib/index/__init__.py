@@ -6,7 +6,8 @@ is read from the disk for a model to score.
 """
 
 from lib.index.layout import Item, Layout
+from lib.index.places import places_of
 from lib.index.snapshot import Snapshot
 from lib.index.store import HEADER, Store, Writer
 
-__all__ = ["HEADER", "Item", "Layout", "Snapshot", "Store", "Writer"]
+__all__ = ["HEADER", "Item", "Layout", "Snapshot", "Store", "Writer", "places_of"]

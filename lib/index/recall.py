@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from lib.index.snapshot import Snapshot
 
+Shortlist = Callable[[Float[np.ndarray, "S D"], int], np.ndarray]
 Exact = Callable[[Float[np.ndarray, "S D"], Int[np.ndarray, " k"]], np.ndarray]
 
 
@@ -20,6 +21,7 @@ def recall(
     count: int,
     top: int = 10,
     among: int | None = None,
+    shortlist: Shortlist | None = None,
 ) -> float:
     """Share of the exact best items that are in the shortlist, as the mean over queries.
 
@@ -30,17 +32,19 @@ def recall(
         among: score only this many items exactly, the best ones of the first stage, where all of
             them would take too long. What the first stage loses altogether is then not seen: the
             result is an upper bound, and says something only well above ``count``.
+        shortlist: another first stage than the snapshot's scan.
     """
+    first = shortlist or snapshot.shortlist
     shares = []
     for query in queries:
         if among is None:
-            numbers, shortlist = snapshot.item_numbers(), snapshot.shortlist(query, count)
+            numbers, found = snapshot.item_numbers(), first(query, count)
         else:
-            numbers = snapshot.shortlist(query, among)
-            shortlist = numbers[:count]
+            numbers = first(query, among)
+            found = numbers[:count]
         scores = exact(query, numbers)
         best = numbers[np.lexsort((numbers, -scores))[:top]]
-        shares.append(np.isin(best, shortlist).mean() if len(best) else 1.0)
+        shares.append(np.isin(best, found).mean() if len(best) else 1.0)
     if not shares:
         raise ValueError("no queries")
     return float(np.mean(shares))

@@ -18,6 +18,7 @@ from lib.index.first_stage import CHUNK, Quantizer, scores_of
 from lib.index.layout import Item, Layout
 from lib.index.manifest import Manifest
 from lib.index.segment import Segment, key_of
+from lib.index.threads import side_by_side
 
 _REMOVED = torch.iinfo(torch.int32).min
 
@@ -29,6 +30,7 @@ class Snapshot:
     Items have numbers, which hold in this snapshot only; those of removed videos are not used.
 
     Attributes:
+        manifest: the segments it consists of.
         generation: grows by one with every change of the index.
         num_videos, num_items: how many can be found.
     """
@@ -222,11 +224,10 @@ class Snapshot:
             raise InputError(f"{self.folder} holds no video {json.dumps(video_id)}")
         return found
 
-    def _best(
-        self, query: Int8[Tensor, "S W"], count: int, start: int, stop: int
-    ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-        """The best items of a range of numbers, best first, and their scores."""
-        scores = torch.empty(stop - start, dtype=torch.int32)
+    def _scan(
+        self, query: Int8[Tensor, "S W"], start: int, stop: int, scores: Int[Tensor, " n"]
+    ) -> None:
+        """Write the scores of a range of numbers."""
         for first, segment, kept in zip(
             self._first_numbers.tolist(), self._segments, self._kept_items, strict=False
         ):
@@ -237,6 +238,19 @@ class Snapshot:
                 if kept is not None:
                     chunk = torch.where(kept[rows], chunk, _REMOVED)
                 scores[first + rows.start - start : first + rows.stop - start] = chunk
+
+    def _best(
+        self, query: Int8[Tensor, "S W"], count: int, start: int, stop: int
+    ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+        """The best items of a range of numbers, best first, and their scores."""
+        scores = torch.empty(stop - start, dtype=torch.int32)
+        share = max(-(-len(scores) // torch.get_num_threads()), CHUNK)
+        shares = [(first, min(first + share, stop)) for first in range(start, stop, share)]
+
+        def scan(bounds: tuple[int, int]) -> None:
+            self._scan(query, *bounds, scores[bounds[0] - start : bounds[1] - start])
+
+        side_by_side(scan, shares)
         found = scores.numpy()
         keep = min(count, len(found))
         kept_rows = np.argpartition(found, -keep)[-keep:] if keep else np.empty(0, np.int64)

@@ -21,7 +21,7 @@ import hashlib
 import io
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +313,13 @@ class Writer:
         path = self._folder / MANIFEST
         return Manifest.parse(path, read_bytes(path))
 
-    def _written(self, manifest: Manifest, videos: int, items: int, write: Any) -> Entry:
+    def _written(
+        self,
+        manifest: Manifest,
+        videos: int,
+        items: int,
+        write: Callable[[Path], tuple[int, str]],
+    ) -> Entry:
         entry = Entry(manifest.next_number, 0, "", videos, items)
         path = self._folder / entry.file
         try:

@@ -30,6 +30,7 @@ def moments_in(
         run.calibration,
         top=1,
         nms_iou=NMS_IOU,
+        fit=run.fit(query, encoded),
     )
     spans, scores = grounded.spans[:, 0].tolist(), grounded.scores[:, 0].tolist()
     return tuple(

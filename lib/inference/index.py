@@ -9,6 +9,7 @@ kept in float16.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,13 +27,14 @@ from lib.decoding import decode
 from lib.decoding.long import Window, windows
 from lib.index import Item, Layout, Snapshot, Store
 from lib.index.neighbours import Neighbours
+from lib.index.recall import recall
 from lib.inference.answers import Answer, Hit, ScoreMap, Source
 from lib.inference.grounding import moments_in
 from lib.inference.loaded import LoadedRun, Query
 from lib.inference.sources import FeatureSource, VideoRows
+from lib.models.first_stage import PLACES, place_vectors
 from lib.models.interface import Encoded
 
-PLACES = 8  # mean directions of a window's parts, by which the shortlist is made
 KEPT_AS = "float16"
 EXHAUSTIVE = 2000  # items that are all compared
 SHARE = 300  # of a larger index every so many items are compared, but not fewer than EXHAUSTIVE
@@ -251,21 +253,34 @@ class VideoIndex:
         every item that it holds (``recall``), and of the very best (``first``)."""
         self._require_ranking()
         snapshot = self.store.snapshot()
-        recalls, firsts, compared = [], [], 0
-        for paragraph in paragraphs:
-            query = self.run.read(paragraph)
-            every = snapshot.shortlist(self._vectors(query), snapshot.num_items)
-            scores = self._compare(query, snapshot, every)
-            exact = every[np.argsort(-scores, kind="stable")[:top]]
-            found = self._shortlist(query, snapshot, self._count(snapshot, shortlist))
-            recalls.append(np.isin(exact, found).mean())
-            firsts.append(float(exact[0] in found))
-            compared = len(found)
+        queries = [self.run.read(paragraph) for paragraph in paragraphs]
+        vectors = [self._vectors(query) for query in queries]
+        read = {id(vector): query for vector, query in zip(vectors, queries, strict=True)}
+        known: dict[int, np.ndarray] = {}
+
+        def exact(vector: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+            if id(vector) not in known:
+                known[id(vector)] = self._compare(read[id(vector)], snapshot, numbers)
+            return known[id(vector)]
+
+        count = self._count(snapshot, shortlist)
+        shares = [
+            recall(
+                snapshot,
+                vectors,
+                exact,
+                count=count,
+                top=best,
+                shortlist=functools.partial(self._shortlist, snapshot),
+            )
+            for best in (top, 1)
+        ]
+        compared = min(count, snapshot.num_items)
         return {
-            "queries": len(recalls),
+            "queries": len(queries),
             "compared": compared,
-            "recall": float(np.mean(recalls)),
-            "first": float(np.mean(firsts)),
+            "recall": shares[0],
+            "first": shares[1],
         }
 
     def _require_ranking(self) -> None:
@@ -292,8 +307,9 @@ class VideoIndex:
         found = query.encoded[names[1]][0].float().cpu().numpy()
         return found if found.ndim == 2 else found[None]
 
-    def _shortlist(self, query: Query, snapshot: Snapshot, count: int) -> Int[np.ndarray, " k"]:
-        vectors = self._vectors(query)
+    def _shortlist(
+        self, snapshot: Snapshot, vectors: Float[np.ndarray, "S D"], count: int
+    ) -> Int[np.ndarray, " k"]:
         if not self.faiss:
             return snapshot.shortlist_across(vectors, count)
         with self._building:
@@ -305,7 +321,8 @@ class VideoIndex:
         self, query: Query, snapshot: Snapshot, shortlist: int | None
     ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """Items and their similarities, best first."""
-        numbers = self._shortlist(query, snapshot, self._count(snapshot, shortlist))
+        count = self._count(snapshot, shortlist)
+        numbers = self._shortlist(snapshot, self._vectors(query), count)
         scores = self._compare(query, snapshot, numbers)
         order = np.argsort(-scores, kind="stable")
         return numbers[order], scores[order]
@@ -419,15 +436,11 @@ def windows_of(run: LoadedRun, duration: float) -> tuple[Window, ...]:
 def _places(
     run: LoadedRun, encoded: Mapping[str, torch.Tensor], places: int
 ) -> Float[np.ndarray, "n P D"]:
-    """Mean directions of a window's consecutive parts."""
+    """The vectors by which the first stage finds a window."""
     names = run.model.embeddings
     if names is None:
         return np.zeros((len(next(iter(encoded.values()))), 1, 1), dtype=np.float32)
-    vectors = torch.nn.functional.normalize(encoded[names[0]].float(), dim=-1)
-    if vectors.dim() == 2:
-        return vectors[:, None].numpy()
-    parts = vectors.tensor_split(min(places, vectors.shape[1]), dim=1)
-    return torch.stack([part.mean(dim=1) for part in parts], dim=1).numpy()
+    return place_vectors(encoded[names[0]], places).numpy()
 
 
 def _kept(value: torch.Tensor) -> torch.Tensor:

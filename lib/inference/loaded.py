@@ -63,6 +63,7 @@ class LoadedRun:
 
     Attributes:
         config: the resolved options of the training.
+        similarity_scale: see ``lib.evaluation.retrieval.similarity_scale``.
         recipe: how the features that it was trained on were made; None if that is not known.
         fingerprint: a digest of weights, vocabulary and decoding, by which an index knows its run.
 
@@ -89,6 +90,7 @@ class LoadedRun:
         self.runtime = Runtime.start(device, log=lambda line: None)
         self.vocabulary = Vocabulary.from_state(carried["vocabulary"])
         self.durations: Mapping[str, float] = carried["durations"]
+        self.similarity_scale: float = carried["similarity_scale"]
         recipe = state["features"].get("recipe")
         self.recipe = Recipe.from_json(recipe, str(path)) if recipe else None
         self.decoding = Decoding(**state["decoding"])
@@ -118,7 +120,7 @@ class LoadedRun:
             "run": self.name,
             "model": self.config.MODEL.NAME,
             "epoch": self.state["epoch"] + 1,
-            "corpus": self.config.DATASET.NAME,
+            "corpus": self.config.DATASET.NAME.rpartition("/")[2],  # of one from a file, its name
             "supervision": self.config.TRAIN.SUPERVISION,
             "feature_width": self.video_dim,
         }
@@ -213,6 +215,14 @@ class LoadedRun:
     def similarity(self, query: Query, videos: Encoded) -> Float[np.ndarray, " G"]:
         """How well each encoded video fits the paragraph."""
         return self.model.similarity(query.encoded, videos)[0].float().cpu().numpy()
+
+    @torch.no_grad()
+    def fit(self, query: Query, windows: Encoded) -> Float[Tensor, " W"] | None:
+        """The log-odds, up to a constant and for each sentence, that the paragraph is about what a
+        window shows; None if the model does not tell."""
+        if not self.model.retrieves():
+            return None
+        return self.similarity_scale * torch.from_numpy(self.similarity(query, windows))
 
     @torch.no_grad()
     def evidence(self, query: Query, videos: Encoded) -> Evidence:

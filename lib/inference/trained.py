@@ -16,9 +16,10 @@ from lib.index import HEADER, Store
 from lib.inference.answers import Moment, Source
 from lib.inference.export import RUN_FILE, read_export, write_export
 from lib.inference.grounding import moments_in
-from lib.inference.index import ENCODED, PLACES, VideoIndex, windows_of
+from lib.inference.index import ENCODED, VideoIndex, windows_of
 from lib.inference.loaded import LoadedRun
 from lib.inference.sources import FeatureSource, VideoRows
+from lib.models.first_stage import PLACES
 from lib.training import checkpoint
 from lib.videos.backbones import open_backbone
 from lib.videos.extract import extract, find_videos

@@ -151,3 +151,24 @@ def distill(student: Float[Tensor, "Q G"], teacher: Float[Tensor, "Q G"]) -> Flo
     Source: DMR-JRG Eq. 17 (GRRM). The release has a cross-entropy of soft-maxes under this name.
     """
     return (student.float() - teacher.detach().float()).square().mean()
+
+
+def distill_listwise(
+    student: Float[Tensor, "Q G"], teacher: Float[Tensor, "Q G"]
+) -> Float[Tensor, ""]:
+    """Kullback-Leibler divergence of the student's soft-max from the teacher's, over the videos for
+    a paragraph plus over the paragraphs for a video, each a mean; no gradient reaches the teacher.
+
+    Both are logits. Unlike the mean squared difference it asks for the teacher's ranking and not
+    for its numbers, so that vectors whose cosines cannot reach those numbers can learn it.
+
+    Source: GRRM as the release has it (a cross-entropy of soft-maxes), in both directions.
+    """
+    student, teacher = student.float(), teacher.detach().float()
+    rows, columns = (
+        nn.functional.kl_div(
+            student.log_softmax(dim), teacher.log_softmax(dim), reduction="sum", log_target=True
+        )
+        for dim in (1, 0)
+    )
+    return rows / student.shape[0] + columns / student.shape[1]

@@ -13,6 +13,7 @@ from lib.models.cpl import CPL
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg import DMRJRG
 from lib.models.dmr_jrg_evidence import DMRJRGEvidence
+from lib.models.dmr_jrg_linear import DMRJRGLinear
 from lib.models.dmr_release import DMRRelease
 from lib.models.interface import Model
 from lib.models.jsg import JSG
@@ -31,6 +32,7 @@ MODELS: dict[str, type[Model]] = {
     "dciml": DCIML,
     "dmr_jrg": DMRJRG,
     "dmr_jrg_evidence": DMRJRGEvidence,
+    "dmr_jrg_linear": DMRJRGLinear,
     "dmr_release": DMRRelease,
     "jsg": JSG,
     "linear_align": LinearAlign,

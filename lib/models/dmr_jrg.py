@@ -199,6 +199,10 @@ class DMRJRG(Model):
         return "token", "token"
 
     @property
+    def compares_embeddings(self) -> bool:
+        return True
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms: frozenset[str] = frozenset()
         if not self.grounded_retrieval:
@@ -357,20 +361,23 @@ class DMRJRG(Model):
         if self.reconstruct == "all":
             masked = all_words(counts, words.device)
         frames = self.reconstructor.frames(batch.video)
-        ids = batch.flat(batch.word_ids)
-        return self.nll(frames, batch.owner, candidates, states, ids, counts, masked)
+        ids, rows = batch.flat(batch.word_ids), self.rows_of(batch, candidates)
+        return self.nll(frames, batch.owner, rows, states, ids, counts, masked)
+
+    def rows_of(self, batch: Batch, candidates: Int[Tensor, "M Q"]) -> Int[Tensor, "M Q F"]:
+        """The frames from which each sentence is reconstructed."""
+        return self.frame_rows[candidates]
 
     def nll(
         self,
         frames: Float[Tensor, "B T D"],
         owner: Int[Tensor, " M"],
-        candidates: Int[Tensor, "M Q"],
+        rows: Int[Tensor, "M Q F"],
         states: Float[Tensor, "M W D"],
         ids: Int[Tensor, "M W"],
         counts: Int[Tensor, " M"],
         masked: MaskedWords,
     ) -> Float[Tensor, "M Q"]:
-        rows = self.frame_rows[candidates]
         logits = self.reconstructor(frames, owner, rows, states, counts, masked)
         target = ids.flatten().index_select(0, masked.position(ids.shape[1]))
         return candidate_nll(

@@ -133,6 +133,10 @@ class DMRJRGEvidence(DMRJRG):
         return super().embeddings if self.rank_by == "retrieval" else ("aligned", "sentences")
 
     @property
+    def compares_embeddings(self) -> bool:
+        return self.rank_by == "retrieval"
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         terms = super().unavailable_terms
         if self.alignment is None:
@@ -249,7 +253,9 @@ class DMRJRGEvidence(DMRJRG):
         states, _ = self.text(self.mask_word.expand(*ids.shape, -1), counts)
         masked = all_words(counts, ids.device)
         return clip_reconstruction_gain(
-            lambda cells: self.nll(frames, layout.owner, cells, states, ids, counts, masked),
+            lambda cells: self.nll(
+                frames, layout.owner, self.frame_rows[cells], states, ids, counts, masked
+            ),
             self.clip_cells,
             len(ids),
         )

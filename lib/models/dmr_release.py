@@ -93,6 +93,10 @@ class DMRRelease(Model):
     def embeddings(self) -> tuple[str, str] | None:
         return "token", "token"
 
+    @property
+    def compares_embeddings(self) -> bool:
+        return True
+
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``token``: unit features, (B, D); ``clips``: (B, N, D)."""
         clips = self.clips(video)

@@ -82,6 +82,12 @@ class Model(nn.Module):
         return None
 
     @property
+    def compares_embeddings(self) -> bool:
+        """Whether ``similarity`` is the cosine of these very vectors, one for a video and one for a
+        paragraph, so that a first stage has nothing to be faster than."""
+        return False
+
+    @property
     def unavailable_terms(self) -> frozenset[str]:
         return frozenset()
 

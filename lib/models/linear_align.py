@@ -13,33 +13,25 @@ features; ``docs/findings.md`` says what each choice is worth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.base.batch import Batch, DataDims, Layout
 from lib.decoding import Evidence
 from lib.losses import Losses
-from lib.losses.similarity import sentence_nce, within_paragraph_nce
 from lib.models.interface import Encoded, Model
-from lib.models.layers.alignment import position_logits
-from lib.models.layers.bag import BagOfWords
+from lib.models.layers.linear_alignment import (
+    LinearAlignment,
+    LinearAlignOutput,
+    sentence_loss,
+    within_loss,
+)
 from lib.models.layers.proposal_map import ProposalGrid
 
 
-@dataclass(frozen=True)
-class LinearAlignOutput:
-    """What the loss reads."""
-
-    similarity: Float[Tensor, "M B"]  # of a sentence with a video: pooled cosines
-    within: Float[Tensor, "B S S"]  # of sentence s with the clips that sentence t attends to
-    text: Float[Tensor, "M F"]  # features of the sentences before any map
-
-
-class LinearAlign(Model):
+class LinearAlign(LinearAlignment, Model):
     """Linear clip-sentence alignment.
 
     Args:
@@ -68,16 +60,15 @@ class LinearAlign(Model):
         alike: float = 0.7,
         density: Literal["sparse", "dense"] = "dense",
     ) -> None:
-        super().__init__()
-        if dims.num_frames % dims.num_clips:
-            raise ValueError(f"{dims.num_clips} clips do not divide {dims.num_frames} frames")
-        self.num_clips, self.smoothing = dims.num_clips, smoothing
-        self.attention, self.position_bias = attention, position_bias
-        self.alike = alike
-        self.words = BagOfWords(dims)
-        self.dropout = nn.Dropout(dropout)
-        self.text = nn.Linear(self.words.width, hidden_size)
-        self.clip = nn.Linear(dims.video_dim, hidden_size)
+        super().__init__(
+            dims,
+            hidden_size=hidden_size,
+            dropout=dropout,
+            smoothing=smoothing,
+            attention=attention,
+            position_bias=position_bias,
+            alike=alike,
+        )
         self.grid = ProposalGrid(dims.num_clips, density)
 
     @property
@@ -86,73 +77,33 @@ class LinearAlign(Model):
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
         """``clips``: (B, N, D), of unit length."""
-        return {"clips": self._clips(video)}
+        return {"clips": self.clips_of(video)}
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
         """``sentences``: (B, S, D) of unit length, ``text``: (B, S, F), ``mask``: which exist."""
         text = self.words(batch)
         return {
-            "sentences": batch.padded(self._sentences(text)),
+            "sentences": batch.padded(self.sentences_of(text)),
             "text": batch.padded(text),
             "mask": batch.sentence_mask,
         }
 
-    def _clips(self, video: Float[Tensor, "B T C"]) -> Float[Tensor, "B N D"]:
-        clips = video.unflatten(1, (self.num_clips, -1)).mean(dim=2)
-        if self.smoothing:
-            k = self.smoothing
-            padded = nn.functional.pad(clips.mT, (k, k), mode="replicate")
-            clips = nn.functional.avg_pool1d(padded, 2 * k + 1, stride=1).mT
-        return nn.functional.normalize(self.clip(self.dropout(clips)), dim=-1)
-
-    def _sentences(self, text: Float[Tensor, "M F"]) -> Float[Tensor, "M D"]:
-        return nn.functional.normalize(self.text(self.dropout(text)), dim=-1)
-
-    def _attended(self, cosines: Float[Tensor, "M B N"], layout: Layout) -> Float[Tensor, "M B N"]:
-        """The soft-max of a sentence's cosines over the clips of a video, and of where its position
-        suggests."""
-        logits = cosines * self.attention
-        if self.position_bias:
-            logits = (
-                logits + position_logits(layout, cosines.shape[-1], self.position_bias)[:, None]
-            )
-        return logits.softmax(dim=-1)
-
-    def _pooled(
-        self, sentences: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], layout: Layout
-    ) -> Float[Tensor, "M B"]:
-        """Mean over a video's clips of the cosines, weighted by the attention."""
-        cosines = torch.einsum("md,bnd->mbn", sentences, clips)
-        return (self._attended(cosines, layout) * cosines).sum(dim=-1)
-
     def similarity(self, paragraphs: Encoded, videos: Encoded) -> Float[Tensor, "Q G"]:
         """Mean over a paragraph's sentences, those that are alike counting once together."""
-        queries = Layout.of(paragraphs["mask"])
-        pooled = self._pooled(queries.flat(paragraphs["sentences"]), videos["clips"], queries)
-        text = nn.functional.normalize(paragraphs["text"], dim=-1)
-        alike = (text @ text.mT > self.alike) & queries.sentence_mask[:, None, :]
-        weights = queries.sentence_mask / alike.sum(dim=2).clamp(min=1)
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        return torch.einsum("qs,qsg->qg", weights, queries.padded(pooled))
+        return self.paragraph_similarity(
+            paragraphs["sentences"], paragraphs["text"], paragraphs["mask"], videos["clips"]
+        )
 
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         text = self.words(batch)
         return {
-            "sentences": self._sentences(text),
+            "sentences": self.sentences_of(text),
             "text": text,
-            "clips": self._clips(batch.video),
+            "clips": self.clips_of(batch.video),
         }
 
     def compare(self, parts: Encoded, batch: Batch) -> LinearAlignOutput:
-        cosines = torch.einsum("md,bnd->mbn", parts["sentences"], parts["clips"])
-        attended = self._attended(cosines, batch)
-        rows = torch.arange(len(cosines), device=cosines.device)
-        own, attention = (batch.padded(x[rows, batch.owner]) for x in (cosines, attended))
-        return LinearAlignOutput(
-            similarity=(attended * cosines).sum(dim=-1),
-            within=torch.einsum("bsn,btn->bst", own, attention),
-            text=parts["text"],
-        )
+        return self.compared(parts["sentences"], parts["text"], parts["clips"], batch)
 
     def ground_pairs(
         self, paragraphs: Encoded, videos: Encoded, read: frozenset[str] | None = None
@@ -179,19 +130,8 @@ class LinearAlign(Model):
                 at hand, so that the pair is no negative; 1: all are.
         """
 
-        def sentence(out: LinearAlignOutput, batch: Batch) -> Tensor:
-            scaled = out.similarity.new_full((), scale)
-            unit = nn.functional.normalize(out.text, dim=-1)
-            likes = (unit @ unit.T > alike).float()
-            holds = nn.functional.one_hot(batch.owner, len(batch)).float()
-            ambiguous = likes @ holds > 0  # videos of which a sentence is like this one
-            return sentence_nce(out.similarity, scaled, batch.owner, batch.same_video, ambiguous)
-
-        def within(out: LinearAlignOutput, batch: Batch) -> Tensor:
-            scaled = out.similarity.new_full((), scale)
-            unit = batch.padded(nn.functional.normalize(out.text, dim=-1))
-            return within_paragraph_nce(
-                out.within, scaled, batch.sentence_mask, unit @ unit.mT > alike
-            )
-
-        return {"sentence": sentence, "within": within}
+        options = {"scale": scale, "alike": alike}
+        return {
+            "sentence": lambda out, batch: sentence_loss(out, batch, **options),
+            "within": lambda out, batch: within_loss(out, batch, **options),
+        }

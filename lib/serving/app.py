@@ -13,6 +13,7 @@ is looked up in the index: no path is ever made of what a request holds.
 # Without "from __future__ import annotations": FastAPI reads the annotations of the routes, whose
 # names are imported inside the function that defines them.
 import functools
+import ipaddress
 import json
 import logging
 import os
@@ -30,14 +31,12 @@ from lib.base.errors import InputError
 from lib.inference.answers import Answer, Hit, ScoreMap, Searchable, Source
 
 if TYPE_CHECKING:
-    from anyio import CapacityLimiter
     from fastapi import FastAPI, Request, Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_CHARACTERS = 4000
 MOST_SENTENCES = 32
 MOST_VIDEOS = 50  # in one answer
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 _MOST_BYTES = 2**16  # of a request; JSON may write a character in twelve bytes
 _MOST_CELLS = 4096  # of a score map as it is sent
@@ -83,7 +82,7 @@ class _Refused(Exception):
 def make_app(
     searchable: Searchable,
     *,
-    hosts: Sequence[str] = LOOPBACK,
+    hosts: Sequence[str] = ("localhost",),
     workers: int | None = None,
     queue: int = 16,
 ) -> "FastAPI":
@@ -91,8 +90,9 @@ def make_app(
 
     Args:
         searchable: its ``search`` and ``score_maps`` are called from several threads at once.
-        hosts: the names, without a port, by which browsers may ask for the page. Others are
-            refused, so that no foreign site can point a name of its own at this server.
+        hosts: the names by which browsers may ask for the page, besides addresses in figures.
+            Others are refused, for a foreign site can point a name of its own at this server, and
+            its scripts could then read what they ask for; it cannot do so with an address.
         workers: searches that run at the same time; as many as there are cores unless given.
         queue: searches that may wait for their turn; those beyond get status 503.
 
@@ -102,24 +102,21 @@ def make_app(
     try:
         from fastapi import FastAPI, Request, Response
         from starlette.exceptions import HTTPException
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.responses import FileResponse
     except ImportError:
         raise InputError(
             "the page needs FastAPI, which is not installed: pip install fastapi uvicorn"
         ) from None
-    from anyio import CapacityLimiter
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    app.add_middleware(_Guard)
-    turns = CapacityLimiter(workers or os.cpu_count() or 1)
+    app.add_middleware(_Guard, hosts=frozenset(name.lower() for name in hosts))
+    turns = _Turns(workers or os.cpu_count() or 1, queue)
     remembered = _Remembered()
 
     async def in_turn(key: Hashable, work: Callable[[], Any]) -> Response:
         found = remembered.get(key)
         if found is None:
-            found = await _in_turn(turns, queue, lambda: _json(work()))
+            found = await turns.take(lambda: _json(work()))
             remembered.put(key, found)
         return Response(found, media_type="application/json")
 
@@ -192,18 +189,31 @@ def make_app(
     return app
 
 
-async def _in_turn(turns: "CapacityLimiter", queue: int, work: Callable[[], bytes]) -> bytes:
-    """Run work in a thread when there is a free one; a queue that is full refuses.
+class _Turns:
+    """Work in threads, so much of it at a time; so much more may wait, and the rest is refused.
 
     Who goes away keeps its turn until the work is done, for a thread cannot be stopped.
     """
-    from anyio import to_thread
 
-    if turns.statistics().tasks_waiting >= queue:
-        raise _Refused(
-            503, "too many searches are waiting; try again in a few seconds", retry_after="2"
-        )
-    return await to_thread.run_sync(work, limiter=turns)
+    def __init__(self, workers: int, queue: int) -> None:
+        from anyio import CapacityLimiter
+
+        self._limiter = CapacityLimiter(workers)
+        self._room = workers + queue
+
+    async def take(self, work: Callable[[], bytes]) -> bytes:
+        from anyio import to_thread
+
+        if self._room <= 0:
+            raise _Refused(
+                503, "too many searches are waiting; try again in a few seconds", retry_after="2"
+            )
+        # Counted here and now: who is about to wait is not in the limiter's count yet.
+        self._room -= 1
+        try:
+            return await to_thread.run_sync(work, limiter=self._limiter)
+        finally:
+            self._room += 1
 
 
 class _Remembered:
@@ -224,10 +234,10 @@ class _Remembered:
 
 
 class _Guard:
-    """Around everything: the headers of every answer, and an answer where ours is the fault."""
+    """Around everything: whose name is asked for, the headers of every answer, our own faults."""
 
-    def __init__(self, app: "ASGIApp") -> None:
-        self.app = app
+    def __init__(self, app: "ASGIApp", hosts: frozenset[str]) -> None:
+        self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
@@ -246,6 +256,14 @@ class _Guard:
                 ]
             await send(message)
 
+        host = _host(dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower())
+        if not (host in self.hosts or _is_address(host)):
+            sentence = (
+                f"this server does not go by the name {host!r:.99}; ask for it by its address, or "
+                f"start it with --name"
+            )
+            await _error(400, sentence)(scope, receive, guarded)
+            return None
         try:
             await self.app(scope, receive, guarded)
         except Exception:
@@ -254,6 +272,20 @@ class _Guard:
                 raise  # what was sent cannot be taken back: the connection breaks
             sentence = "the server failed at this; what went wrong is in its output"
             await _error(500, sentence)(scope, receive, guarded)
+
+
+def _host(header: str) -> str:
+    """A host without its port, and an address of version 6 without its brackets."""
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^:@/\[\]]+))(?::[0-9]*)?", header)
+    return (found[1] or found[2]) if found else header
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 _UNCACHED = {**_HEADERS, "cache-control": "no-store"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lib.base.errors import InputError
 from lib.inference.answers import Searchable
-from lib.serving.app import LOOPBACK, make_app
+from lib.serving.app import make_app
 
 if TYPE_CHECKING:
     import uvicorn
@@ -56,25 +56,6 @@ def listen(host: str, port: str) -> socket.socket:
     return opened
 
 
-def names_of(bound: socket.socket, names: Sequence[str] = ()) -> list[str]:
-    """The hosts, as a browser names them, at which a socket can be asked.
-
-    A socket of every address is asked by any address of this machine, or its name; other names are
-    to be given.
-    """
-    found = list(LOOPBACK)
-    address = ipaddress.ip_address(bound.getsockname()[0])
-    if not address.is_unspecified:
-        return [*found, _written(address), *names]
-    machine = socket.gethostname()
-    try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(machine, None)}
-    except OSError:  # the machine does not know its own name
-        addresses = set()
-    own = [_written(ipaddress.ip_address(str(a).partition("%")[0])) for a in sorted(addresses)]
-    return [*found, machine, socket.getfqdn(), *own, *names]
-
-
 def make_server(
     searchable: Searchable, bound: socket.socket, *, names: Sequence[str] = ()
 ) -> uvicorn.Server:
@@ -82,7 +63,7 @@ def make_server(
 
     Args:
         bound: the socket.
-        names: further names by which browsers reach this machine.
+        names: by which browsers reach this machine, besides its own and its addresses.
 
     Raises:
         InputError: FastAPI or uvicorn is not installed.
@@ -94,7 +75,7 @@ def make_server(
             "the page needs uvicorn, which is not installed: pip install fastapi uvicorn"
         ) from None
     config = uvicorn.Config(
-        make_app(searchable, hosts=names_of(bound, names)),
+        make_app(searchable, hosts=("localhost", socket.gethostname(), socket.getfqdn(), *names)),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -208,8 +208,9 @@ def _of_timestamps(name: str, records: Sequence[Record], cut: bool) -> list[Find
     for what, level, text, remedy in lines:
         count = getattr(counts, what)
         if count:
-            examples = "; ".join(counts.examples[what])
-            findings.append(Finding(level, name, f"{count:,} {text} (e.g. {examples})", remedy))
+            examples = "; ".join(counts.examples.get(what, ()))
+            told = f" (e.g. {examples})" if examples else ""
+            findings.append(Finding(level, name, f"{count:,} {text}{told}", remedy))
     if bad := counts.paragraphs_with_start_past_end:
         remaining = counts.paragraphs - bad
         description = (

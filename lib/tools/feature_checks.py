@@ -96,7 +96,7 @@ class _Seen:
         if node.ndim != 2 or node.dtype.kind not in "fiu":
             self.videos_with["shape"].append(video)
             return
-        if node.shape[0] == 0:
+        if 0 in node.shape:
             self.videos_with["empty"].append(video)
             return
         try:

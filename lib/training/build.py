@@ -117,7 +117,6 @@ def open_corpus(
     standardization: Standardization | None = None,
     trained: Mapping[str, Any] | None = None,
     scored: str = "",
-    pack_vectors: bool = False,
 ) -> LoadedCorpus:
     """The corpus of an experiment.
 
@@ -129,7 +128,6 @@ def open_corpus(
         trained: the state of a checkpoint whose training read the same sentences, and whose model
                 has the same number of positions; None = a new one.
         scored: the split whose videos TEST.CORRUPTION is for.
-        pack_vectors: for a run that will take the vectors of all words along.
     """
     data = config.DATASET
     corruption = corruption_of(config)
@@ -146,14 +144,13 @@ def open_corpus(
         name=data.NAME,
         data_dir=resolve(config.DATA_DIR),
         splits=splits,
-        cache_fallback=resolve(config.MODEL_DIR) / ".cache",
+        cache_fallback=cache_folder(config),
         standardization=standardization,
         corruption={scored: corruption} if scored and corruption else None,
         hide_train_moments=config.TRAIN.SUPERVISION == "weak" and not show_moments,
         weak=weak,
         positions=positions,
         synthetic=data.get("SYNTHETIC"),
-        pack_vectors=pack_vectors,
     )
 
 
@@ -163,6 +160,12 @@ def trained_positions(state: Mapping[str, Any]) -> int:
     sizes = experiment.get("dims") if isinstance(experiment, Mapping) else None
     count = sizes.get("max_sentences") if isinstance(sizes, Mapping) else None
     return count if isinstance(count, int) and 0 < count <= MOST_POSITIONS else 0
+
+
+def cache_folder(config: EasyDict) -> Path:
+    """Where runs keep what they share: the vectors of all words, and packed features that cannot
+    lie beside their file."""
+    return resolve(config.MODEL_DIR) / ".cache"
 
 
 def corruption_of(config: EasyDict) -> Corruption | None:

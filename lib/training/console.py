@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TextIO
 
-from lib.base.files import open_plain
+from lib.base.files import open_plain, unwritable
 
 
 class Console:
@@ -34,8 +35,14 @@ class Console:
         if self.file is None:
             self.waiting.append(text)
         else:
-            self.file.write(text)
-            self.file.flush()
+            try:
+                self.file.write(text)
+                self.file.flush()
+            except OSError as fault:
+                name, file, self.file = self.file.name, self.file, None
+                with contextlib.suppress(OSError):
+                    file.close()
+                raise unwritable(Path(name), fault) from None
 
     def __enter__(self) -> Console:
         self.streams = sys.stdout, sys.stderr

@@ -21,8 +21,9 @@ MOST = 0.95  # of the training videos are not longer than ``durations["most"]``
 
 
 def inference_state(config: Mapping[str, Any], corpus: LoadedCorpus) -> dict[str, Any]:
-    """The resolved options, the vocabulary with the vectors of the corpus's words, by which file
-    the vectors of all other words are known, and how long the training videos are.
+    """The resolved options, the vocabulary with the vectors of the words of training and
+    validation, by which file the vectors of all other words are known, and how long the training
+    videos are.
 
     The other words' vectors lie beside the checkpoints in one file (``packed_words``), because
     there are hundreds of thousands of them and every checkpoint would repeat them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from lib.base.batch import Batch
 from lib.base.errors import InputError
 from lib.base.moments import greedy_suppression
 from lib.base.runtime import Runtime
-from lib.decoding import Decoding, Evidence, Proposals, decode
+from lib.decoding import Decoding, Evidence, Proposals, decode, decode_prior
 from lib.decoding.decode import reads
 from lib.evaluation.records import CandidateMoments, Ranking, clips_of, on_grid
+from lib.models.first_stage import first_stage_similarity
 from lib.models.interface import Encoded, Model
 
 ON_DEVICE = 2**30  # bytes of encoded videos that stay on the device between uses
@@ -30,6 +32,7 @@ class Grounding:
     spans: np.ndarray  # (M, n, 2); NaN where fewer than n
     scores: np.ndarray  # (M, n); -inf where fewer
     grid: np.ndarray | None  # (P, 2): the spans the model chooses from, where all share them
+    prior: np.ndarray | None = None  # (M, 1, 2): the span of the decoding's prior, where it has one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,22 @@ def similarities(model: Model, read: Read, runtime: Runtime) -> np.ndarray | Non
     """Similarities of paragraphs and videos, (P, V); None if the model does not retrieve."""
     if not model.retrieves():
         return None
+    return _by_pairs(model.similarity, read, runtime)
+
+
+@torch.no_grad()
+def first_stage(model: Model, read: Read, runtime: Runtime) -> np.ndarray | None:
+    """How the first stage of a search scores the videos, (P, V); None where the model compares
+    every video, or by the very vectors that a first stage would."""
+    if not model.retrieves() or model.embeddings is None or model.compares_embeddings:
+        return None
+    return _by_pairs(partial(first_stage_similarity, model), read, runtime)
+
+
+def _by_pairs(
+    score: Callable[[Encoded, Encoded], Tensor], read: Read, runtime: Runtime
+) -> np.ndarray:
+    """The scores of all pairs, in blocks of videos."""
     size = sum(x[:1].numel() * x.element_size() for x in read.videos.values())
     block = max(1, ON_DEVICE // size)  # all of them, unless they are kept in main memory
     columns = []
@@ -100,7 +119,7 @@ def similarities(model: Model, read: Read, runtime: Runtime) -> np.ndarray | Non
         part = {
             name: x[first : first + block].to(runtime.device) for name, x in read.videos.items()
         }
-        rows = [model.similarity(text, part).float() for text in read.paragraphs]
+        rows = [score(text, part).float() for text in read.paragraphs]
         columns.append(torch.cat(rows).cpu().numpy())
     return np.concatenate(columns, axis=1)
 
@@ -133,7 +152,7 @@ def ground_in(
     """
     if not model.grounds():
         return None
-    spans, scores, grid, first = [], [], None, 0
+    spans, scores, priors, grid, first = [], [], [], None, 0
     for text in watch(read.paragraphs):
         counts = text["mask"].sum(dim=1).cpu().numpy()
         candidates = videos[first : first + len(counts)]
@@ -149,6 +168,9 @@ def ground_in(
             kept = best_moments(proposals, moments=moments, nms_iou=nms_iou)
             spans.append(kept[0])
             scores.append(kept[1])
+            prior = decode_prior(evidence, decoding, calibration)
+            if prior is not None:
+                priors.append(best_moments(prior, moments=1, nms_iou=nms_iou)[0])
             if proposals.spans.dim() == 2 and grid is None:
                 grid = proposals.spans.double().cpu().numpy()
     if grid is not None:  # exact fractions, so that a threshold tie is decided and not rounded
@@ -156,7 +178,10 @@ def ground_in(
         exact = on_grid(grid, num_clips)
         if np.abs(exact - grid).max() < 1e-6:  # and not a grid of centres and widths
             grid, spans = exact, [on_grid(each, num_clips) for each in spans]
-    return Grounding(_stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid)
+    prior_spans = np.concatenate(priors) if priors else None
+    return Grounding(
+        _stack_ragged(spans, np.nan), _stack_ragged(scores, -np.inf), grid, prior_spans
+    )
 
 
 @torch.no_grad()
@@ -205,6 +230,7 @@ def of_all_processes(grounding: Grounding) -> Grounding:
         _stack_ragged([part.spans for part in parts], np.nan),
         _stack_ragged([part.scores for part in parts], -np.inf),
         grounding.grid,
+        None if grounding.prior is None else np.concatenate([p.prior for p in parts]),
     )
 
 
@@ -284,7 +310,12 @@ def split_candidates(
     rows = first[owner, None] + np.arange(K + 1) * counts[owner, None] + position[:, None]
     own, others = rows[:, 0], rows[:, 1:]
     return (
-        Grounding(grounding.spans[own], grounding.scores[own], grounding.grid),
+        Grounding(
+            grounding.spans[own],
+            grounding.scores[own],
+            grounding.grid,
+            None if grounding.prior is None else grounding.prior[own],
+        ),
         CandidateMoments(
             videos=best.videos[owner],
             spans=grounding.spans[others].reshape(len(owner), K, n, 2),

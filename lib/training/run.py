@@ -28,7 +28,6 @@ from lib.base.files import (
 )
 
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
-LAST, BEST = "last.pt", "best.pt"
 # Names that a run gives its files. Of these, an overwritten one loses what its record names.
 _NAMES = re.compile(
     r"results[^/]*\.(json|md|html)|predictions\.[^/]*|word_vectors\.pt|(last|best(-\d+)?)\.pt|"
@@ -107,7 +106,11 @@ class Run:
                 f"{folder} holds no run (no {CONFIG}); "
                 "train first, with the same experiment and --tag"
             )
-        return cls(folder, lock_folder(folder, _ADVICE) if exclusive else None)
+        run = cls(folder, lock_folder(folder, _ADVICE) if exclusive else None)
+        if CONFIG not in recorded_files(folder):  # of an earlier release
+            for path in _files_of(folder)[0]:
+                run.own(path.name)
+        return run
 
     def path(self, name: str) -> Path:
         """The path of a file of this run."""
@@ -221,7 +224,7 @@ def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
     for path in sorted(folder.iterdir()):
         if not _NAMES.fullmatch(path.name) or (path.is_dir() and not path.is_symlink()):
             continue
-        known = path.name in recorded if recorded else _is_of_old_run(path)
+        known = path.name in recorded or (CONFIG not in recorded and _is_of_old_run(path))
         (ours if known else foreign).append(path)
     ours.sort(key=lambda path: (not path.name.startswith("results"), path.name == CONFIG))
     return ours, foreign

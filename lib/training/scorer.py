@@ -40,6 +40,7 @@ from lib.training.prediction import (
     Read,
     all_scores,
     evidence_in,
+    first_stage,
     ground_in,
     of_all_processes,
     read_split,
@@ -120,6 +121,9 @@ class Scorer:
         similarity = similarities(model, read, self.runtime)
         if self.shared and similarity is not None:
             similarity = np.concatenate(distributed.gather_objects(similarity))
+        shortlisting = first_stage(model, read, self.runtime)
+        if self.shared and shortlisting is not None:
+            shortlisting = np.concatenate(distributed.gather_objects(shortlisting))
         self.calibration = self._calibrate(model, read, similarity, calibration)
         videos, best, joint = self.truth.paragraph_video[:, None], None, None
         if similarity is not None and candidates:
@@ -147,7 +151,9 @@ class Scorer:
             spans=None if grounding is None else grounding.spans,
             scores=None if grounding is None else grounding.scores,
             proposal_spans=None if grounding is None else grounding.grid,
+            prior=None if grounding is None else grounding.prior,
             candidates=joint,
+            first_stage=shortlisting,
         )
 
     def _calibrate(

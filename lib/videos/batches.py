@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def windows(
 
 def decoded_batches(
     jobs: Sequence[Job], recipe: Recipe, *, size: int, decoders: int
-) -> Iterator[Batch | Finished | Failed]:
+) -> Generator[Batch | Finished | Failed, None, None]:
     """The batches of all videos, in the order in which they are ready; those of one video are in
     its order, and always of the same windows.
 

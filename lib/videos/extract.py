@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -231,10 +232,14 @@ class _Work:
         total = sum(job.path.stat().st_size for job in jobs if job.path.exists())
         began = time.monotonic()
         waiting: deque[tuple[Any, Float[Tensor, "B C"] | None]] = deque()
-        with tqdm(
-            total=total, unit="B", unit_scale=True, desc="extracting", leave=False, disable=None
-        ) as bar:
-            for item in decoded_batches(jobs, self.recipe, size=size, decoders=decoders):
+        decoding = decoded_batches(jobs, self.recipe, size=size, decoders=decoders)
+        with (
+            contextlib.closing(decoding),  # now, and not when the last traceback is forgotten
+            tqdm(
+                total=total, unit="B", unit_scale=True, desc="extracting", leave=False, disable=None
+            ) as bar,
+        ):
+            for item in decoding:
                 waiting.append((item, compute(item.windows) if isinstance(item, Batch) else None))
                 while len(waiting) > _IN_FLIGHT:
                     self._take(*waiting.popleft(), bar)
@@ -371,7 +376,7 @@ def _loaded(parts: Parts, video: str, path: Path) -> Part:
 
 
 def _default_decoders() -> int:
-    return max(1, min(16, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(16, (os.cpu_count() or 1) - 1))
 
 
 def _listed(paths: Iterable[Path]) -> Iterator[Path]:

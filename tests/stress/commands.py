@@ -221,8 +221,7 @@ def fault(ended: Ended, command: Command, path: Path | None = None) -> str:
         return ""
     if "Traceback (most recent call last)" in ended.output:
         return f"a traceback: {last}"
-    allowed = {*command.statuses, 130} if command.script == "serve" else command.statuses
-    if ended.status not in allowed:
+    if ended.status not in command.statuses:
         return f"status {ended.status}: {last}"
     if ended.status == 2 and "error: " not in ended.output:
         return f"status 2 without a line: {last}"

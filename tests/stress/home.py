@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from lib.config.config import load_config
+from lib.evaluation.files import read_any, read_truth, save_arrays
 from lib.training.build import open_corpus
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
 
@@ -55,6 +56,7 @@ class Command:
 
 
 _CORPUS = ("data/**/*_data.json", "data/**/features.hdf5", "data/**/words.txt")
+_KEPT = ("data/**/manifest.json", "save/.cache/*", "save/tiny/.files")
 _RUN = ("save/tiny/predictions.*", "save/tiny/results.json", "save/tiny/log.jsonl")
 COMMANDS = {
     "train": Command(
@@ -95,6 +97,22 @@ COMMANDS = {
         ),
         ("save/tiny/predictions.jsonl", "save/*/predictions.truth.jsonl"),
         writes=("scores.json", "scores.md"),
+    ),
+    "score_arrays": Command(
+        "score",
+        (
+            *("{home}/arrays/predictions.npz", "--resamples", "0"),
+            *("--truth", "{home}/save/tiny/predictions.truth.jsonl"),
+        ),
+        ("arrays/predictions.npz",),
+        weight=2,
+    ),
+    "report_anew": Command(  # without results to compare the other files with
+        "report",
+        ("{home}/arrays", "--out", "{home}/report.html"),
+        ("arrays/*",),
+        writes=("report.html",),
+        weight=2,
     ),
     "compare": Command(
         "compare",
@@ -243,6 +261,7 @@ def make(home: Path) -> Path:
     line = (of_some, "--run", tiny, "--out", home / "small.index", "--same-recipe")
     line += ("--seconds-per-row", "1", *NO_GPU)
     _done(run("index", *line, output=home / "index.txt"))
+    _write_arrays(home)
     _stop_a_run(home, text)
     _write_bigfile(home / "bigfile")
     _write_foreign(home, text)
@@ -277,6 +296,16 @@ def _write_words(vectors: object, folder: Path) -> None:
     lines = [f"{w} {' '.join(map(str, row.tolist()))}" for w, row in zip(words, rows, strict=True)]
     lines.append(f"qwxyz {' '.join(['-0.5'] * rows.shape[1])}")
     (folder / "words.txt").write_text("\n".join(lines) + "\n")
+
+
+def _write_arrays(home: Path) -> None:
+    """A run's folder without its results."""
+    folder, tiny = home / "arrays", home / "save/tiny"
+    folder.mkdir()
+    for name in ("predictions.truth.jsonl", "predictions.maps.npz", "log.jsonl", "config.yaml"):
+        shutil.copy(tiny / name, folder / name)
+    truth = read_truth(tiny / "predictions.truth.jsonl")
+    save_arrays(folder / "predictions.npz", *read_any(tiny / "predictions.jsonl", truth))
 
 
 def _stop_a_run(home: Path, text: dict) -> None:

@@ -15,9 +15,14 @@ from lib.base.schema import unique_keys
 _MAX_FAULTS = 10
 
 
-def write_line(file: BinaryIO, record: Mapping[str, Any]) -> None:
-    """One JSON object on a line; a number in it that is not finite is an error."""
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def write_line(file: BinaryIO, record: Mapping[str, Any], *, space: str = "") -> None:
+    """One JSON object on a line; a number in it that is not finite is an error.
+
+    Args:
+        space: what follows a comma and a colon.
+    """
+    signs = ("," + space, ":" + space)
+    text = json.dumps(record, ensure_ascii=False, separators=signs, allow_nan=False)
     file.write(text.encode() + b"\n")
 
 

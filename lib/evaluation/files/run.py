@@ -46,7 +46,15 @@ _SUMMARY = record(
             dict.fromkeys(("videos", "paragraphs", "sentences"), whole()),
             needed=("videos", "paragraphs", "sentences"),
         ),
-        "diagnostics": mapping(optional(number())),
+        "diagnostics": record(
+            dict.fromkeys(
+                (
+                    *("order_violated", "identical_within_paragraph", "most_common_share"),
+                    *("mean_width", "width_spread", "most_common_first"),
+                ),
+                optional(number()),
+            )
+        ),
         "warnings": listed(text),
         "notes": listed(text),
         "settings": record({"ties": one_of(*TIES), "alpha": number()}),

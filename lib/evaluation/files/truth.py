@@ -33,7 +33,7 @@ def fill_truth(truth: Truth, file: BinaryIO) -> None:
     names, owner, videos = truth.names, truth.sentence_paragraph, _order(truth)
     count: dict[str, int] = {"lines": len(videos) + len(owner)}
     for video in videos:
-        write_line(file, _video(truth, video) | count)
+        write_line(file, _video(truth, video) | count, space=" ")
         count = {}
     for i, p in enumerate(owner):
         record = {
@@ -47,7 +47,7 @@ def fill_truth(truth: Truth, file: BinaryIO) -> None:
             if truth.annotations is not None:
                 spans = truth.annotations[i][~np.isnan(truth.annotations[i]).any(axis=-1)]
             record["ts"] = spans.tolist()
-        write_line(file, record | count)
+        write_line(file, record | count, space=" ")
         count = {}
 
 
@@ -135,7 +135,8 @@ class _Reader:
         times = np.full((len(order), width, 2), np.nan)
         for i, row in enumerate(order):
             spans = self.rows[row][2]
-            times[i, : len(spans)] = spans
+            if spans:
+                times[i, : len(spans)] = spans
         return Truth(
             video_ids=tuple(self.videos),
             durations=np.array(list(self.videos.values())),

@@ -7,6 +7,7 @@ const MOST = 50;
 const $ = (id) => document.getElementById(id);
 const box = $("paragraph");
 
+let who = ""; // answers
 let asked = null; // the search under way
 let turn = 0; // of searches, by which the last is known
 let shown = null; // {paragraph, top, cards}
@@ -158,6 +159,7 @@ async function answer(paragraph, top) {
     return true;
   } catch (fault) {
     if (fault.name === "AbortError") return false; // another question came
+    if (shown?.paragraph !== paragraph) drop(); // what is below would belong to another question
     complain(fault, () => answer(paragraph, top).then((done) => done && follow()));
     return false;
   } finally {
@@ -188,12 +190,16 @@ function reason(fault) {
 
 function clear() {
   asked?.abort();
-  release();
-  shown = null;
+  drop();
   tell("");
-  $("answer").hidden = true;
   $("help").hidden = false;
   document.title = "Find moments in videos";
+}
+
+function drop() {
+  release();
+  shown = null;
+  $("answer").hidden = true;
 }
 
 function release() {
@@ -210,7 +216,7 @@ function show(paragraph, top, found) {
   const spent = found.seconds < 10 ? figure(found.seconds) : Math.round(found.seconds);
   tell(
     found.hits.length
-      ? `${videos(found.hits.length)}, best first, in ${spent} s`
+      ? `${videos(found.hits.length)}, best first, in ${spent} s${who}`
       : "The index holds no video that could be found.",
   );
   document.title = `${found.sentences[0] ?? paragraph} – moments`;
@@ -237,7 +243,7 @@ function show(paragraph, top, found) {
 function makeCard(hit, index, sentences) {
   const item = copy("hit");
   const part = (kind) => item.querySelector(kind);
-  const card = { hit, item, video: part("video"), bars: [], rows: [], active: -1, goal: 0, wanted: 0 };
+  const card = { hit, item, video: part("video"), bars: [], rows: [], active: -1, wanted: 0 };
   card.sentences = sentences;
   part("article").setAttribute("aria-label", `${index + 1}. ${hit.video}`);
   part(".rank").textContent = `${index + 1}.`;
@@ -270,6 +276,7 @@ function addMoment(card, moment, index) {
   bar.style.left = `${(100 * moment.start) / span}%`;
   bar.style.width = `${(100 * (moment.end - moment.start)) / span}%`;
   bar.setAttribute("aria-label", `Sentence ${index + 1}, ${spoken(moment, hit.duration)}: ${text}`);
+  bar.title = `${when(moment, hit.duration)}, score ${figure(moment.score)}`;
   bar.addEventListener("click", () => go(card, index, true));
   bar.addEventListener("keydown", (event) => step(event, card, index));
   bar.addEventListener("keyup", (event) => event.key === " " && event.preventDefault());
@@ -325,7 +332,7 @@ function prepare(card) {
   video.addEventListener("loadedmetadata", () => {
     if (!video.videoWidth) {
       unplayable(card, () => `This browser cannot show the picture of this ${hit.container}; ${moments(card)}`);
-    } else if (!card.goal && hit.moments.length) {
+    } else if (card.active < 0 && hit.moments.length) {
       video.currentTime = hit.start + hit.moments[0].start; // the picture to be seen at first
     }
   });
@@ -405,7 +412,6 @@ function go(card, index, play) {
     if (other !== card) other.active = -1;
   }
   card.active = index;
-  card.goal += 1;
   rove(card, index);
   const link = address(shown.paragraph, shown.top, hit.video, index + 1);
   card.item.querySelector(".link").href = link;
@@ -415,9 +421,8 @@ function go(card, index, play) {
     return;
   }
   load(card);
-  const goal = card.goal;
   const seek = () => {
-    if (goal !== card.goal) return; // another moment was chosen meanwhile
+    if (card.active !== index) return; // another moment was chosen meanwhile
     card.wanted = hit.start + moment.start;
     video.currentTime = card.wanted;
     if (play) video.play().catch(() => {}); // refused, or another choice came
@@ -605,7 +610,7 @@ function drawMap(card, map, index, duration, low, high) {
 /* The box */
 
 function count() {
-  const length = [...box.value].length;
+  const length = [...box.value.trim()].length;
   const place = $("count");
   place.textContent = length > 0.9 * MOST_CHARACTERS ? `${length.toLocaleString("en")} of ${MOST_CHARACTERS.toLocaleString("en")} characters` : "";
   place.classList.toggle("over", length > MOST_CHARACTERS);
@@ -652,17 +657,21 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 addEventListener("popstate", follow);
 
-ask("/about")
-  .then(({ about, videos: number }) => {
-    $("size").textContent = videos(number);
-    for (const [name, value] of Object.entries(about)) {
-      const row = element("div");
-      const text = value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
-      row.append(element("dt", "", name), element("dd", "", text));
-      $("about").append(row);
-    }
-  })
-  .catch((fault) => complain(fault, () => location.reload()));
+function introduce({ about, videos: number }) {
+  $("size").textContent = videos(number);
+  if (about.model !== undefined) who = `, by ${about.model}`;
+  if (who && about.epoch !== undefined) who += ` of epoch ${about.epoch}`;
+  for (const [name, value] of Object.entries(about)) {
+    const row = element("div");
+    const text = value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
+    row.append(element("dt", "", name), element("dd", "", text));
+    $("about").append(row);
+  }
+}
+
 if (/Mac|iPhone|iPad/.test(navigator.platform)) document.querySelector("kbd").textContent = "⌘";
-follow();
-if (!box.value && matchMedia("(hover: hover)").matches) box.focus();
+if (!location.hash && matchMedia("(hover: hover)").matches) box.focus();
+ask("/about")
+  .then(introduce)
+  .then(() => location.hash && !shown && follow()) // unless somebody was quicker
+  .catch((fault) => complain(fault, () => location.reload()));
