@@ -46,7 +46,7 @@ class Loader(DataLoader):
         try:
             with _sentences(), _hearing():
                 _require_alive(batches)
-                _allow_open_files()
+                _allow_open_files(self.num_workers)
                 with _held(_ENDING):  # a child is born with what its parent holds back
                     batches = super().__iter__()
             _report_deaths_between_batches()
@@ -63,11 +63,15 @@ class Loader(DataLoader):
             raise
 
 
-def _allow_open_files() -> None:
-    """As many as the user may have: each tensor of a batch under way is one."""
+def _allow_open_files(workers: int) -> None:
+    """As many as the user may have: each tensor of a batch under way is one. Raises OSError where
+    there are too few to start with, at which Torch would leave something half made."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.ExitStack() as opened:
+        for _ in range(16 + 8 * workers):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def heed_parent_alone(number: int) -> None:
