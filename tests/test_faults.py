@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -187,8 +188,8 @@ def test_a_loader_process_that_is_killed_costs_nothing(runs):
     ended = runs.train("--workers", 2, sabotage=at_step(5, kill_loader_processes))
     assert ended.status == WorkerDied.exit_status == 4, ended.output
     (line,) = [line for line in ended.output.splitlines() if "error" in line]
-    assert line.startswith("error: a process that loads data died (DataLoader worker (pid")
-    assert "ended by signal SIGKILL" in line
+    assert line.startswith("error: a process that loads data died (process ")
+    assert "by the signal SIGKILL" in line
     assert line.endswith(
         "epoch 2, step 2 is saved, and the same command with --resume goes on from there"
     )
@@ -217,6 +218,20 @@ def test_a_loader_process_of_validation_that_dies_costs_nothing(runs):
     ended = runs.train("--workers", 1, sabotage=sabotage)
     assert ended.status == 4 and "epoch 1, step 3 is saved" in ended.output, ended.output
     runs.ends_as_if_nothing_had_happened()
+
+
+@pytest.mark.parametrize("most", [28, 40])
+def test_too_few_open_files_for_loader_processes(runs, most):
+    """Python would print why a batch cannot be sent, and wait for it."""
+
+    def sabotage() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    ended = runs.train("--workers", 2, sabotage=sabotage)
+    assert ended.status == 2, ended.output
+    line = ended.output.splitlines()[-1]
+    assert line.startswith("error: the processes that load data lack what they need (")
+    assert "ulimit -n" in line and "Traceback" not in ended.output
 
 
 def test_loader_processes_end_with_the_process_that_trains(runs):
@@ -262,7 +277,7 @@ def test_a_loader_process_that_dies_is_reported(runs):
 
     ended = runs.train("--workers", 1, sabotage=sabotage)
     assert ended.status == WorkerDied.exit_status, ended.output
-    assert "error: a process that loads data died (DataLoader worker" in ended.output
+    assert "error: a process that loads data died (process " in ended.output
     assert "Traceback" not in ended.output
     runs.ends_as_if_nothing_had_happened()
 

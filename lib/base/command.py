@@ -10,6 +10,7 @@ import _thread
 import argparse
 import contextlib
 import errno
+import io
 import math
 import os
 import platform
@@ -46,13 +47,16 @@ def run_script(main: Callable[[], None]) -> None:
     Of several processes, only the first one that fails prints its message; the others end too.
     """
     sys.unraisablehook, sys.excepthook = _unraisable, _unhandled
+    _open_standard_streams()
     try:
         main()
         sys.stdout.flush()
         if (distributed := _distributed()) is not None:
             distributed.end()
     except BrokenPipeError:  # who reads the output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         if _first_to_report():
@@ -79,6 +83,23 @@ def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> N
     closes something."""
     if not HDF5_ERROR.search(str(fault)):
         sys.__excepthook__(kind, fault, trace)
+
+
+def _open_standard_streams() -> None:
+    """Where the command was started without one (``>&-``): the next file that is opened would take
+    its number, and be written by whoever prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show ends no command
+            stream.reconfigure(errors="backslashreplace")
 
 
 def count_from(low: int) -> Callable[[str], int]:
@@ -123,6 +144,11 @@ def known(fault: Exception) -> str | None:
     if isinstance(fault, InputError):
         return str(fault)
     first = (str(fault).splitlines() or [""])[0][:200]
+    if isinstance(fault, UnicodeEncodeError) and fault.encoding != "utf-8":
+        return (
+            f"a name with {fault.object[fault.start : fault.end][:20]!a} cannot be told to a "
+            f"system whose texts are {fault.encoding}; set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+        )
     if isinstance(fault, OSError) and fault.strerror:
         if fault.filename is not None:
             return f"{fault.filename}: {fault.strerror}"

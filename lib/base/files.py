@@ -124,6 +124,21 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def open_input(path: Path, **options: Any) -> IO[Any]:
+    """Open a file to read it; one that is no file but a pipe or a device, which might never
+    end, is an ``OSError``."""
+    return open(path, opener=_open_input, **options)
+
+
+def _open_input(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "a pipe or a device, and no file")
+    return handle
+
+
 def open_plain(path: Path, mode: str) -> Any:
     """Open a file that is written piece by piece, but no link and no pipe in its place.
 

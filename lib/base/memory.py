@@ -8,6 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def free_memory() -> int | None:
+    """Bytes that this machine, or the group of processes that this one belongs to, has left; None
+    where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max", for no bound
+        group = Path("/sys/fs/cgroup")
+        most = int((group / "memory.max").read_text())
+        free = min(free, max(0, most - int((group / "memory.current").read_text())))
+    return free
+
+
 @contextlib.contextmanager
 def bounded_memory(more: int) -> Iterator[None]:
     """Let this process take only so many bytes more than it has.

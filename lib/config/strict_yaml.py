@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lib.base.files import open_input
 from lib.config.options import Refused, shown
 
 MAX_BYTES = 64 * 1024  # an experiment is a few kilobytes; more is some other file
@@ -27,7 +28,7 @@ class Unparsable(Refused):
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file; refuses what is no text or far too long."""
     try:
-        with path.open("rb") as file:
+        with open_input(path, mode="rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise Refused("does not exist") from None

@@ -23,8 +23,12 @@ import numpy as np
 from jaxtyping import Float
 
 from lib.base.errors import InputError
-from lib.datasets.vocabulary import has_words
+from lib.base.files import open_input
+from lib.datasets.vocabulary import has_words, tokenise
 
+# A batch is padded to its longest paragraph and its longest sentence. (TACoS has paragraphs of 230
+# sentences, ActivityNet Captions sentences of 82 words and 450 letters.)
+MOST_SENTENCES, MOST_WORDS, MOST_LETTERS = 1_000, 500, 20_000
 _EXAMPLES = 3  # of each repair, kept for the log
 _CAPTION = re.compile(r"(\S+)\s+(.*?)\s*\[\s*([\d.]+)\s*,\s*([\d.]+)\s*\]\s*([\d.]+)\s*")
 
@@ -111,7 +115,8 @@ def read_paragraphs(
         untimed: keep sentences whose moment the file does not give, which are refused else.
 
     Raises:
-        InputError: the file is missing, malformed, of another layout, or holds no paragraph.
+        InputError: the file is missing, malformed, of another layout, or holds no paragraph, or a
+            sentence or paragraph that is longer than any description.
     """
     cleaning = Cleaning(path)
     paragraphs: list[Paragraph] = []
@@ -148,12 +153,20 @@ def _clean(
 ) -> Record:
     """Clip and drop; the numbering in messages is the file's, from 1."""
     kept = Record(record.paragraph_id, record.video_id, record.duration, [], [])
+    for text in (record.paragraph_id, *record.sentence_ids):
+        _require_text(text, path, "the name")
+    if len(record.sentences) > MOST_SENTENCES:
+        raise InputError(
+            f"{path}: {record.video_id} has {len(record.sentences):,} sentences; expected at most "
+            f"{MOST_SENTENCES:,} of a paragraph."
+        )
     count = len(record.sentences)
     names = record.sentence_ids or [f"{record.paragraph_id}#{i}" for i in range(count)]
     rows = zip(record.moments, record.sentences, names, strict=True)
     for number, ((start, end), sentence, name) in enumerate(rows, start=1):
         cleaning.sentences_read += 1
         place = f"{record.video_id} sentence {number}"
+        _require_bounded(sentence, path, place)
         if not has_words(sentence):
             if empty_sentences == "refuse":
                 raise InputError(
@@ -190,6 +203,31 @@ def _clean(
         kept.sentences.append(" ".join(sentence.split()))
         kept.sentence_ids.append(name)
     return kept
+
+
+def _require_bounded(sentence: str, path: Path, place: str) -> None:
+    _require_text(sentence, path, f"{place}:")
+    if len(sentence) <= MOST_WORDS:  # and so no more words
+        return
+    if len(sentence) > MOST_LETTERS:
+        found, most = f"{len(sentence):,} letters", f"{MOST_LETTERS:,}"
+    else:
+        words = max(len(tokenise(sentence)), len(sentence.split()))
+        if words <= MOST_WORDS:
+            return
+        found, most = f"{words:,} words", f"{MOST_WORDS:,}"
+    raise InputError(f"{path}: {place} has {found}; expected at most {most} of a sentence.")
+
+
+def _require_text(text: str, path: Path, what: str) -> None:
+    """JSON can spell half a character, which no file of results could hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: {what} {text[:40]!r} has half a character (\\u{ord(text[error.start]):04x}, "
+            "a lone surrogate); expected text."
+        ) from None
 
 
 def _cut(record: Record) -> Iterator[Record]:
@@ -236,7 +274,8 @@ def read_records(path: Path) -> Iterable[Record]:
         InputError: the file is missing, malformed, or of another layout.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_input(path, encoding="utf-8-sig") as file:
+            text = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
@@ -407,7 +446,7 @@ def _charades_durations(path: Path) -> tuple[Path, dict[str, float]]:
         raise InputError(f"{csv_path}: is missing; it holds the durations for {path.name}.")
     durations: dict[str, float] = {}
     try:
-        with csv_path.open(newline="", encoding="utf-8-sig") as file:
+        with open_input(csv_path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if not {"id", "length"} <= set(rows.fieldnames or ()):
                 raise InputError(

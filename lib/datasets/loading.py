@@ -7,11 +7,13 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from multiprocessing import queues
+from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
@@ -19,7 +21,9 @@ from torch.utils.data._utils import signal_handling
 from lib.base.errors import InputError, WorkerDied
 
 _ENDING = {signal.SIGTERM, signal.SIGINT}
-_LACKS = [os.strerror(n) for n in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)]
+_UNSENT = 100  # and the number of the error: with what status a loader process ends
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
+_LACKS = [os.strerror(number) for number in _SHORT]
 
 
 class Loader(DataLoader):
@@ -42,6 +46,7 @@ class Loader(DataLoader):
         try:
             with _sentences(), _hearing():
                 _require_alive(batches)
+                _allow_open_files()
                 with _held(_ENDING):  # a child is born with what its parent holds back
                     batches = super().__iter__()
             _report_deaths_between_batches()
@@ -54,7 +59,15 @@ class Loader(DataLoader):
                 yield batch
         except InputError:
             _abandon(batches)
+            _require_alive(batches)  # Torch does not always know how one ended
             raise
+
+
+def _allow_open_files() -> None:
+    """As many as the user may have: each tensor of a batch under way is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def heed_parent_alone(number: int) -> None:
@@ -74,6 +87,13 @@ def heed_parent_alone(number: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+    queues.Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
+
+
+def _end_unsent(fault: Exception, batch: object) -> NoReturn:
+    """A batch that cannot be sent would be waited for in vain, and Python only prints why."""
+    numbers = (number for number in _SHORT if os.strerror(number) in str(fault))
+    os._exit(_UNSENT + next(numbers, 0))
 
 
 def _unless_left_alone(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
@@ -120,14 +140,15 @@ def _child_ended(number: int, frame: object) -> None:
 
 
 def _require_alive(batches: Any) -> None:
-    """Of those that died meanwhile."""
-    if batches is None:
-        return
-    for worker, expected in zip(batches._workers, batches._workers_status, strict=True):
-        if expected and worker.exitcode is not None:
-            status = worker.exitcode
-            how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-            raise RuntimeError(f"DataLoader worker (pid {worker.pid}) ended by {how}")
+    """Refuse to wait for a loader process that has died."""
+    for worker in [] if batches is None else batches._workers:
+        status = worker.exitcode
+        if not status:
+            continue
+        if status >= _UNSENT:
+            raise _lacking(os.strerror(status - _UNSENT) if status > _UNSENT else "memory or files")
+        how = f"by the signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        raise _died(f"process {worker.pid}, {how}")
 
 
 def _abandon(batches: Any) -> None:
@@ -135,8 +156,10 @@ def _abandon(batches: Any) -> None:
     if batches is None:
         return
     batches._shutdown = True
-    for worker in batches._workers:
+    alive = [worker for worker in batches._workers if worker.exitcode is None]
+    for worker in alive:
         worker.kill()
+    batches._workers = [worker for worker in batches._workers if worker not in alive]
 
 
 @contextlib.contextmanager
@@ -149,14 +172,24 @@ def _sentences() -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         text = str(error)
         if "DataLoader worker" in text and " in DataLoader worker" not in text:
-            raise WorkerDied(
-                f"a process that loads data died ({text.splitlines()[0]}); if memory or shared "
-                "memory ran out take fewer WORKERS; WORKERS 0 shows any other reason"
-            ) from None
+            raise _died(text.splitlines()[0]) from None
+        if "ancdata" in text:  # how a file that cannot be received is told
+            text = os.strerror(errno.EMFILE)
         reason = next((reason for reason in _LACKS if reason in text), None)
         if reason is None:
             raise
-        raise InputError(
-            f"the processes that load data lack what they need ({reason}); raise the limit "
-            "(ulimit -n for open files), or take fewer WORKERS"
-        ) from None
+        raise _lacking(reason) from None
+
+
+def _died(how: str) -> WorkerDied:
+    return WorkerDied(
+        f"a process that loads data died ({how}); if memory or shared memory ran out take fewer "
+        "WORKERS; WORKERS 0 shows any other reason"
+    )
+
+
+def _lacking(reason: str) -> InputError:
+    return InputError(
+        f"the processes that load data lack what they need ({reason}); raise the limit (ulimit -n "
+        "for open files), or take fewer WORKERS"
+    )

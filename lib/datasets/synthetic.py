@@ -10,6 +10,8 @@ the code can find what is there.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import glob
 import hashlib
 import json
 import math
@@ -17,6 +19,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -746,7 +749,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target}: exists and is not empty; nothing is overwritten.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    prefix = f".{target.name}.part-"
+    _remove_abandoned(target.parent, prefix)
+    part = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    lock = _locked(part)
     try:
         yield part
         part.chmod(0o755)
@@ -757,6 +763,31 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Folders that a process left which was killed: nobody holds their lock."""
+    for part in parent.glob(f"{glob.escape(prefix)}????????"):
+        if part.is_symlink() or not part.is_dir() or time.time() - part.stat().st_mtime < 2:
+            continue  # perhaps made just now, and not locked yet
+        lock = _locked(part)
+        if lock is not None:
+            shutil.rmtree(part, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that locks a folder until it is closed, or the process ends; None if it is locked,
+    or cannot be."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def write_manifest(folder: Path, kind: str, options: Any, **more: Any) -> None:

@@ -16,7 +16,7 @@ from easydict import EasyDict
 from lib.base.batch import DataDims, collate
 from lib.base.errors import InputError
 from lib.base.external import is_external
-from lib.base.memory import bounded_memory
+from lib.base.memory import bounded_memory, free_memory
 from lib.base.runtime import Runtime
 from lib.config.config import experiment_name
 from lib.config.external import find_model, find_term
@@ -185,10 +185,20 @@ def open_model(
         decoding: for a model that decodes in training; None: the experiment's.
 
     Raises:
-        InputError: its keywords do not go together.
+        InputError: its keywords do not go together, or there is no memory for it.
     """
     torch.manual_seed(config.TRAIN.SEED)
-    model = make_model(config, corpus.dims, decoding or open_decoding(config))
+    free = free_memory()
+    with contextlib.nullcontext() if free is None else bounded_memory(free):
+        try:
+            model = make_model(config, corpus.dims, decoding or open_decoding(config))
+        except (MemoryError, RuntimeError) as fault:
+            if not isinstance(fault, MemoryError) and "allocate" not in str(fault):
+                raise
+            raise InputError(
+                f"MODEL.PARAMS describe a model that the {(free or 0) / 2**30:.1f} GiB of free "
+                "memory do not hold; expected a smaller one"
+            ) from None
     if is_external(config.MODEL.NAME):
         split = corpus[next(iter(corpus.splits))]
         few = collate([split[index] for index in range(min(len(split), 3))])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lib.base.errors import InputError
+from lib.base.files import open_input
 from lib.base.schema import unique_keys
 
 _MAX_FAULTS = 10
@@ -37,7 +38,7 @@ def for_each_line(path: Path, add: Callable[[str, dict[str, Any]], None]) -> int
     """
     faults, count = Faults(), 0
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_input(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     count += 1

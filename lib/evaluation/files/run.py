@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lib.base.errors import InputError
-from lib.base.files import Write, digest_of, record_file, replace_files
+from lib.base.files import Write, digest_of, open_input, record_file, replace_files
 from lib.base.schema import (
     Wrong,
     listed,
@@ -212,7 +212,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with open_input(path, encoding="utf-8") as file:
+            return str(file.read())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.base.errors import InputError
-from lib.base.files import write_text
+from lib.base.files import open_input, write_text
 from lib.base.schema import unique_keys
 from lib.evaluation.files.lines import Faults, number, rows, short, span
 from lib.evaluation.files.predictions import exact, pairs, ranking, table
@@ -103,7 +103,9 @@ def read_tvr(path: str | Path, truth: Truth) -> Predictions:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique_keys)
+        with open_input(path, encoding="utf-8-sig") as file:
+            text = file.read()
+        data = json.loads(text, object_pairs_hook=unique_keys)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except json.JSONDecodeError as error:
