@@ -61,7 +61,7 @@ def parents(path: Path) -> list[Path]:
 
 def test_there_are_experiments_rows_and_decodings():
     rows = ["ablations", "grounding_parts", "linear_ablations", "retrieval_parts", "variations"]
-    assert SWEEPS == rows
+    assert rows == SWEEPS
     assert DECODINGS and all(name.startswith("bench/decoding/") for name in DECODINGS)
 
 
