@@ -38,7 +38,8 @@ from moment_localization.sweep import Job, mean_and_spread, read_rows, require_j
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
 WEAK = (
-    *("linear_align", "linear_align_separation", "clip_align", "clip_align_order"),
+    *("linear_align", "parts_grounding", "linear_align_separation", "clip_align"),
+    "clip_align_order",
     *("clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps", "scn", "dciml", "jsg"),
 )
 FULL = ("tan2d", "mmn", "prvg")
@@ -59,7 +60,10 @@ ORDERS: dict[str, dict[str, Any]] = {
     },
 }
 # Further options of single experiments there.
-FILE_ORDER = {"linear_align": {"MODEL.PARAMS.position_bias": 0.0}}
+FILE_ORDER = dict.fromkeys(
+    ("linear_align", "dmr_jrg_linear", "parts_retrieval", "parts_grounding"),
+    {"MODEL.PARAMS.position_bias": 0.0},
+)
 CORRUPTIONS = {"time_shuffled": "time_shuffled_8", "video_mean": "video_mean_1"}
 # The flagship's decoding without any evidence: what its prior scores.
 PRIOR_ALONE = {"DECODE.INDEPENDENT_CLIPS": 0.0}

@@ -83,7 +83,13 @@ class TestANewRun:
     def test_that_overwrites_leaves_no_results_of_the_run_before(self, folder):
         names = ("results_val.json", "results_val.md", "results-in_order.md", "results.html")
         with Run.create(folder, "") as run:
-            for name in (*names, "best-7.pt", "epoch1-step2.step", "predictions.maps.npz"):
+            for name in (
+                *names,
+                "lowest_loss.pt",
+                "best-7.pt",
+                "epoch1-step2.step",
+                "predictions.maps.npz",
+            ):
                 run.own(name).write_text("old")
         with Run.create(folder, "", overwrite=True):
             assert {path.name for path in folder.glob("[!.]*")} == {"config.yaml"}

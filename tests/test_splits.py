@@ -17,6 +17,7 @@ import pytest
 from lib.base.errors import InputError
 from lib.config.config import load_config
 from lib.datasets import LoadedCorpus, load_corpus
+from lib.evaluation import PROTOCOLS
 from lib.evaluation.files.run import read_run
 from lib.evaluation.report import report
 from lib.training import checkpoint
@@ -139,7 +140,8 @@ def test_data_without_timestamps_train_and_are_tested_for_retrieval(plain, tmp_p
     found = world.train()
     assert not list(differences(expected, found))
     results = world.results()
-    assert set(results["protocols"]) == {"vr", "vr_sentences"}
+    assert {"vr", "vr_sentences"} <= set(results["protocols"])
+    assert all(PROTOCOLS[name].ranked == "videos" for name in results["protocols"])
     assert "no timestamps to score against: retrieval alone is" in results["notes"]
     files = read_run(world.saved)
     assert not files.truth.timed and files.predictions.spans is not None

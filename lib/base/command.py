@@ -118,8 +118,8 @@ def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> N
 
 
 def _told_elsewhere(fault: object) -> bool:
-    """What HDF5 says once more of a full disk whenever it closes something, and what Torch says of a
-    dead loader process where nothing can be raised: the next batch finds it."""
+    """What HDF5 says once more of a full disk whenever it closes something, and what Torch says of
+    a dead loader process where nothing can be raised: the next batch finds it."""
     text = str(fault)
     return bool(HDF5_ERROR.search(text)) or "DataLoader worker (pid" in text
 
