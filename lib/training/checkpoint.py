@@ -194,7 +194,7 @@ def sound(
 def _offer(path: Path) -> str:
     """The newest sound checkpoint beside a bad one, as the end of a sentence."""
     try:
-        others = [p for p in path.parent.glob("*.pt") if p != path and p.is_file()]
+        others = [p for p in sorted(path.parent.glob("*.pt")) if p != path and p.is_file()]
         others.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     except OSError:
         return ""
