@@ -12,6 +12,7 @@ import pytest
 from tests.runs import Ended
 from tests.stress import home as homes
 from tests.stress.__main__ import line_of
+from tests.stress.commands import damaged
 from tests.stress.home import COMMANDS
 from tests.stress.kill_harness import differences
 from tests.stress.stop import KINDS, Stopper, lost, written
@@ -109,3 +110,11 @@ def test_the_line_has_every_count() -> None:
         "processes; 3 full disks; 0 starved of memory; (train 5); 11 damaged inputs of commands; "
         "50 of readers; 0 crashes of the HDF5 library; slowest 2.3 s; wrong: 1"
     )
+
+
+def test_a_damaged_file_can_always_be_made(made_home: Path) -> None:
+    """Also where a value is exchanged twice."""
+    data = {path: path.read_bytes() for path in sorted((made_home / "save").rglob("*.pt"))}
+    for number in range(200):
+        for path, content in data.items():
+            damaged(content, path.name, random.Random(number))

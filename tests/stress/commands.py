@@ -126,7 +126,7 @@ def _with(tree: Any, path: Sequence[Any], value: Any) -> Any:
 
 
 def _other(value: Any, draw: random.Random) -> Any:
-    if isinstance(value, torch.Tensor) and draw.random() < 0.7:
+    if _is_ordinary(value) and draw.random() < 0.7:
         numbers = value.float()
         return draw.choice(
             [
@@ -153,6 +153,13 @@ def _other(value: Any, draw: random.Random) -> Any:
     if draw.random() < 0.1:
         return aliased(26)
     return strange(draw)
+
+
+def _is_ordinary(value: Any) -> bool:
+    """Whether it is a tensor that was not exchanged before."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_meta:
+        return False
+    return not value.is_complex() and value.numel() < 2**30
 
 
 def aliased(levels: int) -> list[Any]:
