@@ -21,7 +21,8 @@ import torch
 import yaml
 
 from lib.base.command import COUNT, POSITIVE, number_from, run_script
-from lib.base.errors import InputError
+from lib.base.errors import InputError, WorkerDied
+from lib.datasets.loading import _sentences
 from tests.runs import REPOSITORY, Ended, run
 from tests.stress import commands
 from tests.stress import home as homes
@@ -95,6 +96,18 @@ def test_a_traceback_without_a_place_is_still_a_line(capsys, monkeypatch):
 )
 def test_what_the_user_can_mend_is_a_line_and_status_2(fault, line, capsys):
     assert left(raising(fault), capsys) == (2, f"error: {line}\n")
+
+
+def test_ctrl_c_that_a_library_makes_another_error_of_is_heard(capsys):
+    """As NumPy does of one while it compares."""
+
+    def main() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise TypeError("Cannot compare structured arrays") from interrupt
+
+    assert left(main, capsys) == (130, "\ninterrupted\n")
 
 
 def test_ctrl_c_in_a_callback_is_heard(capsys):
@@ -424,3 +437,24 @@ class TestBenches:
         line = ("data", "--annotations", tmp_path / "absent", "--vectors", tmp_path / "absent")
         ended = run("bench", *line, output=tmp_path / "out")
         assert ended.status == 2 and "bench_noise was not made: status 2" in ended.output
+
+
+class TestLoaderProcesses:
+    """One that dies while a batch is fetched from it breaks the connection."""
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+            FileNotFoundError(errno.ENOENT, "No such file or directory"),
+            EOFError(),
+        ],
+    )
+    def test_a_broken_connection_is_a_dead_process(self, fault):
+        with pytest.raises(WorkerDied, match="a process that loads data died"), _sentences():
+            raise fault
+
+    def test_a_fault_of_ours_in_one_is_no_dead_process(self):
+        text = "Caught FileNotFoundError in DataLoader worker process 0."
+        with pytest.raises(FileNotFoundError, match="Caught"), _sentences():
+            raise FileNotFoundError(text)

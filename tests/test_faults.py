@@ -220,17 +220,30 @@ def test_a_loader_process_of_validation_that_dies_costs_nothing(runs):
     runs.ends_as_if_nothing_had_happened()
 
 
-@pytest.mark.parametrize("most", [28, 40])
-def test_too_few_open_files_for_loader_processes(runs, most):
-    """Python would print why a batch cannot be sent, and wait for it."""
+def few_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 
-    def sabotage() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
+def nothing_can_be_sent() -> None:
+    """Python would print why in a loader process, and the other would wait."""
+    from multiprocessing import queues
+
+    main, dumps = os.getpid(), queues._ForkingPickler.dumps  # type: ignore[attr-defined]
+
+    def fail(*given: Any) -> Any:
+        if os.getpid() != main:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return dumps(*given)
+
+    queues._ForkingPickler.dumps = staticmethod(fail)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sabotage", [few_files, nothing_can_be_sent])
+def test_too_few_open_files_for_loader_processes(runs, sabotage):
     ended = runs.train("--workers", 2, sabotage=sabotage)
     assert ended.status == 2, ended.output
     line = ended.output.splitlines()[-1]
-    assert line.startswith("error: the processes that load data lack what they need (")
+    assert line.startswith("error: the processes that load data lack what they need (Too many")
     assert "ulimit -n" in line and "Traceback" not in ended.output
 
 

@@ -46,8 +46,8 @@ def run_script(main: Callable[[], None]) -> None:
 
     Of several processes, only the first one that fails prints its message; the others end too.
     """
-    sys.unraisablehook, sys.excepthook = _unraisable, _unhandled
     _open_standard_streams()
+    sys.unraisablehook, sys.excepthook = _unraisable, _unhandled
     try:
         main()
         sys.stdout.flush()
@@ -59,30 +59,14 @@ def run_script(main: Callable[[], None]) -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
-        if _first_to_report():
-            print("\ninterrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        _exit_interrupted()
     except Exception as fault:
+        if _was_interrupted(fault):
+            _exit_interrupted()
         message = known(fault)
         if message is None:
             _exit_with_traceback(fault)
         _exit_with(message, getattr(fault, "exit_status", BAD_INPUT))
-
-
-def _unraisable(what: Any) -> None:
-    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, when
-    that is left."""
-    if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
-        threading.Timer(0.01, _thread.interrupt_main).start()
-    elif not HDF5_ERROR.search(str(what.exc_value)):
-        sys.__unraisablehook__(what)
-
-
-def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
-    """What a library prints by itself: not what HDF5 says once more of a full disk whenever it
-    closes something."""
-    if not HDF5_ERROR.search(str(fault)):
-        sys.__excepthook__(kind, fault, trace)
 
 
 def _open_standard_streams() -> None:
@@ -100,6 +84,38 @@ def _open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show ends no command
             stream.reconfigure(errors="backslashreplace")
+
+
+def _exit_interrupted() -> NoReturn:
+    if _first_to_report():
+        print("\ninterrupted", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
+
+
+def _was_interrupted(fault: BaseException) -> bool:
+    """Whether it is what a library made of Ctrl-C."""
+    seen: BaseException | None = fault
+    for _ in range(100):
+        if seen is None or isinstance(seen, KeyboardInterrupt):
+            break
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(seen, KeyboardInterrupt)
+
+
+def _unraisable(what: Any) -> None:
+    """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, when
+    that is left."""
+    if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    elif not HDF5_ERROR.search(str(what.exc_value)):
+        sys.__unraisablehook__(what)
+
+
+def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
+    """What a library prints by itself: not what HDF5 says once more of a full disk whenever it
+    closes something."""
+    if not HDF5_ERROR.search(str(fault)):
+        sys.__excepthook__(kind, fault, trace)
 
 
 def count_from(low: int) -> Callable[[str], int]:

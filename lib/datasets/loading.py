@@ -46,7 +46,7 @@ class Loader(DataLoader):
         try:
             with _sentences(), _hearing():
                 _require_alive(batches)
-                _allow_open_files()
+                _allow_open_files(self.num_workers)
                 with _held(_ENDING):  # a child is born with what its parent holds back
                     batches = super().__iter__()
             _report_deaths_between_batches()
@@ -63,11 +63,15 @@ class Loader(DataLoader):
             raise
 
 
-def _allow_open_files() -> None:
-    """As many as the user may have: each tensor of a batch under way is one."""
+def _allow_open_files(workers: int) -> None:
+    """As many as the user may have: each tensor of a batch under way is one. Raises OSError where
+    there are too few to start with, at which Torch would leave something half made."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.ExitStack() as opened:
+        for _ in range(16 + 8 * workers):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def heed_parent_alone(number: int) -> None:
@@ -169,10 +173,13 @@ def _sentences() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         text = str(error)
-        if "DataLoader worker" in text and " in DataLoader worker" not in text:
-            raise _died(text.splitlines()[0]) from None
+        ours = " in DataLoader worker" in text  # what our own code raised there
+        # A batch that is fetched from a process that dies meanwhile.
+        broken = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+        if not ours and (broken or "DataLoader worker" in text):
+            raise _died((text or type(error).__name__).splitlines()[0]) from None
         if "ancdata" in text:  # how a file that cannot be received is told
             text = os.strerror(errno.EMFILE)
         reason = next((reason for reason in _LACKS if reason in text), None)

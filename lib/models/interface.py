@@ -101,7 +101,9 @@ class Model(nn.Module):
         Every row stands alone: a paragraph's part is the same whatever else is in the batch (batch
         norm apart, which sees the rows of one call). Tensors are joined along their first axis,
         paragraph after paragraph, so none has a padded axis of sentences or words: rows are
-        paragraphs, sentences (M, …) or words, not (B, S, …).
+        paragraphs, sentences (M, …) or words, not (B, S, …). What is drawn for a row is drawn by
+        ``lib.base.draws``, or by a dropout module whose input has a row for each paragraph, or an
+        equal number for each sentence.
         """
         raise NotImplementedError
 
