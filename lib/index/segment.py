@@ -205,7 +205,7 @@ def write_merged(
     path: Path,
     layout: Layout,
     segments: Sequence[Segment],
-    kept_videos: Sequence[Int[np.ndarray, " v"]],
+    kept_videos: Sequence[Int[np.ndarray, " _"]],
 ) -> tuple[int, str]:
     """Write what is kept of several segments into one; nothing but a few rows is held in memory.
 
@@ -249,7 +249,7 @@ def write_merged(
 
 
 def _tensor_parts(
-    parts: Sequence[tuple[Segment, Int[np.ndarray, " k"]]], name: str
+    parts: Sequence[tuple[Segment, Int[np.ndarray, " _"]]], name: str
 ) -> Iterator[np.ndarray]:
     for segment, kept in parts:
         yield from _taken(segment.tensors[name], kept)
