@@ -133,6 +133,32 @@ def test_ctrl_c_in_a_callback_is_heard(capsys):
         sys.unraisablehook = before
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Can't decrement id ref count (errno = 28, error message = 'No space left on device')",
+        "DataLoader worker (pid 7) is killed by signal: Killed. ",
+    ],
+)
+def test_what_is_told_elsewhere_is_not_printed_once_more(text, capsys):
+    """By a library that closes something, or in a callback."""
+
+    class Thing:
+        def __del__(self) -> None:
+            raise RuntimeError(text)
+
+    def main() -> None:
+        Thing()
+
+    hooks = sys.unraisablehook, sys.excepthook
+    try:
+        run_script(main)
+        sys.excepthook(RuntimeError, RuntimeError(text), None)
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+    assert capsys.readouterr().err == ""
+
+
 def test_an_error_with_a_status_of_its_own_keeps_it(capsys):
     fault = InputError("x")
     fault.exit_status = 4

@@ -40,6 +40,11 @@ class TwoSides(nn.Module):
         left = self.left(batch.video[:, 0])
         return {"left": left, "right": self.right(left)}
 
+    encode = forward
+
+    def compare(self, parts: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return parts
+
 
 TERMS = {
     "left": lambda out, batch: (out["left"] - 1).square().mean(),

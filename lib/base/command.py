@@ -107,15 +107,21 @@ def _unraisable(what: Any) -> None:
     that is left."""
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    elif not HDF5_ERROR.search(str(what.exc_value)):
+    elif not _told_elsewhere(what.exc_value):
         sys.__unraisablehook__(what)
 
 
 def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
-    """What a library prints by itself: not what HDF5 says once more of a full disk whenever it
-    closes something."""
-    if not HDF5_ERROR.search(str(fault)):
+    """What a library prints by itself."""
+    if not _told_elsewhere(fault):
         sys.__excepthook__(kind, fault, trace)
+
+
+def _told_elsewhere(fault: object) -> bool:
+    """What HDF5 says once more of a full disk whenever it closes something, and what Torch says of
+    a dead loader process where nothing can be raised: the next batch finds it."""
+    text = str(fault)
+    return bool(HDF5_ERROR.search(text)) or "DataLoader worker (pid" in text
 
 
 def count_from(low: int) -> Callable[[str], int]:

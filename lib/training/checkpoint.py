@@ -194,7 +194,7 @@ def sound(
 def _offer(path: Path) -> str:
     """The newest sound checkpoint beside a bad one, as the end of a sentence."""
     try:
-        others = [p for p in sorted(path.parent.glob("*.pt")) if p != path and p.is_file()]
+        others = [p for p in path.parent.glob("*.pt") if p != path and p.is_file()]
         # A link to last.pt is as new as last.pt, which is named then.
         others.sort(key=lambda p: (p.stat().st_mtime, p.name == "last.pt"), reverse=True)
     except OSError:
