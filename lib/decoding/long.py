@@ -420,7 +420,7 @@ class _Places:
         density = density - density.logsumexp(dim=0) + math.log(len(density))
         return _Places(nn.functional.pad(density.cumsum(dim=0), (1, 0)), clip)
 
-    def mean(self, start: Float[Tensor, "*x"], end: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
+    def mean(self, start: Float[Tensor, "*a"], end: Float[Tensor, "*b"]) -> Float[Tensor, ...]:
         """Over the seconds from ``start`` to ``end``."""
 
         def at(seconds: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:

@@ -26,7 +26,7 @@ def places_of(clips: Float[np.ndarray, "n K D"], count: int) -> Float[np.ndarray
     return means.numpy()
 
 
-def _lengths(unit: Float[Tensor, "n K D"]) -> Float[Tensor, "n K+1 K+1"]:
+def _lengths(unit: Float[Tensor, "n K D"]) -> Float[Tensor, "n K1 K1"]:
     """Of the sum of the clips from i up to before j; -inf where there are none."""
     squares = torch.nn.functional.pad(unit @ unit.mT, (1, 0, 1, 0)).cumsum(dim=1).cumsum(dim=2)
     own = squares.diagonal(dim1=1, dim2=2)
@@ -35,7 +35,7 @@ def _lengths(unit: Float[Tensor, "n K D"]) -> Float[Tensor, "n K+1 K+1"]:
     return lengths.masked_fill(nothing, -torch.inf)
 
 
-def _cuts(lengths: Float[Tensor, "n K+1 K+1"], count: int) -> Int[Tensor, "n P+1"]:
+def _cuts(lengths: Float[Tensor, "n K1 K1"], count: int) -> Int[Tensor, "n P1"]:
     """Where the runs of the best way start and end."""
     best, origins = lengths[:, 0], []  # of the first runs, that end before j
     for _ in range(count - 1):

@@ -15,7 +15,7 @@ Exact = Callable[[Float[np.ndarray, "S D"], Int[np.ndarray, " k"]], np.ndarray]
 
 def recall(
     snapshot: Snapshot,
-    queries: Iterable[Float[np.ndarray, "S D"]],
+    queries: Iterable[Float[np.ndarray, "_ D"]],
     exact: Exact,
     *,
     count: int,

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int, Int8, UInt
 from torch import Tensor
 
 from lib.base.errors import InputError
@@ -81,7 +81,7 @@ class Segment:
             self.places: Int8[Tensor, "P N W"] = torch.from_numpy(arrays["places"])
         self.first_items: Int[np.ndarray, " V+1"] = arrays["first_items"]
         self.times: Float[np.ndarray, "N 2"] = arrays["times"]
-        self.keys: Int[np.ndarray, " V"] = arrays["keys"]
+        self.keys: UInt[np.ndarray, " V"] = arrays["keys"]
         self._videos_by_key: Int[np.ndarray, " V"] = arrays["videos_by_key"]
         self._records: Int[np.ndarray, " bytes"] = arrays["records"]
         self._record_ends: Int[np.ndarray, " V+1"] = arrays["record_ends"]
@@ -205,7 +205,7 @@ def write_merged(
     path: Path,
     layout: Layout,
     segments: Sequence[Segment],
-    kept_videos: Sequence[Int[np.ndarray, " v"]],
+    kept_videos: Sequence[Int[np.ndarray, " _"]],
 ) -> tuple[int, str]:
     """Write what is kept of several segments into one; nothing but a few rows is held in memory.
 
@@ -249,7 +249,7 @@ def write_merged(
 
 
 def _tensor_parts(
-    parts: Sequence[tuple[Segment, Int[np.ndarray, " k"]]], name: str
+    parts: Sequence[tuple[Segment, Int[np.ndarray, " _"]]], name: str
 ) -> Iterator[np.ndarray]:
     for segment, kept in parts:
         yield from _taken(segment.tensors[name], kept)
@@ -265,7 +265,7 @@ def _items_of(segment: Segment, videos: Int[np.ndarray, " v"]) -> Int[np.ndarray
     return np.flatnonzero(np.repeat(kept, np.diff(segment.first_items)))
 
 
-def _keys(segment: Segment) -> Int[np.ndarray, " V"]:
+def _keys(segment: Segment) -> UInt[np.ndarray, " V"]:
     keys = np.empty(segment.num_videos, np.uint64)
     keys[segment._videos_by_key] = segment.keys
     return keys
@@ -275,7 +275,7 @@ def _video_columns(
     counts: Int[np.ndarray, " V"],
     lengths: Int[np.ndarray, " V"],
     texts: Iterable[bytes],
-    keys: Int[np.ndarray, " V"],
+    keys: UInt[np.ndarray, " V"],
 ) -> dict[str, Column]:
     first_items = np.concatenate([[0], counts.cumsum()])
     ends = np.concatenate([[0], lengths.cumsum()])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Bool, Float, Int, Int8, UInt
 from torch import Tensor
 
 from lib.base import distributed
@@ -209,7 +209,7 @@ class Snapshot:
                     return index, video
         return None
 
-    def maybe(self, keys: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    def maybe(self, keys: UInt[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Whether an id of each key could be there, removed ones included; for many ids."""
         found = np.zeros(len(keys), bool)
         for segment in self._segments:

@@ -204,7 +204,7 @@ class LoadedRun:
         return tensor if self.standardization is None else self.standardization(tensor)
 
     @torch.no_grad()
-    def encode_videos(self, videos: Sequence[Float[np.ndarray, "n C"]]) -> Encoded:
+    def encode_videos(self, videos: Sequence[Float[np.ndarray, "_ C"]]) -> Encoded:
         """What the model keeps of each video (or window of one), from its raw rows."""
         rows = torch.stack([self.prepared(video) for video in videos])
         return self.model.encode_videos(rows.to(self.runtime.device))

@@ -350,8 +350,8 @@ class DMRJRG(Model):
         batch: Batch,
         candidates: Int[Tensor, "M Q"],
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "M Q"]:
-        """Eq. 9-11: NLL of the masked words by candidate."""
+    ) -> Float[Tensor, "M R"]:
+        """Eq. 9-11: NLL of the masked words by candidate, or whatever ``rows_of`` makes of them."""
         words, counts = batch.flat(batch.words), batch.word_counts
         masked = draw_masked_words(
             batch.flat(batch.word_weights), counts, ratio=self.mask_ratio, generator=generator
@@ -364,8 +364,8 @@ class DMRJRG(Model):
         ids, rows = batch.flat(batch.word_ids), self.rows_of(batch, candidates)
         return self.nll(frames, batch.owner, rows, states, ids, counts, masked)
 
-    def rows_of(self, batch: Batch, candidates: Int[Tensor, "M Q"]) -> Int[Tensor, "M Q F"]:
-        """The frames from which each sentence is reconstructed."""
+    def rows_of(self, batch: Batch, candidates: Int[Tensor, "M Q"]) -> Int[Tensor, "M R F"]:
+        """The frames from which each sentence is reconstructed, R times: here of each candidate."""
         return self.frame_rows[candidates]
 
     def nll(
