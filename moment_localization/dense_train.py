@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import shlex
 import signal
@@ -389,10 +390,16 @@ def keep_best(
 def keep_lowest(run: Run) -> None:
     """Hold the end of the epoch whose loss was the lowest so far. After a divergence the weights in
     last.pt may be finite and worthless."""
-    totals = [record["train"].get("total") for record in run.records()]
+    totals = [_total(record.get("train")) for record in run.records()]
     finite = [total for total in totals if total is not None]
     if finite and totals[-1] == min(finite):
         link_file(run.path("last.pt"), run.own(LOWEST))
+
+
+def _total(means: Any) -> float | None:
+    """The loss of an epoch in the log, which anybody may have changed."""
+    total = means.get("total") if isinstance(means, dict) else None
+    return float(total) if type(total) in (int, float) and abs(total) < math.inf else None
 
 
 def kept_name(epoch: int) -> str:

@@ -138,6 +138,7 @@ def test_ctrl_c_in_a_callback_is_heard(capsys):
     [
         "Can't decrement id ref count (errno = 28, error message = 'No space left on device')",
         "DataLoader worker (pid 7) is killed by signal: Killed. ",
+        "'_MultiProcessingDataLoaderIter' object has no attribute '_workers_status'",
     ],
 )
 def test_what_is_told_elsewhere_is_not_printed_once_more(text, capsys):
@@ -334,6 +335,14 @@ class TestReports:
         (own_home / "save/tiny" / file).write_bytes(content)
         for name in ("report", "compare"):
             says(call(name, own_home), wanted)
+
+
+@pytest.mark.parametrize("train", ["{}", "3", '{"total": "x"}', '{"total": 1e999}', "null"])
+def test_a_log_that_was_changed_stops_no_run(own_home, train):
+    path = own_home / "save/tiny/log.jsonl"
+    path.write_text(f'{{"epoch": 0, "train": {train}}}\n{{"epoch": 1}}\n')
+    ended = call("train", own_home)
+    assert ended.status == 0, ended.output
 
 
 def test_the_doctor_reads_a_sentence_without_a_moment(own_home):

@@ -36,7 +36,7 @@ _MACHINE = {
 # In what Torch, Python and the linker say of it, in errors of other kinds.
 _OF_MEMORY = (
     *("DefaultCPUAllocator", "can't start new thread", os.strerror(errno.ENOMEM)),
-    "failed to map segment from shared object",
+    *("failed to map segment from shared object", "could not create a primitive"),
 )
 
 
@@ -121,7 +121,8 @@ def _told_elsewhere(fault: object) -> bool:
     """What HDF5 says once more of a full disk whenever it closes something, and what Torch says of
     a dead loader process where nothing can be raised: the next batch finds it."""
     text = str(fault)
-    return bool(HDF5_ERROR.search(text)) or "DataLoader worker (pid" in text
+    loader = ("DataLoader worker (pid", "'_MultiProcessingDataLoaderIter' object has no attribute")
+    return bool(HDF5_ERROR.search(text)) or any(words in text for words in loader)
 
 
 def count_from(low: int) -> Callable[[str], int]:

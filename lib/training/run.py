@@ -137,7 +137,7 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to ``log.jsonl``; numbers that are not finite are written as null."""
-        line = json.dumps(_strict(record), allow_nan=False, ensure_ascii=False) + "\n"
+        line = _line(record)
         try:
             with open_plain(self.own(LOG), "a") as file:
                 file.write(line)
@@ -179,7 +179,7 @@ class Run:
             if _past(record.get("epoch"), epoch) or _past(record.get("step"), step):
                 break
             kept.append(record)
-        lines = [json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n" for record in kept]
+        lines = [_line(record) for record in kept]
         self.write_text(LOG, "".join(lines))
 
     def write_text(self, name: str, text: str) -> Path:
@@ -243,6 +243,11 @@ def _is_of_old_run(path: Path) -> bool:
             return False
         return isinstance(found, dict) and {"protocols", "checkpoint"} <= found.keys()
     return False
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """Of the log."""
+    return json.dumps(_strict(record), allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _past(value: Any, last: int | None) -> bool:
