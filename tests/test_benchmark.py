@@ -200,7 +200,7 @@ def test_a_plan_reads_the_data_and_leaves_nothing(tiny_experiment: Path, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "reported"),
     [
-        (["--steps", "0"], "--steps: found 0, expected at least 1"),
+        (["--steps", "0"], "--steps: '0' is none of the numbers that are possible, 1, 2"),
         (["--set", "TRAIN.LR=x"], "TRAIN.LR"),
         (["--dataDir", "nowhere", "--set", "DATASET.NAME=charades"], "nowhere"),
     ],

@@ -155,7 +155,7 @@ BEST = {
         "config.DATASET.NUM_FRAMES is 'many'",
     ),
     "a huge model": (
-        lambda s: put(s, "inference.config.MODEL.PARAMS.hidden_size", 8 * 10**6),
+        lambda s: put(s, "inference.config.MODEL.PARAMS.hidden_size", 10**8),
         "of which no model can be made",
     ),
     "a model of nothing": (

@@ -80,7 +80,7 @@ def test_attention_that_drops_nothing_is_torchs():
 
 def test_rows_of_nobody_known_are_drawn_by_torch():
     batch = collate([make_sample(index, size) for index, size in enumerate(SIZES)])
-    for context in (draws.drawn_for(batch), draws.rows_of(torch.zeros(1), torch.zeros(1))):
+    for context in (draws.drawn_for(batch), draws.rows_of(*torch.zeros(2, 1, dtype=torch.int64))):
         torch.manual_seed(0)
         with context:
             found = draws.dropout(torch.ones(7, 50), 0.5)

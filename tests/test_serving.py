@@ -517,7 +517,7 @@ class TestTheCommand:
             import lib.inference
             from pathlib import Path
             from tests.small_index import SmallIndex, source_of
-            def open_index(path, run=None):
+            def open_index(path, run=None, **options):
                 return SmallIndex({"fridge": source_of(path / "fridge.mp4", 20.0)})
             lib.inference.open_index = open_index
             runpy.run_path("moment_localization/serve.py", run_name="__main__")
