@@ -216,7 +216,7 @@ def _numbers_of(rows: int) -> Int[Tensor, " R"] | None:
     return _placed(_owners.sentences[:, None], place).flatten()
 
 
-def _placed(sentences: Int[Tensor, "*#b"], place: Int[Tensor, "*#b"]) -> Int[Tensor, "..."]:
+def _placed(sentences: Int[Tensor, "*#b"], place: Int[Tensor, "*#b"]) -> Int[Tensor, ...]:
     return _mixed(_mixed(sentences) + place + 1)
 
 
