@@ -409,10 +409,13 @@ def test_a_killed_extraction_loses_nothing(tmp_path):
         write_video(folder / f"{number}.mp4", count=count, first=number)
     undisturbed = tmp_path / "undisturbed.hdf5"
     kill_and_finish(folder, undisturbed, random.Random(0), 0, 0)
-    killed = kill_and_finish(folder, tmp_path / "killed.hdf5", random.Random(0), 5, 1.0)
-    assert killed >= 2
-    assert (tmp_path / "killed.hdf5").read_bytes() == undisturbed.read_bytes()
-    assert not (tmp_path / "killed.hdf5.parts").exists()
+    killed = 0
+    for number, longest in enumerate((1.0, 0.5, 0.25)):  # how fast it is depends on the machine
+        out = tmp_path / f"killed{number}.hdf5"
+        killed += kill_and_finish(folder, out, random.Random(number), 3, longest)
+        assert out.read_bytes() == undisturbed.read_bytes()
+        assert not out.with_name(f"{out.name}.parts").exists()
+    assert killed
 
 
 def test_without_pyav_the_command_that_helps_is_named(folder, tmp_path, monkeypatch):
