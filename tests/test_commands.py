@@ -447,11 +447,18 @@ class TestBenches:
             "sweep", "--cfg", self.experiment(tmp_path), output=tmp_path / "out", sabotage=act
         )
         assert ended.status == 1 and wanted in ended.output, ended.output
+
+        def apart() -> None:  # from the results that this checkout may have
+            from moment_localization import sweep
+
+            act()
+            sweep.run_folder = lambda cfg, config: tmp_path / "runs" / config.TAG
+
         ended = run(
             "bench",
             *("run", "--seeds", 1, "--levels", "middle", "--experiments", "linear_align"),
             output=tmp_path / "out",
-            sabotage=act,
+            sabotage=apart,
         )
         assert ended.status == 1 and wanted in ended.output, ended.output
 
