@@ -45,6 +45,43 @@ class EvidenceOutput(DMRJRGOutput):
     teacher: Int[Tensor, " M"] | None = None  # the span that the decoded evidence points at
 
 
+def masked_reconstruction_gain(
+    model: DMRJRG,
+    cells: Int[Tensor, " N"],
+    frames: Float[Tensor, "B T D"],
+    ids: Int[Tensor, "M W"],
+    counts: Int[Tensor, " M"],
+    layout: Layout,
+) -> Float[Tensor, "M N"]:
+    """``clip_reconstruction_gain`` of a model's reconstructor with all words masked.
+
+    Args:
+        cells: of the map that are single clips.
+        frames: of the videos, through ``reconstructor.frames``.
+        ids: of the words, of which ``counts`` (on the CPU) are real.
+    """
+    states, _ = model.text(model.mask_word.expand(*ids.shape, -1), counts)
+    masked = all_words(counts, ids.device)
+    return clip_reconstruction_gain(
+        lambda chosen: model.nll(
+            frames, layout.owner, model.frame_rows[chosen], states, ids, counts, masked
+        ),
+        cells,
+        len(ids),
+    )
+
+
+def pseudo_label_loss(
+    out: DMRJRGOutput, label: Int[Tensor, " M"], *, min_iou: float, max_iou: float
+) -> Tensor:
+    """Of P^f and P^r against the spans that a pseudo-label names."""
+    total = require(out.logits).new_zeros((), dtype=torch.float32)
+    overlap = iou(out.spans[label][:, None], out.spans)
+    for head in out.temporal_logits:
+        total = total + scaled_iou_bce(head, overlap, min_iou=min_iou, max_iou=max_iou)
+    return total
+
+
 class DMRJRGEvidence(DMRJRG):
     """DMR-JRG whose map reads evidence over clips. Further keywords are those of ``DMRJRG``.
 
@@ -244,21 +281,8 @@ class DMRJRGEvidence(DMRJRG):
         counts: Int[Tensor, " M"],
         layout: Layout,
     ) -> Float[Tensor, "M N"]:
-        """``clip_reconstruction_gain`` with all words masked.
-
-        Args:
-            frames: of the videos, through ``reconstructor.frames``.
-            ids: of the words, of which ``counts`` (on the CPU) are real.
-        """
-        states, _ = self.text(self.mask_word.expand(*ids.shape, -1), counts)
-        masked = all_words(counts, ids.device)
-        return clip_reconstruction_gain(
-            lambda cells: self.nll(
-                frames, layout.owner, self.frame_rows[cells], states, ids, counts, masked
-            ),
-            self.clip_cells,
-            len(ids),
-        )
+        """``masked_reconstruction_gain`` of this model."""
+        return masked_reconstruction_gain(self, self.clip_cells, frames, ids, counts, layout)
 
     # Scoring.
 
@@ -332,11 +356,7 @@ class DMRJRGEvidence(DMRJRG):
         """
 
         def temporal_teacher(out: EvidenceOutput, batch: Batch) -> Tensor:
-            total = require(out.logits).new_zeros((), dtype=torch.float32)
-            overlap = iou(out.spans[require(out.teacher)][:, None], out.spans)
-            for head in out.temporal_logits:
-                total = total + scaled_iou_bce(head, overlap, min_iou=min_iou, max_iou=max_iou)
-            return total
+            return pseudo_label_loss(out, require(out.teacher), min_iou=min_iou, max_iou=max_iou)
 
         def sentence(out: EvidenceOutput, batch: Batch) -> Tensor:
             aligned = require(out.alignment)

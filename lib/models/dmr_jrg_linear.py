@@ -10,7 +10,7 @@ be judged by what it adds:
     VTFA-GD  videos seen through their grounded sentences, as in the paper
     VTC-LD   the moment that the evidence points at should predict the sentence's words better than
              what lies before it, what lies after it, and the whole video
-    BTSE-TD  the temporal heads should tell the order in which the sentences stand from others
+    BTSE-TD  the temporal heads should know the order in which the sentences stand from others
     P        learns how probable each span is to be right by the decoded evidence, as far as that
              evidence is to be trusted
 """
@@ -28,13 +28,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.base.batch import Batch, DataDims, Layout
-from lib.base.moments import iou
 from lib.decoding import Decoding, Evidence, Proposals, decode
 from lib.decoding import posterior as posteriors
 from lib.decoding.decode import span_scores
 from lib.losses import Losses
 from lib.losses.order import halves_exchanged, ordered_log_mass, reversed_order, right_order
-from lib.losses.overlap import remaining_mass, scaled_iou_bce
+from lib.losses.overlap import remaining_mass
 from lib.losses.reconstruction import better_than
 from lib.losses.similarity import distill_listwise
 from lib.models.dmr_jrg import (
@@ -44,6 +43,7 @@ from lib.models.dmr_jrg import (
     TEMPORAL_TERMS,
     DMRJRGOutput,
 )
+from lib.models.dmr_jrg_evidence import masked_reconstruction_gain, pseudo_label_loss
 from lib.models.interface import Encoded, Plan, Stage, require
 from lib.models.layers.linear_alignment import (
     LinearAlignment,
@@ -53,8 +53,8 @@ from lib.models.layers.linear_alignment import (
 )
 from lib.models.layers.position import PositionCells
 from lib.models.layers.proposal_map import frames_inside
-from lib.models.layers.reconstruction_evidence import clip_cells, clip_reconstruction_gain
-from lib.models.layers.text import SentenceEncoder, all_words, word_logits
+from lib.models.layers.reconstruction_evidence import clip_cells
+from lib.models.layers.text import SentenceEncoder, word_logits
 from lib.models.layers.transformer import ClassToken, transformer_encoder
 
 ALIGNMENT_TERMS = frozenset({"sentence", "within"})
@@ -434,8 +434,8 @@ class DMRJRGLinear(DMRJRG):
         learnt = self._evidence(pairs, dict(sources), text)
         if self.reconstruction_evidence:
             ids, counts = (pairs.flat(paragraphs[name]) for name in ("word_ids", "word_counts"))
-            sources["reconstruction"] = self._reconstruction_gain(
-                videos["frames"], ids, counts.cpu(), pairs
+            sources["reconstruction"] = masked_reconstruction_gain(
+                self, self.clip_cells, videos["frames"], ids, counts.cpu(), pairs
             )
         evidence = self._evidence(pairs, sources, text)
         if "scores" not in read:
@@ -448,23 +448,6 @@ class DMRJRGLinear(DMRJRG):
             self._added(learnt),
         )
         return dataclasses.replace(evidence, scores=self.score(features).squeeze(-1).sigmoid())
-
-    def _reconstruction_gain(
-        self,
-        frames: Float[Tensor, "B T D"],
-        ids: Int[Tensor, "M W"],
-        counts: Int[Tensor, " M"],
-        layout: Layout,
-    ) -> Float[Tensor, "M N"]:
-        states, _ = self.text(self.mask_word.expand(*ids.shape, -1), counts)
-        masked = all_words(counts, ids.device)
-        return clip_reconstruction_gain(
-            lambda cells: self.nll(
-                frames, layout.owner, self.frame_rows[cells], states, ids, counts, masked
-            ),
-            self.clip_cells,
-            len(ids),
-        )
 
     @staticmethod
     def losses(  # type: ignore[override]
@@ -514,11 +497,7 @@ class DMRJRGLinear(DMRJRG):
             )
 
         def temporal_teacher(out: LinearOutput, batch: Batch) -> Tensor:
-            total = require(out.logits).new_zeros((), dtype=torch.float32)
-            overlap = iou(out.spans[require(out.teacher)][:, None], out.spans)
-            for head in out.temporal_logits:
-                total = total + scaled_iou_bce(head, overlap, min_iou=min_iou, max_iou=max_iou)
-            return total
+            return pseudo_label_loss(out, require(out.teacher), min_iou=min_iou, max_iou=max_iou)
 
         def order(out: LinearOutput, batch: Batch) -> Tensor:
             total = require(out.logits).new_zeros((), dtype=torch.float32)
