@@ -34,7 +34,7 @@ import torch
 from lib.base.batch import DataDims, collate
 from lib.base.command import run_script
 from lib.base.errors import InputError
-from lib.base.files import replace_file
+from lib.base.files import write_bytes
 from lib.base.runtime import Runtime
 from lib.config.config import load_config
 from lib.datasets import build_loader
@@ -592,8 +592,7 @@ def main() -> None:
     print(text)
     if args.out:
         for suffix, content in (("md", text), ("json", json.dumps(results, indent=1) + "\n")):
-            path = Path(f"{args.out}.{suffix}")
-            replace_file(path, lambda file, content=content: file.write(content.encode()))
+            write_bytes(Path(f"{args.out}.{suffix}"), content.encode())
 
 
 if __name__ == "__main__":

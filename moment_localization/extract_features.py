@@ -17,12 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from lib.base.command import COUNT, POSITIVE, number_from, run_script
+from lib.base.command import COUNT, POSITIVE, SOME_SKIPPED, number_from, run_script
 from lib.base.runtime import Runtime
 from lib.videos.backbones import Options, load_backbone
 from lib.videos.extract import extract
-
-SOME_SKIPPED = 3
 
 
 def main() -> None:

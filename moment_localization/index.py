@@ -20,14 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from lib.base.command import POSITIVE, number_from, run_script
+from lib.base.command import POSITIVE, SOME_SKIPPED, number_from, run_script
 from lib.base.errors import InputError
 from lib.inference import VideoIndex, load, open_index
 from lib.inference.index import PLACES
 from lib.inference.sentences import split_sentences
 from lib.inference.sources import read_durations
-
-SOME_SKIPPED = 3
 
 
 def main() -> None:

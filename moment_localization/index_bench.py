@@ -36,7 +36,7 @@ from torch import Tensor
 
 from lib.base.command import run_script
 from lib.base.errors import InputError
-from lib.base.files import replace_file
+from lib.base.files import write_bytes
 from lib.index import Item, Layout, Snapshot, Store
 from lib.index.places import places_of
 
@@ -116,8 +116,8 @@ def make_query(
     events: Float[np.ndarray, "E D"], length: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "S D"]:
     """A paragraph about a video, with noise of this length in every sentence."""
-    told = np.sort(rng.permutation(EVENTS)[:SENTENCES])
-    return unit(events[told] + length * noise(rng, SENTENCES))
+    described = np.sort(rng.permutation(EVENTS)[:SENTENCES])
+    return unit(events[described] + length * noise(rng, SENTENCES))
 
 
 def attention(
@@ -583,8 +583,7 @@ def main() -> None:
     print(text)
     if args.out:
         for suffix, content in (("md", text), ("json", json.dumps(results, indent=1) + "\n")):
-            path = Path(f"{args.out}.{suffix}")
-            replace_file(path, lambda file, content=content: file.write(content.encode()))
+            write_bytes(Path(f"{args.out}.{suffix}"), content.encode())
 
 
 if __name__ == "__main__":

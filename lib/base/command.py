@@ -1,6 +1,6 @@
 """What every command does around its work: faults become one line and an exit status.
 
-2 stands for what the user can mend: the input, the disk, the memory. 70 stands for a fault of the
+2 stands for what the user can fix: the input, the disk, the memory. 70 stands for a fault of the
 program, whose traceback goes to a file that the line names. Torch is not imported here.
 """
 
@@ -28,6 +28,7 @@ from lib.base.errors import InputError
 from lib.base.files import HDF5_ERROR, reason_of
 
 BAD_INPUT, OUR_FAULT = 2, 70  # EX_SOFTWARE of sysexits
+SOME_SKIPPED = 3  # of several videos; the others are done
 # Faults of the machine, also where no file is named.
 _MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.EFBIG),
@@ -41,7 +42,7 @@ _OF_MEMORY = (
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``. An error that the user can mend becomes one line and exit status 2;
+    """Run a script's ``main``. An error that the user can fix becomes one line and exit status 2;
     any other becomes one line, a file with the traceback, and exit status 70.
 
     Of several processes, only the first one that fails prints its message; the others end too.
@@ -107,17 +108,17 @@ def _unraisable(what: Any) -> None:
     that is left."""
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    elif not _told_elsewhere(what.exc_value):
+    elif not _reported_elsewhere(what.exc_value):
         sys.__unraisablehook__(what)
 
 
 def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
     """What a library prints by itself."""
-    if not _told_elsewhere(fault):
+    if not _reported_elsewhere(fault):
         sys.__excepthook__(kind, fault, trace)
 
 
-def _told_elsewhere(fault: object) -> bool:
+def _reported_elsewhere(fault: object) -> bool:
     """What HDF5 says once more of a full disk whenever it closes something, and what Torch says of
     a dead loader process where nothing can be raised: the next batch finds it."""
     text = str(fault)

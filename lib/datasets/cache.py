@@ -43,7 +43,7 @@ Mode = Literal["auto", "disk", "memory", "direct"]
 _IN_MEMORY = 2**28  # bytes that "auto" resamples at every start, which takes about a second
 
 _FORMAT = 1  # of the packed file; part of every key
-_BLOCKS, _BLOCK = 32, 16384  # of the feature file, in its key
+_BLOCKS, _BLOCK = 32, 16384  # of a sample of a large file
 _MARK = b"ROWS 1\r\n"
 _END = struct.Struct("<Q32s8s")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -387,6 +387,14 @@ def _load(path: Path, key: str) -> tuple[PackedRows | None, str]:
         return None, ""
 
 
+def add_sample(digest: Any, file: BinaryIO, size: int) -> None:
+    """Update a digest of ``hashlib`` with blocks from the beginning of a file of so many bytes to
+    its end, by which a large one is known again without reading it all."""
+    for offset in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
+        file.seek(int(offset))
+        digest.update(file.read(_BLOCK))
+
+
 def _key(direct: DirectRows) -> str:
     """Digest of what decides the rows: the setting, and the feature file's size, time of change
     and a sample of its bytes. Its place is no part of it."""
@@ -394,9 +402,7 @@ def _key(direct: DirectRows) -> str:
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
         sample = hashlib.sha256()
-        for offset in np.linspace(0, max(stat.st_size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
-            file.seek(int(offset))
-            sample.update(file.read(_BLOCK))
+        add_sample(sample, file, stat.st_size)
     made_of = [
         _FORMAT,
         _rules(),

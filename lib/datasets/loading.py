@@ -180,7 +180,7 @@ def _sentences() -> Iterator[None]:
         broken = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
         if not ours and (broken or "DataLoader worker" in text):
             raise _died((text or type(error).__name__).splitlines()[0]) from None
-        if "ancdata" in text:  # how a file that cannot be received is told
+        if "ancdata" in text:  # how a file that cannot be received is reported
             text = os.strerror(errno.EMFILE)
         reason = next((reason for reason in _LACKS if reason in text), None)
         if reason is None:

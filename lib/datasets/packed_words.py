@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +24,12 @@ from lib.base.archive import Unusable, read_archive
 from lib.base.errors import InputError
 from lib.base.files import replace_file
 from lib.base.schema import Wrong, record, shown, text, whole
+from lib.datasets.cache import add_sample
 from lib.datasets.vocabulary import read_word_vectors
 
 FILE = "word_vectors.pt"  # in the folder of a run
 FORMAT, VERSION = "dmr-jrg word vectors", 1
 MOST_WORDS = 1_000_000  # vector files list frequent words first
-_BLOCKS, _BLOCK = 32, 16384
 _LARGEST = 65504.0  # of float16
 _TEXT = ("utf-8", "surrogatepass")
 
@@ -40,9 +39,7 @@ def fingerprint_of(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.sha256(str(size).encode())
-        for offset in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
-            file.seek(int(offset))
-            digest.update(file.read(_BLOCK))
+        add_sample(digest, file, size)
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 

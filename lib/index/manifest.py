@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lib.base.errors import InputError
-from lib.base.files import reason_of, replace_file
+from lib.base.files import reason_of, write_bytes
 
 MANIFEST = "manifest.json"
 SEGMENT = "segment-"
@@ -88,7 +88,7 @@ def read_bytes(path: Path) -> bytes:
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON with its digest; raises as ``replace_file``."""
     text = json.dumps({"sha256": _digest(value), "content": value}, allow_nan=False, indent=1)
-    replace_file(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def parse_sealed(path: Path, content: bytes) -> dict[str, Any]:
