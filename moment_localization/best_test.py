@@ -148,7 +148,7 @@ def main() -> None:
     summary["calibration"] = scorer.calibration
     hours = round((time.monotonic() - began) / 3600, 4)
     summary["provenance"] = {
-        "test": {**provenance_of(config, corpus, runtime), "hours": hours},
+        "test": {**provenance_of(config, corpus, runtime, features), "hours": hours},
         "training": state.get("provenance"),
     }
     summary["notes"] = [

@@ -131,7 +131,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     if corpus.standardization is not None:
         features["standardization"] = corpus.standardization.state()
     carried = inference_state(config, corpus)
-    about = provenance_of(config, corpus, runtime)
+    about = provenance_of(config, corpus, runtime, features)
     started = time.monotonic()
 
     run: Run | None = None  # of the one process that writes

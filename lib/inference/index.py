@@ -151,18 +151,18 @@ class VideoIndex:
         """
         snapshot = self.store.snapshot()
         changed = [
-            video.id
-            for video in videos
-            if video.id in snapshot and snapshot.record(video.id)["sum"] != video.sum
+            video
+            for video in videos.video_ids
+            if video in snapshot and snapshot.record(video)["sum"] != videos.read(video).sum
         ]
         wanted = set(videos.video_ids)
         gone = [video for video in snapshot.video_ids() if video not in wanted] if prune else []
+        new = [video for video in videos.video_ids if video not in snapshot]
+        self.add(map(videos.read, new))  # first: one that cannot be read then removes nothing
         with self.store.writer() as writer:
             writer.remove([*changed, *gone])
-        there = self.store.snapshot()
-        new = [video for video in videos.video_ids if video not in there]
-        self.add(map(videos.read, new))
-        return Updated(len(new) - len(changed), len(changed), len(gone))
+        self.add(map(videos.read, changed))
+        return Updated(len(new), len(changed), len(gone))
 
     def remove(self, videos: Iterable[str]) -> int:
         """Take videos out, and say how many were there."""

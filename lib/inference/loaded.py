@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class LoadedRun:
             "feature_width": self.video_dim,
         }
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(sorted(self.state["decoding"].items())).encode())
         digest.update(repr(sorted(self.calibration.items())).encode())

@@ -62,7 +62,7 @@ class FeatureSource:
         files: the videos' own, by id, where they are at hand.
 
     Raises:
-        InputError: the file cannot be read, or was made in another way, or it cannot be told.
+        InputError: the file cannot be read, or was made in another way, or it is not known how.
     """
 
     def __init__(

@@ -23,7 +23,6 @@ from lib.config.external import find_model, find_term
 from lib.datasets import LoadedCorpus, load_corpus
 from lib.datasets.corruption import Corruption
 from lib.datasets.dense import DenseParagraphs
-from lib.datasets.fingerprint import fingerprint
 from lib.datasets.options import CorpusOptions
 from lib.datasets.standardization import Standardization
 from lib.decoding import Decoding
@@ -71,13 +70,15 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="progress bars and more lines")
 
 
-def provenance_of(config: EasyDict, corpus: LoadedCorpus, runtime: Runtime) -> dict[str, Any]:
+def provenance_of(
+    config: EasyDict, corpus: LoadedCorpus, runtime: Runtime, features: Mapping[str, Any]
+) -> dict[str, Any]:
     """The provenance of the numbers of this process; see ``provenance``."""
     return provenance(
         runtime,
         seed=config.TRAIN.SEED,
         annotations=corpus.annotations,
-        features=fingerprint(corpus.features),
+        features=features,
     )
 
 
