@@ -157,8 +157,8 @@ def decode(levels: Sequence[str]) -> None:
                         command = [*test, *job.arguments, "--decode", rule]
                         status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
                         failed += status != 0
-                        told = f"status {status}" if status else "done"
-                        print(f"{job.name} {level}-{seed}, {rule.stem}: {told}", flush=True)
+                        ended = f"status {status}" if status else "done"
+                        print(f"{job.name} {level}-{seed}, {rule.stem}: {ended}", flush=True)
     if failed:
         sys.exit(1)
 

@@ -143,7 +143,7 @@ class _Copy:
 
     @property
     def name(self) -> str:
-        """Of the value under way; only told in messages, where a key may be anything."""
+        """Of the value under way; only for messages, where a key may be anything."""
         return ".".join(k if isinstance(k, str) else str(k) for k in self.path)[:200] or "it"
 
 

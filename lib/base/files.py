@@ -258,7 +258,7 @@ def unwritable(path: Path, fault: OSError) -> InputError:
 
 
 def reason_of(fault: Exception) -> str:
-    """In a few words. The HDF5 library tells what the system told it in a long text."""
+    """In a few words. The HDF5 library puts the reason that the system gave into a long text."""
     found = HDF5_ERROR.search(str(fault))
-    told = getattr(fault, "strerror", None) or (found and found[1])
-    return str(told or str(fault).split("\n")[0][:200])
+    reason = getattr(fault, "strerror", None) or (found and found[1])
+    return str(reason or str(fault).split("\n")[0][:200])

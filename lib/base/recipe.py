@@ -238,8 +238,8 @@ def times_of(attributes: Mapping[str, Any], where: str = "the feature file") -> 
     except (TypeError, ValueError):
         values = [math.nan]
     if not all(map(math.isfinite, values)) or min(values[1:]) < 0 or values[3] == 0:
-        told = ", ".join(f"{name} {value}" for name, value in zip(names, found, strict=True))
-        raise InputError(f"{where}: expected times in seconds as attributes, found {told}.")
+        given = ", ".join(f"{name} {value}" for name, value in zip(names, found, strict=True))
+        raise InputError(f"{where}: expected times in seconds as attributes, found {given}.")
     return VideoTimes(*values)
 
 

@@ -147,8 +147,8 @@ def make_app(
 
     @app.api_route("/about", methods=["GET", "HEAD"])
     async def about() -> Response:
-        told = {"about": dict(searchable.about), "videos": len(searchable)}
-        return Response(_json(told), media_type="application/json")
+        answer = {"about": dict(searchable.about), "videos": len(searchable)}
+        return Response(_json(answer), media_type="application/json")
 
     @app.post("/search")
     async def search(request: Request) -> Response:

@@ -209,8 +209,8 @@ def _of_timestamps(name: str, records: Sequence[Record], cut: bool) -> list[Find
         count = getattr(counts, what)
         if count:
             examples = "; ".join(counts.examples.get(what, ()))
-            told = f" (e.g. {examples})" if examples else ""
-            findings.append(Finding(level, name, f"{count:,} {text}{told}", remedy))
+            shown = f" (e.g. {examples})" if examples else ""
+            findings.append(Finding(level, name, f"{count:,} {text}{shown}", remedy))
     if bad := counts.paragraphs_with_start_past_end:
         remaining = counts.paragraphs - bad
         description = (

@@ -28,7 +28,7 @@ _STARTS = {b"ftyp": "an mp4", b"moov": "an mp4", b"\x1aE\xdf\xa3": "a Matroska o
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the head of a file says; only decoding tells whether it is true.
+    """What the head of a file says; only decoding shows whether it is true.
 
     Attributes:
         container: PyAV's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.

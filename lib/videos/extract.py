@@ -98,8 +98,8 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
                 f"{other} and {path} would both be the video {path.stem}; rename one of them."
             )
     if not found:
-        told = ", ".join(map(str, paths)) or "no path"
-        raise InputError(f"{told}: holds no video; looked for {' '.join(sorted(SUFFIXES))}.")
+        given = ", ".join(map(str, paths)) or "no path"
+        raise InputError(f"{given}: holds no video; looked for {' '.join(sorted(SUFFIXES))}.")
     return found
 
 

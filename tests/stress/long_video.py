@@ -50,14 +50,14 @@ def main() -> None:
         found = np.mean([overlap(a, b) >= 0.5 for a, b in zip(spans, truth, strict=True)])
         middle = spans.mean(axis=1)
         inside = np.mean([a <= m <= b for m, (a, b) in zip(middle, parts, strict=True)])
-        told = f"{front:g} s in front: {100 * found:.1f} % of {len(truth)} moments found, "
-        told += f"{100 * inside:.1f} % in the right part"
+        result = f"{front:g} s in front: {100 * found:.1f} % of {len(truth)} moments found, "
+        result += f"{100 * inside:.1f} % in the right part"
         if first:
             moved = np.abs(spans - front - np.array(first)).max(axis=1)
-            told += f", {100 * np.mean(moved <= clip):.1f} % unmoved to {clip:.1f} s"
+            result += f", {100 * np.mean(moved <= clip):.1f} % unmoved to {clip:.1f} s"
         else:
             first = [(a - front, b - front) for a, b in spans]
-        print(f"{told}; {line}", flush=True)
+        print(f"{result}; {line}", flush=True)
 
 
 def joined(corpus, paragraphs, hours: float, front: float) -> tuple[np.ndarray, dict, float]:
