@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
-from moment_localization.sweep import Job, read_rows, require_jobs, run_all, table
+from lib.commands.sweep import Job, read_rows, require_jobs, run_all, table
 
 HERE = Path(__file__).resolve().parent
 EXPERIMENTS = ROOT / "experiments" / "bench"

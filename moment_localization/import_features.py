@@ -1,31 +1,13 @@
 #!/usr/bin/env python
-"""Turn a feature folder of GMMFormer or DCIML (feature.bin, …) into the HDF5 file read here.
+"""Turn a feature folder of GMMFormer or DCIML (feature.bin, …) into the HDF5 file read here."""
 
-python import_features.py ../data/activitynet/FeatureData/i3d ../data/activitynet/i3d.hdf5
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.base.command import run_script
-from lib.tools.bigfile import convert_bigfile
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("out", type=Path, metavar="FILE", help="must not exist")
-    args = parser.parse_args()
-    videos, rows = convert_bigfile(args.folder, args.out)
-    print(f"written: {args.out} ({videos:,} videos, {rows:,} rows)")
-
+from lib.commands.import_features import main
 
 if __name__ == "__main__":
     run_script(main)

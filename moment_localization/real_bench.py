@@ -26,14 +26,14 @@ sys.path.insert(0, str(ROOT))
 
 from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
+from lib.commands.best_test import decoding_name
+from lib.commands.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 from lib.config.config import load_config
 from lib.evaluation import summarise
 from lib.evaluation.files import read_any, read_truth
 from lib.evaluation.files.run import read_run
 from lib.evaluation.spans import overlap
 from lib.training.build import open_decoding, resolve
-from moment_localization.best_test import decoding_name
-from moment_localization.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"

@@ -1,44 +1,13 @@
 #!/usr/bin/env python
-"""One page about a tested run: tables with baselines, errors, cases, curves, options.
+"""One page about a tested run: tables with baselines, errors, cases, curves, options."""
 
-    python report.py ../save/dense_activitynet/acnet
-
-Writes results.html into the run's folder (or --out). The page is one file: it opens from a disk,
-loads nothing from a network, and runs no script.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.base.command import COUNT, run_script
-from lib.base.files import record_file, write_text
-from lib.evaluation.files.run import read_run
-from lib.evaluation.report import report
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: results.html in FOLDER")
-    parser.add_argument(
-        "--count", type=COUNT, default=3, help="paragraphs of each kind (default: 3)"
-    )
-    parser.add_argument("--seed", type=COUNT, default=0, help="draws the random paragraphs")
-    args = parser.parse_args(arguments)
-    out = args.out or args.run / "results.html"
-    page = report([read_run(args.run)], count=args.count, seed=args.seed)
-    if args.out is None:
-        record_file(args.run, out.name)
-    write_text(out, page)
-    print(out)
-
+from lib.base.command import run_script
+from lib.commands.report import main
 
 if __name__ == "__main__":
     run_script(main)

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from lib.base.runtime import Runtime
+from lib.commands import plan
 from lib.config.options import SCHEMA, fit_option
 from lib.tools import profiling
 from lib.training.batch_gradient import BatchGradient
-from moment_localization import benchmark, plan
+from moment_localization import benchmark
 from tests import runs
 from tests.properties import DIMS
 

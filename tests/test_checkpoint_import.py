@@ -365,8 +365,8 @@ GPUS: cpu
 
 
 def test_the_command_makes_a_run_that_best_test_scores(tmp_path) -> None:
+    from lib.commands import best_test, import_checkpoint
     from lib.datasets.synthetic import WorldOptions, write_world
-    from moment_localization import best_test, import_checkpoint
     from tests.test_training import call
 
     world = WorldOptions(train=8, val=4, test=4, feature_dim=8, word_dim=6, rows_per_second=0.5)

@@ -412,15 +412,13 @@ class TestTheFuzzerItself:
 class TestBenches:
     """A bench whose run failed does not end with 0."""
 
-    def sabotage(self, folder: Path, train: str, test: str) -> Any:
-        folder.mkdir()
-        (folder / "dense_train.py").write_text(f"import sys\nsys.exit({train})\n")
-        (folder / "best_test.py").write_text(f"import sys\nsys.exit({test})\n")
+    def sabotage(self, train: str, test: str) -> Any:
+        status = {"dense_train": train, "best_test": test}
 
         def act() -> None:
-            from moment_localization import sweep
+            from lib.commands import sweep
 
-            sweep.HERE = folder
+            sweep.command_line = lambda name: [sys.executable, "-c", f"exit({status[name]})"]
 
         return act
 
@@ -442,14 +440,14 @@ class TestBenches:
         ],
     )
     def test_a_run_that_fails_is_the_bench_s_failure(self, tmp_path, train, test, wanted):
-        act = self.sabotage(tmp_path / "scripts", train, test)
+        act = self.sabotage(train, test)
         ended = run(
             "sweep", "--cfg", self.experiment(tmp_path), output=tmp_path / "out", sabotage=act
         )
         assert ended.status == 1 and wanted in ended.output, ended.output
 
         def apart() -> None:  # from the results that this checkout may have
-            from moment_localization import sweep
+            from lib.commands import sweep
 
             act()
             sweep.run_folder = lambda cfg, config: tmp_path / "runs" / config.TAG
@@ -463,7 +461,7 @@ class TestBenches:
         assert ended.status == 1 and wanted in ended.output, ended.output
 
     def test_results_that_are_cut_are_a_failure(self, tmp_path):
-        act = self.sabotage(tmp_path / "scripts", "0", "0")
+        act = self.sabotage("0", "0")
         (tmp_path / "some-some-0").mkdir()
         (tmp_path / "some-some-0/results.json").write_text('{"protocols": ')
         cfg = self.experiment(tmp_path)

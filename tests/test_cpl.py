@@ -412,9 +412,9 @@ def test_the_command_reads_the_release_s_file_and_its_words(tmp_path) -> None:
     import pickle
     from collections import Counter
 
+    from lib.commands import best_test, import_checkpoint
     from lib.datasets.synthetic import WorldOptions, write_world
     from lib.training import checkpoint
-    from moment_localization import best_test, import_checkpoint
     from tests.test_training import call
 
     world = WorldOptions(train=8, val=4, test=4, feature_dim=8, word_dim=6, rows_per_second=0.5)

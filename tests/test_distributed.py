@@ -257,7 +257,7 @@ def test_as_many_processes_as_one_likes_draw_what_one_draws(tmp_path):
 
 def test_a_process_that_the_launcher_ends_before_training_says_so(tmp_path):
     """As torchrun does when another one was killed while it read the corpus."""
-    import moment_localization.dense_train as script
+    import lib.commands.dense_train as script
 
     def sabotage(rank: int) -> None:
         original = script.open_model

@@ -16,13 +16,13 @@ from torch import nn
 
 import lib.models.layers.text as text_module
 from lib.base.batch import DataDims
+from lib.commands.sweep import read_rows
 from lib.config.config import SCHEMA, dump_config, load_config
 from lib.config.external import find_model
 from lib.datasets.catalog import CORPORA
 from lib.models import build_model
 from lib.models.interface import Model
 from lib.training.build import open_decoding
-from moment_localization.sweep import read_rows
 from tests.tiny_text import tiny_pretrained
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -23,11 +23,11 @@ import torch
 from lib.base import files
 from lib.base.command import run_script
 from lib.base.errors import WorkerDied
+from lib.commands.dense_train import keep_best
 from lib.datasets import dense
 from lib.training import checkpoint, nonfinite
 from lib.training.progress import Progress
 from lib.training.run import Run
-from moment_localization.dense_train import keep_best
 from tests.runs import Ended, Process, run, write_experiment
 from tests.stress.kill_harness import (
     TRAIN,

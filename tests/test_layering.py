@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("lib.training",),
     ("lib.inference",),
     ("lib.serving", "lib.tools"),
+    ("lib.commands",),
     ("moment_localization",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -48,10 +49,11 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path}:{node.lineno}: a relative import"
+            package = path.relative_to(REPOSITORY).parts[: -node.level] if node.level else ()
+            module = ".".join((*package, *filter(None, [node.module])))
             for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in MODULES else node.module
+                whole = f"{module}.{alias.name}"
+                yield whole if whole in MODULES else module
 
 
 def own_imports(path: Path) -> set[str]:
@@ -68,6 +70,17 @@ def test_no_import_goes_up(path: Path) -> None:
     for name in own_imports(path):
         there = room(name)
         assert there == here or LEVEL[there] < LEVEL[here], f"{path} imports {name}"
+
+
+def test_the_package_does_not_say_its_own_name() -> None:
+    """Installed, it has another one than in the checkout."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                assert node.module and node.module.split(".")[0] != "lib", f"{path}:{node.lineno}"
+            elif isinstance(node, ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+                assert "lib" not in names, f"{path}:{node.lineno}"
 
 
 def test_no_import_goes_round() -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from lib.base.errors import InputError
 from lib.base.files import replace_files
+from lib.commands import compare, report, score
 from lib.evaluation.files import read_predictions, read_truth
 from lib.evaluation.files.run import read_run
-from moment_localization import compare, report, score
 from tests.demo_run import make_run
 from tests.disk import room_for
 from tests.runs import Ended, run, write_experiment

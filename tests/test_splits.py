@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from lib.base.errors import InputError
+from lib.commands import dense_train
 from lib.config.config import load_config
 from lib.datasets import LoadedCorpus, load_corpus
 from lib.evaluation import PROTOCOLS
@@ -22,7 +23,6 @@ from lib.evaluation.files.run import read_run
 from lib.evaluation.report import report
 from lib.training import checkpoint
 from lib.training.build import open_corpus
-from moment_localization import dense_train
 from tests.runs import Ended, run, timeless, write_experiment
 from tests.stress.kill_harness import differences
 

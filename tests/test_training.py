@@ -26,9 +26,9 @@ import pytest
 import torch
 
 from lib.base.command import run_script
+from lib.commands import best_test, dense_train, make_synthetic
 from lib.datasets.synthetic import WorldOptions, write_world
 from lib.training import checkpoint
-from moment_localization import best_test, dense_train, make_synthetic
 from tests.disk import room_for
 from tests.runs import timeless
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.base.schema import Wrong, shown
+from .schema import Wrong, shown
 
 _DEEPEST = 40  # containers in containers
 _MOST = 500_000  # values; a tree in which lists are named twice can hold 2^n

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lib.base.errors import InputError
-from lib.base.files import HDF5_ERROR, reason_of
+from .errors import InputError
+from .files import HDF5_ERROR, reason_of
 
 BAD_INPUT, OUR_FAULT = 2, 70  # EX_SOFTWARE of sysexits
 SOME_SKIPPED = 3  # of several videos; the others are done
@@ -220,7 +220,7 @@ def _exit_with_traceback(fault: Exception) -> NoReturn:
 
 def _distributed() -> Any:
     """``lib.base.distributed`` if it is in use: the scorer has no Torch."""
-    return sys.modules.get("lib.base.distributed")
+    return sys.modules.get(f"{__package__}.distributed")
 
 
 def _first_to_report() -> bool:

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
+from .errors import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch
+from .batch import Batch
 
 T = TypeVar("T")
 _LOWEST, _COUNT = -(2**31), 2**32  # of 32-bit numbers

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.base.errors import InputError
+from .errors import InputError
 
 
 def is_external(name: str) -> bool:

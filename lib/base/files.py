@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from lib.base.errors import InputError
+from .errors import InputError
 
 HDF5_ERROR = re.compile(r"errno = \d+, error message = '([^']*)'")
 Write = Callable[[BinaryIO], Any]  # fills a file that is open for it

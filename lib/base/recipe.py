@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from lib.base.errors import InputError
+from .errors import InputError
 
 # Attributes of an HDF5 file of features.
 RECIPE = "recipe"

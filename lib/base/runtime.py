@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from lib.base import distributed
-from lib.base.errors import InputError
+from . import distributed
+from .errors import InputError
 
 T = TypeVar("T", bound=nn.Module)
 CPU_NAMES = ("cpu", "-1")

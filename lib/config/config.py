@@ -28,10 +28,13 @@ from typing import Any, Literal
 import yaml
 from easydict import EasyDict
 
-from lib.base.errors import InputError
-from lib.base.external import absolute, is_external
-from lib.config.external import find_model, find_term
-from lib.config.options import (
+from ..base.errors import InputError
+from ..base.external import absolute, is_external
+from ..datasets.catalog import CORPORA, facts
+from ..datasets.synthetic import WorldOptions
+from ..models import MODELS
+from .external import find_model, find_term
+from .options import (
     FLAGS,
     NOT_NEGATIVE,
     SCHEMA,
@@ -44,8 +47,8 @@ from lib.config.options import (
     keywords,
     kind_of,
 )
-from lib.config.renamed import RENAMED
-from lib.config.strict_yaml import (
+from .renamed import RENAMED
+from .strict_yaml import (
     MAX_VALUES,
     Unparsable,
     compose,
@@ -55,9 +58,6 @@ from lib.config.strict_yaml import (
     read_text,
     value_of,
 )
-from lib.datasets.catalog import CORPORA, facts
-from lib.datasets.synthetic import WorldOptions
-from lib.models import MODELS
 
 _MAX_FAULTS = 50
 WEIGHT = Option(float, 0.0, "", NOT_NEGATIVE)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib.base.errors import InputError
-from lib.base.external import is_external, load_object
-from lib.config.options import shown
-from lib.losses import Term
-from lib.models import MODELS
-from lib.models.interface import Model, missing_parts
+from ..base.errors import InputError
+from ..base.external import is_external, load_object
+from ..losses import Term
+from ..models import MODELS
+from ..models.interface import Model, missing_parts
+from .options import shown
 
 
 def find_model(name: str, models: Mapping[str, type[Model]] = MODELS) -> type[Model]:

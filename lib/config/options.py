@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
-from lib.datasets.options import CorpusOptions
-from lib.decoding import Decoding
+from ..datasets.options import CorpusOptions
+from ..decoding import Decoding
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from lib.base.files import open_input
-from lib.config.options import Refused, shown
+from ..base.files import open_input
+from .options import Refused, shown
 
 MAX_BYTES = 64 * 1024  # an experiment is a few kilobytes; more is some other file
 MAX_VALUES = 10_000  # aliases counted as often as they are used: a small file can mean gigabytes

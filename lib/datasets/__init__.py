@@ -16,26 +16,26 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lib.base.batch import DataDims, collate
-from lib.base.errors import InputError
-from lib.datasets.annotations import Cleaning, Paragraph, read_paragraphs
-from lib.datasets.cache import DirectRows, Mode, Rows, find_packed, make_rows
-from lib.datasets.catalog import (
+from ..base.batch import DataDims, collate
+from ..base.errors import InputError
+from .annotations import Cleaning, Paragraph, read_paragraphs
+from .cache import DirectRows, Mode, Rows, find_packed, make_rows
+from .catalog import (
     SPLITS,
     CorpusFacts,
     facts,
     find_annotations,
     require_annotations,
 )
-from lib.datasets.corruption import Corruption, prepared_rows
-from lib.datasets.dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
-from lib.datasets.features import FeatureFile
-from lib.datasets.loading import Loader
-from lib.datasets.options import CorpusOptions
-from lib.datasets.standardization import Standardization
-from lib.datasets.synthetic import WorldOptions, ensure_world, read_manifest
-from lib.datasets.vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
-from lib.datasets.word_features import WordFeatures
+from .corruption import Corruption, prepared_rows
+from .dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
+from .features import FeatureFile
+from .loading import Loader
+from .options import CorpusOptions
+from .standardization import Standardization
+from .synthetic import WorldOptions, ensure_world, read_manifest
+from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
+from .word_features import WordFeatures
 
 __all__ = [
     "DenseParagraphs",

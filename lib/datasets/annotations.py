@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lib.base.errors import InputError
-from lib.base.files import open_input
-from lib.datasets.vocabulary import has_words, tokenise
+from ..base.errors import InputError
+from ..base.files import open_input
+from .vocabulary import has_words, tokenise
 
 # A batch is padded to its longest paragraph and its longest sentence. (TACoS has paragraphs of 230
 # sentences, ActivityNet Captions sentences of 82 words and 450 letters.)

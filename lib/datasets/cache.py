@@ -35,9 +35,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.errors import InputError
-from lib.base.files import open_plain
-from lib.datasets.features import FeatureFile, as_read, normalize_rows, resample
+from ..base.errors import InputError
+from ..base.files import open_plain
+from .features import FeatureFile, as_read, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]
 _IN_MEMORY = 2**28  # bytes that "auto" resamples at every start, which takes about a second

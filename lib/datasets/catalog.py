@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.base.errors import InputError
-from lib.base.external import is_external, load_object
+from ..base.errors import InputError
+from ..base.external import is_external, load_object
 
 SPLITS = ("train", "val", "test")
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.datasets.cache import Rows
-from lib.datasets.simulated_rows import named_generator
-from lib.datasets.standardization import Standardization
+from .cache import Rows
+from .simulated_rows import named_generator
+from .standardization import Standardization
 
 Kind = Literal["time_shuffled", "video_mean"]
 

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lib.base.batch import Sample
-from lib.base.errors import InputError
-from lib.datasets.annotations import Paragraph
-from lib.datasets.cache import Rows
-from lib.datasets.vocabulary import Vocabulary
-from lib.datasets.word_features import WordFeatures
+from ..base.batch import Sample
+from ..base.errors import InputError
+from .annotations import Paragraph
+from .cache import Rows
+from .vocabulary import Vocabulary
+from .word_features import WordFeatures
 
 
 class VideoFrames(Dataset[Tensor]):

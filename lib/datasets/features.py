@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
-from lib.base.errors import InputError
+from ..base.errors import InputError
 
 # What h5py raises where a file is damaged, or asks for more memory than there is.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)

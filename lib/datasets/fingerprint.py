@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe, recipe_of
-from lib.datasets.features import FeatureFile
+from ..base.errors import InputError
+from ..base.recipe import Recipe, recipe_of
+from .features import FeatureFile
 
 _APART = 0.25  # standard deviations between two means that a sample of the same kind does not show
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
-from lib.base.errors import InputError, WorkerDied
+from ..base.errors import InputError, WorkerDied
 
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 _UNSENT = 100  # and the number of the error: with what status a loader process ends

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.base.described import described
+from ..base.described import described
 
 
 @dataclass(frozen=True)

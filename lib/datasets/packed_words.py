@@ -17,15 +17,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base.archive import Unusable, read_archive
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.base.schema import Wrong, record, shown, text, whole
-from lib.datasets.cache import add_sample
-from lib.datasets.vocabulary import read_word_vectors
+from ..base.archive import Unusable, read_archive
+from ..base.errors import InputError
+from ..base.files import replace_file
+from ..base.schema import Wrong, record, shown, text, whole
+from .cache import add_sample
+from .vocabulary import read_word_vectors
 
 FILE = "word_vectors.pt"  # in the folder of a run
 FORMAT, VERSION = "dmr-jrg word vectors", 1
@@ -57,12 +58,12 @@ def pack_words(source: Path, folder: Path) -> Path:
     words = [word for word in list(vectors.index)[:MOST_WORDS] if "\n" not in word]
     matrix = vectors.lookup(words)
     fits = bool(matrix.abs().amax() <= _LARGEST)
-    text = torch.frombuffer(bytearray("\n".join(words).encode(*_TEXT)), dtype=torch.uint8)
+    text = np.frombuffer("\n".join(words).encode(*_TEXT), np.uint8)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "source": about,
-        "words": text,
+        "words": torch.from_numpy(text.copy()),
         "matrix": matrix.half() if fits else matrix,
     }
     try:

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.errors import InputError
-from lib.datasets.cache import Rows
+from ..base.errors import InputError
+from .cache import Rows
 
 # A number that varies less than this, relative to its mean or to the others' deviation, varies by
 # the rounding of float32. It becomes 0: divided by its deviation, rounding would look like signal.

@@ -33,9 +33,9 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from lib.base.errors import InputError
-from lib.datasets.annotations import Paragraph
-from lib.datasets.simulated_rows import (
+from ..base.errors import InputError
+from .annotations import Paragraph
+from .simulated_rows import (
     Rectifier,
     echo_spans,
     named_generator,
@@ -43,7 +43,7 @@ from lib.datasets.simulated_rows import (
     video_gain,
     visible_parts,
 )
-from lib.datasets.vocabulary import FUNCTION_WORDS, WordVectors, tokenise
+from .vocabulary import FUNCTION_WORDS, WordVectors, tokenise
 
 _FORMAT = 1  # raised when the same knobs would give another world
 _COMMON = 24  # events that recur from video to video, for training videos and for the others

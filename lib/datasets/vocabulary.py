@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lib.base.errors import InputError
-from lib.base.memory import bounded_memory
+from ..base.errors import InputError
+from ..base.memory import bounded_memory
 
 PADDING, UNKNOWN = 0, 1
 FIRST_WORD = 2  # ids below are not words

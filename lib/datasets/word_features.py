@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lib.base.errors import InputError
-from lib.datasets.features import FeatureFile
+from ..base.errors import InputError
+from .features import FeatureFile
 
 
 class WordFeatures:

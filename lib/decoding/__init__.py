@@ -6,8 +6,8 @@ them into ``Proposals`` by the options of ``Decoding``, the ``DECODE`` section o
 Nothing here has weights, so the same checkpoint can be decoded in many ways.
 """
 
-from lib.decoding.decode import decode, decode_prior
-from lib.decoding.options import Decoding
-from lib.decoding.records import Evidence, Proposals
+from .decode import decode, decode_prior
+from .options import Decoding
+from .records import Evidence, Proposals
 
 __all__ = ["Decoding", "Evidence", "Proposals", "decode", "decode_prior"]

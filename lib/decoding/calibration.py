@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.decoding import posterior
-from lib.decoding.decode import combine, likelihood, normalized, prior_starts, span_scores
-from lib.decoding.options import Decoding
-from lib.decoding.records import Evidence
+from . import posterior
+from .decode import combine, likelihood, normalized, prior_starts, span_scores
+from .options import Decoding
+from .records import Evidence
 
 
 def needs_shuffled(decoding: Decoding) -> bool:

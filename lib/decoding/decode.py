@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.base.batch import Layout
-from lib.decoding import posterior
-from lib.decoding.options import Decoding
-from lib.decoding.ordering import decode_in_order
-from lib.decoding.records import Evidence, Proposals
-from lib.decoding.separation import paragraph_softmax, separation, subtract_paragraph_mean
+from ..base.batch import Layout
+from . import posterior
+from .options import Decoding
+from .ordering import decode_in_order
+from .records import Evidence, Proposals
+from .separation import paragraph_softmax, separation, subtract_paragraph_mean
 
 
 def reads(decoding: Decoding, *, has_scores: bool, has_clips: bool) -> frozenset[str]:

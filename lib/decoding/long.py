@@ -37,12 +37,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Layout
-from lib.base.moments import greedy_suppression
-from lib.decoding import posterior
-from lib.decoding.decode import combine, normalized, reads
-from lib.decoding.options import Decoding
-from lib.decoding.records import Evidence
+from ..base.batch import Layout
+from ..base.moments import greedy_suppression
+from . import posterior
+from .decode import combine, normalized, reads
+from .options import Decoding
+from .records import Evidence
 
 TOLERANCE = 0.05  # how much longer than a window a video may be and still be read in one piece
 CANDIDATES = 32  # of each sentence, over which the path goes

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.base.described import described
+from ..base.described import described
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lib.base.batch import Layout
-from lib.base.moments import iou
+from ..base.batch import Layout
+from ..base.moments import iou
 
 PRIOR_WIDTH = 1.5  # of the expected span, in equal parts of the video
 

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Layout
-from lib.base.moments import iou
-from lib.decoding.separation import separation
+from ..base.batch import Layout
+from ..base.moments import iou
+from .separation import separation
 
 MAX_CORRELATION = 0.98  # a correlation of 1 would be worth infinitely much
 HIT = 0.5  # overlap from which a span is right

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.base.batch import Layout
+from ..base.batch import Layout
 
 
 @dataclass(frozen=True)

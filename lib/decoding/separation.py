@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Layout
+from ..base.batch import Layout
 
 
 def subtract_paragraph_mean(evidence: Float[Tensor, "M N"], layout: Layout) -> Float[Tensor, "M N"]:

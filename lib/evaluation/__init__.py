@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.base.errors import InputError
-from lib.evaluation.baselines import baseline_rows, ceiling, fixed_list, grid_fit
-from lib.evaluation.bootstrap import Counted, compare, interval, resampled
-from lib.evaluation.diagnostics import (
+from ..base.errors import InputError
+from .baselines import baseline_rows, ceiling, fixed_list, grid_fit
+from .bootstrap import Counted, compare, interval, resampled
+from .diagnostics import (
     retrieval_diagnostics,
     shortlist_diagnostics,
     span_diagnostics,
     warnings,
 )
-from lib.evaluation.joint import choose_alpha
-from lib.evaluation.protocols import PROTOCOLS, Protocol
-from lib.evaluation.records import (
+from .joint import choose_alpha
+from .protocols import PROTOCOLS, Protocol
+from .records import (
     CandidateMoments,
     Pairs,
     Predictions,
@@ -30,9 +30,9 @@ from lib.evaluation.records import (
     on_grid,
     per_sentence,
 )
-from lib.evaluation.retrieval import top_videos
-from lib.evaluation.scoring import ScoringOptions, count, ranks_of
-from lib.evaluation.table import console_table, markdown_table
+from .retrieval import top_videos
+from .scoring import ScoringOptions, count, ranks_of
+from .table import console_table, markdown_table
 
 __all__ = [
     "PROTOCOLS",

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.bootstrap import Counted
-from lib.evaluation.protocols import Protocol
-from lib.evaluation.records import Predictions, Truth
-from lib.evaluation.retrieval import Ranks
-from lib.evaluation.scoring import ScoringOptions, count, count_videos, guided
-from lib.evaluation.spans import miss_probability, overlap, passes
+from .bootstrap import Counted
+from .protocols import Protocol
+from .records import Predictions, Truth
+from .retrieval import Ranks
+from .scoring import ScoringOptions, count, count_videos, guided
+from .spans import miss_probability, overlap, passes
 
 WHOLE_VIDEO = "whole video"
 EQUAL_PARTS = "equal parts in order"

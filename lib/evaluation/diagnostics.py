@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.records import Ranking, Truth
-from lib.evaluation.retrieval import shortlisted, top_videos
+from .records import Ranking, Truth
+from .retrieval import shortlisted, top_videos
 
 _FEW = 20
 

@@ -11,11 +11,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.evaluation.records import Predictions, Truth, clips_of
-from lib.evaluation.retrieval import rank_videos
-from lib.evaluation.spans import overlap, passes
+from ..base.errors import InputError
+from ..base.files import replace_file
+from .records import Predictions, Truth, clips_of
+from .retrieval import rank_videos
+from .spans import overlap, passes
 
 
 def paragraph_quality(truth: Truth, predictions: Predictions) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.spans import overlap, passes
+from .spans import overlap, passes
 
 
 def grounding_values(

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.grounding import any_passes
-from lib.evaluation.protocols import Protocol
-from lib.evaluation.records import CandidateMoments, Pairs, Truth
-from lib.evaluation.retrieval import Ranks
-from lib.evaluation.spans import miss_probability, overlap, passes, suppress
+from .grounding import any_passes
+from .protocols import Protocol
+from .records import CandidateMoments, Pairs, Truth
+from .retrieval import Ranks
+from .spans import miss_probability, overlap, passes, suppress
 
 
 def video_values(

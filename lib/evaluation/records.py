@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.base.errors import InputError
+from ..base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.records import Ranking
+from .records import Ranking
 
 TIES = ("expected", "optimistic", "pessimistic")
 

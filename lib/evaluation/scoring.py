@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.base.errors import InputError
-from lib.evaluation.bootstrap import Counted
-from lib.evaluation.grounding import grounding_values
-from lib.evaluation.joint import pair_values, video_values
-from lib.evaluation.protocols import PROTOCOLS, Protocol
-from lib.evaluation.records import Pairs, Predictions, Truth, check
-from lib.evaluation.retrieval import TIES, Ranks, in_two_stages, rank_videos, retrieval_values
+from ..base.errors import InputError
+from .bootstrap import Counted
+from .grounding import grounding_values
+from .joint import pair_values, video_values
+from .protocols import PROTOCOLS, Protocol
+from .records import Pairs, Predictions, Truth, check
+from .retrieval import TIES, Ranks, in_two_stages, rank_videos, retrieval_values
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from lib.evaluation.protocols import PROTOCOLS
+from .protocols import PROTOCOLS
 
 Row = list[str]
 

@@ -5,9 +5,9 @@ of every item by a few vectors in eight bits gives a shortlist, and what the sho
 is read from the disk for a model to score.
 """
 
-from lib.index.layout import Item, Layout
-from lib.index.places import places_of
-from lib.index.snapshot import Snapshot
-from lib.index.store import HEADER, Store, Writer
+from .layout import Item, Layout
+from .places import places_of
+from .snapshot import Snapshot
+from .store import HEADER, Store, Writer
 
 __all__ = ["HEADER", "Item", "Layout", "Snapshot", "Store", "Writer", "places_of"]

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from lib.base.errors import InputError
-from lib.base.files import reason_of, write_bytes
+from ..base.errors import InputError
+from ..base.files import reason_of, write_bytes
 
 MANIFEST = "manifest.json"
 SEGMENT = "segment-"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from lib.base.errors import InputError
-from lib.index.snapshot import Snapshot
+from ..base.errors import InputError
+from .snapshot import Snapshot
 
 _TRAINED_ON = 100_000  # vectors at most
 

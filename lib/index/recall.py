@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from jaxtyping import Float, Int
 
-from lib.index.snapshot import Snapshot
+from .snapshot import Snapshot
 
 Shortlist = Callable[[Float[np.ndarray, "S D"], int], np.ndarray]
 Exact = Callable[[Float[np.ndarray, "S D"], Int[np.ndarray, " k"]], np.ndarray]

@@ -30,8 +30,8 @@ import torch
 from jaxtyping import Float, Int, Int8, UInt
 from torch import Tensor
 
-from lib.base.errors import InputError
-from lib.index.layout import Item, Layout
+from ..base.errors import InputError
+from .layout import Item, Layout
 
 _MARK = b"ITEMS 1\n"
 _END = struct.Struct("<Q8s")

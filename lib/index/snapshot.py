@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int, Int8, UInt
 from torch import Tensor
 
-from lib.base import distributed
-from lib.base.errors import InputError
-from lib.index.first_stage import CHUNK, Quantizer, scores_of
-from lib.index.layout import Item, Layout
-from lib.index.manifest import Manifest
-from lib.index.segment import Segment, key_of
-from lib.index.threads import side_by_side
+from ..base import distributed
+from ..base.errors import InputError
+from .first_stage import CHUNK, Quantizer, scores_of
+from .layout import Item, Layout
+from .manifest import Manifest
+from .segment import Segment, key_of
+from .threads import side_by_side
 
 _REMOVED = torch.iinfo(torch.int32).min
 

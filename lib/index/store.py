@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lib.base.errors import InputError
-from lib.base.files import lock_folder, reason_of, replace_file, unwritable
-from lib.index.first_stage import Quantizer
-from lib.index.layout import Item, Layout
-from lib.index.manifest import (
+from ..base.errors import InputError
+from ..base.files import lock_folder, reason_of, replace_file, unwritable
+from .first_stage import Quantizer
+from .layout import Item, Layout
+from .manifest import (
     MANIFEST,
     SEGMENT,
     Entry,
@@ -42,8 +42,8 @@ from lib.index.manifest import (
     read_bytes,
     write_sealed,
 )
-from lib.index.segment import Segment, key_of, write_merged, write_new
-from lib.index.snapshot import Snapshot
+from .segment import Segment, key_of, write_merged, write_new
+from .snapshot import Snapshot
 
 FORMAT = 1
 HEADER, PROJECTION = "header.json", "projection.npy"

@@ -7,9 +7,9 @@ for hit in index.search("She opens the door. Then she sits down."):
 run.ground("video.mp4", ["She opens the door.", "Then she sits down."])
 """
 
-from lib.inference.answers import Answer, Hit, Moment, ScoreMap, Searchable, Source
-from lib.inference.index import VideoIndex
-from lib.inference.trained import TrainedRun, load, open_index
+from .answers import Answer, Hit, Moment, ScoreMap, Searchable, Source
+from .index import VideoIndex
+from .trained import TrainedRun, load, open_index
 
 __all__ = [
     "Answer",

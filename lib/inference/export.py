@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from lib.base.archive import Unusable, plain
-from lib.base.errors import InputError
-from lib.base.files import replace_file, unwritable, write_bytes
-from lib.base.schema import Wrong
-from lib.datasets.packed_words import FILE as WORDS
-from lib.training import checkpoint
-from lib.training.schema import NUMBERED
+from ..base.archive import Unusable, plain
+from ..base.errors import InputError
+from ..base.files import replace_file, unwritable, write_bytes
+from ..base.schema import Wrong
+from ..datasets.packed_words import FILE as WORDS
+from ..training import checkpoint
+from ..training.schema import NUMBERED
 
 RUN_FILE, WEIGHTS, TENSORS = "run.json", "weights.safetensors", "tensors.safetensors"
 FORMAT, VERSION = "dmr-jrg run", 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.decoding.long import Window, ground_windows
-from lib.inference.answers import Moment
-from lib.inference.loaded import NMS_IOU, LoadedRun, Query
-from lib.models.interface import Encoded
+from ..decoding.long import Window, ground_windows
+from ..models.interface import Encoded
+from .answers import Moment
+from .loaded import NMS_IOU, LoadedRun, Query
 
 
 def moments_in(

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from lib.base.errors import InputError
-from lib.decoding import decode
-from lib.decoding.long import Window, windows
-from lib.index import Item, Layout, Snapshot, Store
-from lib.index.neighbours import Neighbours
-from lib.index.recall import recall
-from lib.inference.answers import Answer, Hit, ScoreMap, Source
-from lib.inference.grounding import moments_in
-from lib.inference.loaded import LoadedRun, Query
-from lib.inference.sources import FeatureSource, VideoRows
-from lib.models.first_stage import PLACES, place_vectors
-from lib.models.interface import Encoded
+from ..base.errors import InputError
+from ..decoding import decode
+from ..decoding.long import Window, windows
+from ..index import Item, Layout, Snapshot, Store
+from ..index.neighbours import Neighbours
+from ..index.recall import recall
+from ..models.first_stage import PLACES, place_vectors
+from ..models.interface import Encoded
+from .answers import Answer, Hit, ScoreMap, Source
+from .grounding import moments_in
+from .loaded import LoadedRun, Query
+from .sources import FeatureSource, VideoRows
 
 KEPT_AS = "float16"
 EXHAUSTIVE = 2000  # items that are all compared

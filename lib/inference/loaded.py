@@ -14,22 +14,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.base.batch import Sample, collate
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe
-from lib.base.runtime import Runtime
-from lib.datasets.features import as_read
-from lib.datasets.packed_words import FILE as WORDS
-from lib.datasets.packed_words import PackedWords
-from lib.datasets.standardization import Standardization
-from lib.datasets.vocabulary import FUNCTION_WORDS, Vocabulary, WordVectors
-from lib.decoding import Decoding, Evidence, decode
-from lib.inference.answers import Moment
-from lib.inference.sentences import sentences_of
-from lib.models.interface import Encoded, Model
-from lib.training.build import model_of_file
-from lib.training.inference_state import config_of, dims_of
-from lib.training.prediction import best_moments, evidence_of
+from ..base.batch import Sample, collate
+from ..base.errors import InputError
+from ..base.recipe import Recipe
+from ..base.runtime import Runtime
+from ..datasets.features import as_read
+from ..datasets.packed_words import FILE as WORDS
+from ..datasets.packed_words import PackedWords
+from ..datasets.standardization import Standardization
+from ..datasets.vocabulary import FUNCTION_WORDS, Vocabulary, WordVectors
+from ..decoding import Decoding, Evidence, decode
+from ..models.interface import Encoded, Model
+from ..training.build import model_of_file
+from ..training.inference_state import config_of, dims_of
+from ..training.prediction import best_moments, evidence_of
+from .answers import Moment
+from .sentences import sentences_of
 
 NMS_IOU = 0.5
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lib.base.errors import InputError
-from lib.datasets.vocabulary import has_words
+from ..base.errors import InputError
+from ..datasets.vocabulary import has_words
 
 MOST_SENTENCES, MOST_CHARACTERS = 64, 20_000  # of a paragraph that is asked for
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lib.base import recipe as names
-from lib.base.errors import InputError
-from lib.base.recipe import VideoTimes, times_of
-from lib.datasets.features import FeatureFile
-from lib.datasets.fingerprint import difference, fingerprint, require_recipe
-from lib.inference.answers import Source
+from ..base import recipe as names
+from ..base.errors import InputError
+from ..base.recipe import VideoTimes, times_of
+from ..datasets.features import FeatureFile
+from ..datasets.fingerprint import difference, fingerprint, require_recipe
+from .answers import Source
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from lib.base.errors import InputError
-from lib.base.files import unwritable
-from lib.base.recipe import VideoTimes
-from lib.index import HEADER, Store
-from lib.inference.answers import Moment, Source
-from lib.inference.export import RUN_FILE, read_export, write_export
-from lib.inference.grounding import moments_in
-from lib.inference.index import ENCODED, VideoIndex, windows_of
-from lib.inference.loaded import LoadedRun
-from lib.inference.sources import FeatureSource, VideoRows
-from lib.models.first_stage import PLACES
-from lib.training import checkpoint
-from lib.videos.backbones import open_backbone
-from lib.videos.extract import extract, find_videos
+from ..base.errors import InputError
+from ..base.files import unwritable
+from ..base.recipe import VideoTimes
+from ..index import HEADER, Store
+from ..models.first_stage import PLACES
+from ..training import checkpoint
+from ..videos.backbones import open_backbone
+from ..videos.extract import extract, find_videos
+from .answers import Moment, Source
+from .export import RUN_FILE, read_export, write_export
+from .grounding import moments_in
+from .index import ENCODED, VideoIndex, windows_of
+from .loaded import LoadedRun
+from .sources import FeatureSource, VideoRows
 
 EXTRACTED = "features.hdf5"  # in the folder of an index
 FEATURES = (".hdf5", ".h5")

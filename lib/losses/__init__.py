@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lib.base.batch import Batch
+from ..base.batch import Batch
 
 Term = Callable[[Any, Batch], Tensor]  # (a model's output, batch) -> scalar loss in float32
 Losses = Mapping[str, Term]

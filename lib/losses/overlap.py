@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch
-from lib.base.moments import iou
+from ..base.batch import Batch
+from ..base.moments import iou
 
 
 def overlap_with_truth(spans: Float[Tensor, "P 2"], batch: Batch) -> Float[Tensor, "M P"]:

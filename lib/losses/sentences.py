@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lib.losses.similarity import hinge_against_one
+from .similarity import hinge_against_one
 
 
 def multi_positive_nce(

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import inspect
 
-from lib.base.batch import DataDims
-from lib.decoding import Decoding
-from lib.models.cdn import CDN
-from lib.models.clip_align import ClipAlign
-from lib.models.cnm import CNM
-from lib.models.cpl import CPL
-from lib.models.dciml import DCIML
-from lib.models.dmr_jrg import DMRJRG
-from lib.models.dmr_jrg_evidence import DMRJRGEvidence
-from lib.models.dmr_jrg_linear import DMRJRGLinear
-from lib.models.dmr_release import DMRRelease
-from lib.models.interface import Model
-from lib.models.jsg import JSG
-from lib.models.linear_align import LinearAlign
-from lib.models.mmn import MMN
-from lib.models.pps import PPS
-from lib.models.prvg import PRVG
-from lib.models.scn import SCN
-from lib.models.tan2d import TAN2D
+from ..base.batch import DataDims
+from ..decoding import Decoding
+from .cdn import CDN
+from .clip_align import ClipAlign
+from .cnm import CNM
+from .cpl import CPL
+from .dciml import DCIML
+from .dmr_jrg import DMRJRG
+from .dmr_jrg_evidence import DMRJRGEvidence
+from .dmr_jrg_linear import DMRJRGLinear
+from .dmr_release import DMRRelease
+from .interface import Model
+from .jsg import JSG
+from .linear_align import LinearAlign
+from .mmn import MMN
+from .pps import PPS
+from .prvg import PRVG
+from .scn import SCN
+from .tan2d import TAN2D
 
 MODELS: dict[str, type[Model]] = {
     "cdn": CDN,

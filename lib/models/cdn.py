@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.diversity import gram_distance
-from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import Encoded, Model
-from lib.models.layers.dynamic_conv import DynamicConvStack
-from lib.models.layers.proposal_map import PROPOSAL_MAPS, ProposalGrid
-from lib.models.layers.text import SentenceEncoder
-from lib.models.layers.video import FrameAttention
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.diversity import gram_distance
+from ..losses.overlap import overlap_with_truth, scaled_iou_bce
+from .interface import Encoded, Model
+from .layers.dynamic_conv import DynamicConvStack
+from .layers.proposal_map import PROPOSAL_MAPS, ProposalGrid
+from .layers.text import SentenceEncoder
+from .layers.video import FrameAttention
 
 
 @dataclass(frozen=True)

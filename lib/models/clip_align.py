@@ -13,15 +13,15 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.similarity import info_nce, sentence_nce, within_paragraph_nce
-from lib.models.interface import Encoded, Model
-from lib.models.layers.alignment import Alignment, ClipAlignment
-from lib.models.layers.proposal_map import ProposalGrid
-from lib.models.layers.text import SentenceEncoder
-from lib.models.layers.video import ClipEncoder
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.similarity import info_nce, sentence_nce, within_paragraph_nce
+from .interface import Encoded, Model
+from .layers.alignment import Alignment, ClipAlignment
+from .layers.proposal_map import ProposalGrid
+from .layers.text import SentenceEncoder
+from .layers.video import ClipEncoder
 
 
 class ClipAlign(Model):

@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
-from lib.losses import Losses
-from lib.losses.reconstruction import better_than
-from lib.models.interface import Encoded, Plan, Stage
-from lib.models.layers.dual_decoder import ReadWords
-from lib.models.layers.gaussian import spans_of, unscaled_windows
-from lib.models.layers.gaussian_grounding import MaskedGrounder, parameters_of
+from ..base.batch import Batch, DataDims
+from ..losses import Losses
+from ..losses.reconstruction import better_than
+from .interface import Encoded, Plan, Stage
+from .layers.dual_decoder import ReadWords
+from .layers.gaussian import spans_of, unscaled_windows
+from .layers.gaussian_grounding import MaskedGrounder, parameters_of
 
 
 @dataclass(frozen=True)

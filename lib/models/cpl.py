@@ -22,15 +22,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
-from lib.losses import Losses
-from lib.losses.diversity import gram_distance
-from lib.losses.reconstruction import better_than, reconstruct_best
-from lib.models.interface import Encoded, Plan, require
-from lib.models.layers.dual_decoder import ReadWords
-from lib.models.layers.gaussian import outside_windows, proposal_windows, spans_of
-from lib.models.layers.gaussian_grounding import MaskedGrounder, parameters_of
-from lib.models.layers.votes import Vote
+from ..base.batch import Batch, DataDims
+from ..losses import Losses
+from ..losses.diversity import gram_distance
+from ..losses.reconstruction import better_than, reconstruct_best
+from .interface import Encoded, Plan, require
+from .layers.dual_decoder import ReadWords
+from .layers.gaussian import outside_windows, proposal_windows, spans_of
+from .layers.gaussian_grounding import MaskedGrounder, parameters_of
+from .layers.votes import Vote
 
 CONTRASTED = frozenset({"reconstruction", "rank"})  # terms that read more than the proposals
 

@@ -28,17 +28,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.diversity import gram_distance
-from lib.losses.mutual import clips_of_span, containment, improvement, pull
-from lib.losses.reconstruction import better_than, reconstruct_best
-from lib.losses.sentences import multi_positive_nce, sentence_triplet
-from lib.models.interface import Encoded, Model, Plan, Stage, require, switch_terms_at
-from lib.models.layers.dual_decoder import ReadWords
-from lib.models.layers.grounding_branch import Grounded, GroundingBranch
-from lib.models.layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.diversity import gram_distance
+from ..losses.mutual import clips_of_span, containment, improvement, pull
+from ..losses.reconstruction import better_than, reconstruct_best
+from ..losses.sentences import multi_positive_nce, sentence_triplet
+from .interface import Encoded, Model, Plan, Stage, require, switch_terms_at
+from .layers.dual_decoder import ReadWords
+from .layers.grounding_branch import Grounded, GroundingBranch
+from .layers.retrieval_branch import RetrievalBranch, Retrieved, compare, own_scores, unit
 
 GROUNDED = ("spans", "windows", "nll", "best")  # fields of ``Grounded`` that the losses read
 MATCHING = frozenset({"clip_nce", "frame_nce", "triplet", "hard_triplet"})

@@ -24,25 +24,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.base.moments import greedy_suppression, iou
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.overlap import remaining_mass, scaled_iou_bce
-from lib.losses.reconstruction import candidate_nll, rank_by_reconstruction
-from lib.losses.similarity import distill, info_nce, triplet
-from lib.models.interface import Encoded, Model, Plan, require
-from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
-from lib.models.layers.reconstructor import Reconstructor
-from lib.models.layers.text import (
+from ..base.batch import Batch, DataDims, Layout
+from ..base.moments import greedy_suppression, iou
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.overlap import remaining_mass, scaled_iou_bce
+from ..losses.reconstruction import candidate_nll, rank_by_reconstruction
+from ..losses.similarity import distill, info_nce, triplet
+from .interface import Encoded, Model, Plan, require
+from .layers.proposal_map import MaskedConvStack, ProposalGrid
+from .layers.reconstructor import Reconstructor
+from .layers.text import (
     MaskedWords,
     SentenceEncoder,
     SentenceFeatures,
     all_words,
     draw_masked_words,
 )
-from lib.models.layers.transformer import ClassToken, transformer_encoder
-from lib.models.layers.video import ClipEncoder
+from .layers.transformer import ClassToken, transformer_encoder
+from .layers.video import ClipEncoder
 
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})

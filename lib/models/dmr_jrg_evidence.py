@@ -18,20 +18,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.base.moments import iou
-from lib.decoding import Decoding, Evidence, decode
-from lib.decoding.decode import span_scores
-from lib.losses import Losses
-from lib.losses.overlap import scaled_iou_bce
-from lib.losses.similarity import sentence_nce, within_paragraph_nce
-from lib.models.dmr_jrg import DMRJRG, GLOBAL_TERMS, MAP_TERMS, TEMPORAL_TERMS, DMRJRGOutput
-from lib.models.interface import Encoded, require
-from lib.models.layers.alignment import Alignment, ClipAlignment
-from lib.models.layers.position import PositionCells
-from lib.models.layers.precision import in_full
-from lib.models.layers.reconstruction_evidence import clip_cells, clip_reconstruction_gain
-from lib.models.layers.text import all_words, word_logits
+from ..base.batch import Batch, DataDims, Layout
+from ..base.moments import iou
+from ..decoding import Decoding, Evidence, decode
+from ..decoding.decode import span_scores
+from ..losses import Losses
+from ..losses.overlap import scaled_iou_bce
+from ..losses.similarity import sentence_nce, within_paragraph_nce
+from .dmr_jrg import DMRJRG, GLOBAL_TERMS, MAP_TERMS, TEMPORAL_TERMS, DMRJRGOutput
+from .interface import Encoded, require
+from .layers.alignment import Alignment, ClipAlignment
+from .layers.position import PositionCells
+from .layers.precision import in_full
+from .layers.reconstruction_evidence import clip_cells, clip_reconstruction_gain
+from .layers.text import all_words, word_logits
 
 ALIGNMENT_TERMS = frozenset({"sentence_nce", "within_nce"})
 TEACHER_TERMS = frozenset({"temporal_teacher"})

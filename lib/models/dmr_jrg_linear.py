@@ -27,35 +27,35 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Decoding, Evidence, Proposals, decode
-from lib.decoding import posterior as posteriors
-from lib.decoding.decode import span_scores
-from lib.losses import Losses
-from lib.losses.order import halves_exchanged, ordered_log_mass, reversed_order, right_order
-from lib.losses.overlap import remaining_mass
-from lib.losses.reconstruction import better_than
-from lib.losses.similarity import distill_listwise
-from lib.models.dmr_jrg import (
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Decoding, Evidence, Proposals, decode
+from ..decoding import posterior as posteriors
+from ..decoding.decode import span_scores
+from ..losses import Losses
+from ..losses.order import halves_exchanged, ordered_log_mass, reversed_order, right_order
+from ..losses.overlap import remaining_mass
+from ..losses.reconstruction import better_than
+from ..losses.similarity import distill_listwise
+from .dmr_jrg import (
     DMRJRG,
     RECONSTRUCTION_TERMS,
     TEMPORAL_PARTS,
     TEMPORAL_TERMS,
     DMRJRGOutput,
 )
-from lib.models.dmr_jrg_evidence import masked_reconstruction_gain, pseudo_label_loss
-from lib.models.interface import Encoded, Plan, Stage, require
-from lib.models.layers.linear_alignment import (
+from .dmr_jrg_evidence import masked_reconstruction_gain, pseudo_label_loss
+from .interface import Encoded, Plan, Stage, require
+from .layers.linear_alignment import (
     LinearAlignment,
     LinearAlignOutput,
     sentence_loss,
     within_loss,
 )
-from lib.models.layers.position import PositionCells
-from lib.models.layers.proposal_map import frames_inside
-from lib.models.layers.reconstruction_evidence import clip_cells
-from lib.models.layers.text import SentenceEncoder, word_logits
-from lib.models.layers.transformer import ClassToken, transformer_encoder
+from .layers.position import PositionCells
+from .layers.proposal_map import frames_inside
+from .layers.reconstruction_evidence import clip_cells
+from .layers.text import SentenceEncoder, word_logits
+from .layers.transformer import ClassToken, transformer_encoder
 
 ALIGNMENT_TERMS = frozenset({"sentence", "within"})
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "global_distillation"})

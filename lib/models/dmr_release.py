@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.datasets.vocabulary import UNKNOWN
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.losses.similarity import info_nce
-from lib.models.interface import Encoded, Model
-from lib.models.layers.proposal_map import BoundaryMap, ProposalGrid
-from lib.models.layers.text import SentenceEncoder
-from lib.models.layers.transformer import encode_positioned, transformer_encoder
-from lib.models.layers.video import ClipEncoder
+from ..base.batch import Batch, DataDims, Layout
+from ..datasets.vocabulary import UNKNOWN
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.overlap import overlap_with_truth, scaled_iou_bce
+from ..losses.similarity import info_nce
+from .interface import Encoded, Model
+from .layers.proposal_map import BoundaryMap, ProposalGrid
+from .layers.text import SentenceEncoder
+from .layers.transformer import encode_positioned, transformer_encoder
+from .layers.video import ClipEncoder
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.index import places_of
-from lib.models.interface import Encoded, Model, require
+from ..index import places_of
+from .interface import Encoded, Model, require
 
 PLACES = 8  # mean directions of a video's parts, where a model has no token
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch
-from lib.decoding import Decoding, Evidence, Proposals, decode
-from lib.losses import Losses
+from ..base.batch import Batch
+from ..decoding import Decoding, Evidence, Proposals, decode
+from ..losses import Losses
 
 Encoded = dict[str, Tensor]  # named tensors with the item axis first
 T = TypeVar("T")

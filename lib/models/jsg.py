@@ -22,15 +22,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.sentences import joint_nce, multi_positive_nce, sentence_triplet
-from lib.models.interface import Encoded, Model, Plan, Stage, require, switch_terms_at
-from lib.models.layers.gaussian import outside_windows, proposal_windows
-from lib.models.layers.precision import in_full
-from lib.models.layers.retrieval_branch import Positions, Projection, SentenceVector, unit
-from lib.models.layers.transformer import AttentionBlock, small_normal
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.sentences import joint_nce, multi_positive_nce, sentence_triplet
+from .interface import Encoded, Model, Plan, Stage, require, switch_terms_at
+from .layers.gaussian import outside_windows, proposal_windows
+from .layers.precision import in_full
+from .layers.retrieval_branch import Positions, Projection, SentenceVector, unit
+from .layers.transformer import AttentionBlock, small_normal
 
 GALLERY_BLOCK = 32  # videos scored at once against all queries; bounds memory only
 PARTS = ("glance", "gaze", "attention")

@@ -18,17 +18,17 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.models.interface import Encoded, Model
-from lib.models.layers.linear_alignment import (
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from .interface import Encoded, Model
+from .layers.linear_alignment import (
     LinearAlignment,
     LinearAlignOutput,
     sentence_loss,
     within_loss,
 )
-from lib.models.layers.proposal_map import ProposalGrid
+from .layers.proposal_map import ProposalGrid
 
 
 class LinearAlign(LinearAlignment, Model):

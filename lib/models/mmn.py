@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.base.moments import iou
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.matching import best_proposals, proposal_to_sentence, sentence_to_proposal
-from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import Encoded, Model, Plan, Stage
-from lib.models.layers.precision import in_full
-from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, MaxPoolMap, ProposalGrid
-from lib.models.layers.text import SentenceFeatures
-from lib.models.layers.video import ClipEncoder
+from ..base.batch import Batch, DataDims, Layout
+from ..base.moments import iou
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.matching import best_proposals, proposal_to_sentence, sentence_to_proposal
+from ..losses.overlap import overlap_with_truth, scaled_iou_bce
+from .interface import Encoded, Model, Plan, Stage
+from .layers.precision import in_full
+from .layers.proposal_map import ConvMap, MaskedConvStack, MaxPoolMap, ProposalGrid
+from .layers.text import SentenceFeatures
+from .layers.video import ClipEncoder
 
 OVERLAP_SCALE = 10.0  # a cosine times this is the logit of the overlap
 GALLERY_BLOCK = 32  # videos scored at once against all queries; bounds memory only

@@ -30,15 +30,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
-from lib.losses import Losses
-from lib.losses.diversity import gram_distance
-from lib.losses.reconstruction import better_than, reconstruct_best
-from lib.models.interface import Encoded, require
-from lib.models.layers.dual_decoder import ReadWords
-from lib.models.layers.gaussian import proposal_windows
-from lib.models.layers.gaussian_grounding import MaskedGrounder, parameters_of
-from lib.models.layers.votes import Vote
+from ..base.batch import Batch, DataDims
+from ..losses import Losses
+from ..losses.diversity import gram_distance
+from ..losses.reconstruction import better_than, reconstruct_best
+from .interface import Encoded, require
+from .layers.dual_decoder import ReadWords
+from .layers.gaussian import proposal_windows
+from .layers.gaussian_grounding import MaskedGrounder, parameters_of
+from .layers.votes import Vote
 
 CONTRASTED = frozenset({"reconstruction", "rank"})  # terms that read more than the proposals
 

@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.base import draws
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.regression import attention_inside, span_distance, span_overlap_loss
-from lib.models.interface import Encoded, Model
-from lib.models.layers.text import SentenceEncoder
-from lib.models.layers.transformer import interleaved_sinusoids, transformer_encoder
+from ..base import draws
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.regression import attention_inside, span_distance, span_overlap_loss
+from .interface import Encoded, Model
+from .layers.text import SentenceEncoder
+from .layers.transformer import interleaved_sinusoids, transformer_encoder
 
 PLACES = 512  # of the table of places; beyond it all share the last
 

@@ -23,15 +23,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.base.moments import greedy_suppression
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.reconstruction import rank_by_reconstruction
-from lib.models.interface import Encoded, Model, Plan
-from lib.models.layers.dual_decoder import DualDecoder, ReadWords
-from lib.models.layers.proposal_map import frames_inside
-from lib.models.layers.text import word_logits
+from ..base.batch import Batch, DataDims, Layout
+from ..base.moments import greedy_suppression
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.reconstruction import rank_by_reconstruction
+from .interface import Encoded, Model, Plan
+from .layers.dual_decoder import DualDecoder, ReadWords
+from .layers.proposal_map import frames_inside
+from .layers.text import word_logits
 
 
 @dataclass(frozen=True)

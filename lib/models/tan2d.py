@@ -12,15 +12,15 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.losses import Losses
-from lib.losses.overlap import overlap_with_truth, scaled_iou_bce
-from lib.models.interface import Encoded, Model
-from lib.models.layers.position import PositionCells
-from lib.models.layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
-from lib.models.layers.text import SentenceEncoder
-from lib.models.layers.video import ClipEncoder
+from ..base.batch import Batch, DataDims, Layout
+from ..decoding import Evidence
+from ..losses import Losses
+from ..losses.overlap import overlap_with_truth, scaled_iou_bce
+from .interface import Encoded, Model
+from .layers.position import PositionCells
+from .layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
+from .layers.text import SentenceEncoder
+from .layers.video import ClipEncoder
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.base.errors import InputError
-from lib.inference.answers import Answer, Hit, ScoreMap, Searchable, Source
+from ..base.errors import InputError
+from ..inference.answers import Answer, Hit, ScoreMap, Searchable, Source
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response

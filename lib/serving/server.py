@@ -10,9 +10,9 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lib.base.errors import InputError
-from lib.inference.answers import Searchable
-from lib.serving.app import make_app
+from ..base.errors import InputError
+from ..inference.answers import Searchable
+from .app import make_app
 
 if TYPE_CHECKING:
     import uvicorn

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from lib.base.errors import InputError
-from lib.base.files import replace_file
+from ..base.errors import InputError
+from ..base.files import replace_file
 
 
 def convert_bigfile(folder: Path, out: Path) -> tuple[int, int]:

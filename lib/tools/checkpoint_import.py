@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
+from ..base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Literal
 
 from terminaltables import AsciiTable
 
-from lib.base.errors import InputError
-from lib.datasets.annotations import Record, read_paragraphs, read_records
-from lib.datasets.catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
-from lib.datasets.vocabulary import TOKENISERS, coverage, read_word_vectors, tokenise
-from lib.tools.statistics import repeats, shared, timestamps
+from ..base.errors import InputError
+from ..datasets.annotations import Record, read_paragraphs, read_records
+from ..datasets.catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
+from ..datasets.vocabulary import TOKENISERS, coverage, read_word_vectors, tokenise
+from .statistics import repeats, shared, timestamps
 
 LEVELS = ("problem", "warning", "note")
 _COVERED = 0.95  # of the words of a split: GloVe has 99.8 % of each corpus, if tokens are words

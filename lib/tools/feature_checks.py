@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from lib.base.errors import InputError
-from lib.datasets.annotations import Record
-from lib.datasets.features import FeatureFile
-from lib.tools.doctor import Finding
+from ..base.errors import InputError
+from ..datasets.annotations import Record
+from ..datasets.features import FeatureFile
+from .doctor import Finding
 
 _RATE_APART = 0.25  # share by which a video's rows per second may differ from the median
 

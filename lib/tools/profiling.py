@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.base.batch import Batch, DataDims, Sample, collate
-from lib.base.runtime import Runtime
-from lib.training.batch_gradient import BatchGradient
-from lib.training.optimization import Optimization
+from ..base.batch import Batch, DataDims, Sample, collate
+from ..base.runtime import Runtime
+from ..training.batch_gradient import BatchGradient
+from ..training.optimization import Optimization
 
 # Sentences of a paragraph and words of a sentence: quantiles of ActivityNet Captions' training
 # split (10,009 paragraphs, 3.74 sentences of 13.5 words on average), in the middle of equal parts.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lib.datasets.annotations import Record
+from ..datasets.annotations import Record
 
 
 @dataclass

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base import distributed, draws
-from lib.base.batch import Batch, join
-from lib.base.runtime import Runtime, seed_everything
-from lib.losses import Criterion
-from lib.models.interface import Encoded, Model
-from lib.models.layers.recompute import recompute_stacks, statistics_kept
+from ..base import distributed, draws
+from ..base.batch import Batch, join
+from ..base.runtime import Runtime, seed_everything
+from ..losses import Criterion
+from ..models.interface import Encoded, Model
+from ..models.layers.recompute import recompute_stacks, statistics_kept
 
 COMPARISON = 1 << 20  # seeds the comparison, which all processes draw for the whole batch
 

@@ -13,28 +13,28 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
-from lib.base.batch import DataDims, collate
-from lib.base.errors import InputError
-from lib.base.external import is_external
-from lib.base.memory import bounded_memory, free_memory
-from lib.base.runtime import Runtime
-from lib.config.config import experiment_name
-from lib.config.external import find_model, find_term
-from lib.datasets import LoadedCorpus, load_corpus
-from lib.datasets.corruption import Corruption
-from lib.datasets.dense import DenseParagraphs
-from lib.datasets.options import CorpusOptions
-from lib.datasets.standardization import Standardization
-from lib.decoding import Decoding
-from lib.losses import Criterion
-from lib.models import build_model
-from lib.models.interface import Model
-from lib.training import checkpoint
-from lib.training.batch_gradient import BatchGradient
-from lib.training.optimization import Optimization
-from lib.training.probe import probe
-from lib.training.provenance import provenance
-from lib.training.scorer import Options, Scorer
+from ..base.batch import DataDims, collate
+from ..base.errors import InputError
+from ..base.external import is_external
+from ..base.memory import bounded_memory, free_memory
+from ..base.runtime import Runtime
+from ..config.config import experiment_name
+from ..config.external import find_model, find_term
+from ..datasets import LoadedCorpus, load_corpus
+from ..datasets.corruption import Corruption
+from ..datasets.dense import DenseParagraphs
+from ..datasets.options import CorpusOptions
+from ..datasets.standardization import Standardization
+from ..decoding import Decoding
+from ..losses import Criterion
+from ..models import build_model
+from ..models.interface import Model
+from . import checkpoint
+from .batch_gradient import BatchGradient
+from .optimization import Optimization
+from .probe import probe
+from .provenance import provenance
+from .scorer import Options, Scorer
 
 _BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
 MOST_POSITIONS = 10_000  # that a checkpoint is believed to have

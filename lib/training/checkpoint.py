@@ -16,15 +16,15 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from torch import Tensor, nn
 
-from lib.base.archive import Unusable, plain, read_archive
-from lib.base.batch import DataDims
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.base.schema import Wrong, shown
-from lib.config.external import find_model
-from lib.config.options import keywords
-from lib.training.schema import NUMBERED, check_state, require
-from lib.training.upgrade import upgraded
+from ..base.archive import Unusable, plain, read_archive
+from ..base.batch import DataDims
+from ..base.errors import InputError
+from ..base.files import replace_file
+from ..base.schema import Wrong, shown
+from ..config.external import find_model
+from ..config.options import keywords
+from .schema import NUMBERED, check_state, require
+from .upgrade import upgraded
 
 FORMAT = "dmr-jrg checkpoint"
 VERSION = 1

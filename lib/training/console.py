@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TextIO
 
-from lib.base.files import open_plain, unwritable
+from ..base.files import open_plain, unwritable
 
 
 class Console:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from lib.base.batch import Batch
-from lib.base.runtime import Runtime
-from lib.models.interface import Model
-from lib.training.batch_gradient import BatchGradient
-from lib.training.optimization import Optimization
+from ..base.batch import Batch
+from ..base.runtime import Runtime
+from ..models.interface import Model
+from .batch_gradient import BatchGradient
+from .optimization import Optimization
 
 
 def inspect_training(

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.base.batch import Batch
-from lib.base.runtime import Runtime
-from lib.models.interface import Model
-from lib.training.batch_gradient import BatchGradient, gather_batch
-from lib.training.nonfinite import NotFinite
-from lib.training.optimization import Optimization
-from lib.training.progress import Progress
+from ..base.batch import Batch
+from ..base.runtime import Runtime
+from ..models.interface import Model
+from .batch_gradient import BatchGradient, gather_batch
+from .nonfinite import NotFinite
+from .optimization import Optimization
+from .progress import Progress
 
 
 class Batches(Sized, Protocol):

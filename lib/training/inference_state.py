@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from easydict import EasyDict
 
-from lib.base.batch import DataDims
-from lib.config.options import SCHEMA, Option
-from lib.datasets import LoadedCorpus
-from lib.datasets.packed_words import fingerprint_of
-from lib.datasets.vocabulary import Vocabulary
+from ..base.batch import DataDims
+from ..config.options import SCHEMA, Option
+from ..datasets import LoadedCorpus
+from ..datasets.packed_words import fingerprint_of
+from ..datasets.vocabulary import Vocabulary
 
 MOST = 0.95  # of the training videos are not longer than ``durations["most"]``
 

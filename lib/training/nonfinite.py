@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
-from lib.base.errors import InputError
-from lib.base.runtime import Runtime
-from lib.base.schema import Wrong
-from lib.config.config import dump_config
-from lib.models.interface import Model
-from lib.training import checkpoint
-from lib.training.batch_gradient import BatchGradient
-from lib.training.optimization import Optimization
-from lib.training.progress import Progress
-from lib.training.schema import check_step
+from ..base.batch import Batch, DataDims
+from ..base.errors import InputError
+from ..base.runtime import Runtime
+from ..base.schema import Wrong
+from ..config.config import dump_config
+from ..models.interface import Model
+from . import checkpoint
+from .batch_gradient import BatchGradient
+from .optimization import Optimization
+from .progress import Progress
+from .schema import check_step
 
 EXIT_STATUS = 3  # of the scripts, apart from 1 (a traceback) and 2 (bad input)
 

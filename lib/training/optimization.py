@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
-from lib.losses import Criterion
-from lib.models.interface import Model, Plan
+from ..base.errors import InputError
+from ..losses import Criterion
+from ..models.interface import Model, Plan
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.base import distributed
-from lib.base.batch import Batch
-from lib.base.errors import InputError
-from lib.base.moments import greedy_suppression
-from lib.base.runtime import Runtime
-from lib.decoding import Decoding, Evidence, Proposals, decode, decode_prior
-from lib.decoding.decode import reads
-from lib.evaluation.records import CandidateMoments, Ranking, clips_of, on_grid
-from lib.models.first_stage import first_stage_similarity
-from lib.models.interface import Encoded, Model
+from ..base import distributed
+from ..base.batch import Batch
+from ..base.errors import InputError
+from ..base.moments import greedy_suppression
+from ..base.runtime import Runtime
+from ..decoding import Decoding, Evidence, Proposals, decode, decode_prior
+from ..decoding.decode import reads
+from ..evaluation.records import CandidateMoments, Ranking, clips_of, on_grid
+from ..models.first_stage import first_stage_similarity
+from ..models.interface import Encoded, Model
 
 ON_DEVICE = 2**30  # bytes of encoded videos that stay on the device between uses
 

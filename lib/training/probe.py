@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.base.batch import Batch
-from lib.base.errors import InputError
-from lib.decoding import Evidence
-from lib.models.interface import Model
+from ..base.batch import Batch
+from ..base.errors import InputError
+from ..decoding import Evidence
+from ..models.interface import Model
 
 
 @torch.no_grad()

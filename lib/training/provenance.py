@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.base import distributed
-from lib.base.runtime import Runtime
+from ..base import distributed
+from ..base.runtime import Runtime
 
 FEATURE_FACTS = ("entries", "keys", "width", "dtype")
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.training.progress import Progress
+from .progress import Progress
 
 _EVENTS = "events.out.tfevents.*"
 

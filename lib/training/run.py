@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from lib.base.errors import InputError
-from lib.base.files import (
+from ..base.errors import InputError
+from ..base.files import (
     RECORD,
     lock_folder,
     open_plain,

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.base.batch import DataDims
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe
-from lib.base.schema import (
+from ..base.batch import DataDims
+from ..base.errors import InputError
+from ..base.recipe import Recipe
+from ..base.schema import (
     Check,
     Wrong,
     fail,
@@ -31,8 +31,8 @@ from lib.base.schema import (
     text,
     whole,
 )
-from lib.config.options import SCHEMA, Option, Refused, Section, fit_option
-from lib.datasets.vocabulary import FIRST_WORD, TAGGERS, TOKENISERS
+from ..config.options import SCHEMA, Option, Refused, Section, fit_option
+from ..datasets.vocabulary import FIRST_WORD, TAGGERS, TOKENISERS
 
 # Mappings that have numbers for keys, as ``read_archive`` wants them.
 NUMBERED = frozenset({("optimizer", "state")})

@@ -11,32 +11,32 @@ import numpy as np
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-from lib.base import distributed
-from lib.base.errors import InputError
-from lib.base.runtime import Runtime
-from lib.datasets import build_loader
-from lib.datasets.corruption import Corruption, prepared_rows
-from lib.datasets.dense import DenseParagraphs, VideoFrames
-from lib.decoding import Decoding, Evidence
-from lib.decoding.calibration import (
+from ..base import distributed
+from ..base.errors import InputError
+from ..base.runtime import Runtime
+from ..datasets import build_loader
+from ..datasets.corruption import Corruption, prepared_rows
+from ..datasets.dense import DenseParagraphs, VideoFrames
+from ..decoding import Decoding, Evidence
+from ..decoding.calibration import (
     calibrate_starts,
     calibrate_trust,
     estimates_starts,
     measures_split,
     needs_shuffled,
 )
-from lib.evaluation import summarise
-from lib.evaluation.examples import (
+from ..evaluation import summarise
+from ..evaluation.examples import (
     ScoreMaps,
     choose_paragraphs,
     maps_of_cells,
     paragraph_quality,
     sentences_of,
 )
-from lib.evaluation.records import Predictions, Truth
-from lib.evaluation.retrieval import pairing_skill, top_videos
-from lib.models.interface import Model
-from lib.training.prediction import (
+from ..evaluation.records import Predictions, Truth
+from ..evaluation.retrieval import pairing_skill, top_videos
+from ..models.interface import Model
+from .prediction import (
     Read,
     all_scores,
     evidence_in,

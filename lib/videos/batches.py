@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from lib.base.recipe import Recipe
-from lib.videos.decode import Decoded, VideoInfo
-from lib.videos.errors import BrokenVideo
-from lib.videos.picture import Picture
-from lib.videos.reader import FrameStream
+from ..base.recipe import Recipe
+from .decode import Decoded, VideoInfo
+from .errors import BrokenVideo
+from .picture import Picture
+from .reader import FrameStream
 
 Pixels = UInt8[np.ndarray, "H W 3"]
 

@@ -18,9 +18,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lib.base.errors import InputError
-from lib.videos.decode import Video
-from lib.videos.picture import Picture
+from ..base.errors import InputError
+from .decode import Video
+from .picture import Picture
 
 HEAD = struct.Struct("<cQ")
 _MOST_MEMORY = 2**31  # beyond what the process has when it starts; an 8K video takes about 1 GB

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from lib.videos.errors import BrokenVideo
-from lib.videos.optional import optional
-from lib.videos.picture import Picture
+from .errors import BrokenVideo
+from .optional import optional
+from .picture import Picture
 
 # PyAV's names of the containers that are read. What FFmpeg reads beyond them are pictures, texts,
 # lists of other files and streams without a clock.

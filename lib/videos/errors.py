@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.base.errors import InputError
+from ..base.errors import InputError
 
 
 class BrokenVideo(InputError):

@@ -20,8 +20,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.base.errors import InputError
-from lib.base.recipe import (
+from ..base.errors import InputError
+from ..base.recipe import (
     CONTAINER,
     DURATION,
     ENDS_EARLY,
@@ -39,13 +39,13 @@ from lib.base.recipe import (
     START,
     Recipe,
 )
-from lib.base.runtime import Runtime
-from lib.videos.backbones import Backbone
-from lib.videos.batches import Batch, Failed, Finished, Job, decoded_batches
-from lib.videos.decode import Decoded, VideoInfo
-from lib.videos.feature_file import Layout, read_about, write_features
-from lib.videos.optional import optional
-from lib.videos.parts import Part, Parts, fingerprint, open_parts
+from ..base.runtime import Runtime
+from .backbones import Backbone
+from .batches import Batch, Failed, Finished, Job, decoded_batches
+from .decode import Decoded, VideoInfo
+from .feature_file import Layout, read_about, write_features
+from .optional import optional
+from .parts import Part, Parts, fingerprint, open_parts
 
 _SUFFIXES = "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts flv wmv ogv 3gp"
 SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())

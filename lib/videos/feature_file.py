@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import h5py
 
-from lib.base.errors import InputError
-from lib.base.files import sync_folder, unwritable
-from lib.base.recipe import MADE_BY, RECIPE, RECIPE_SHA256, Recipe, recipe_of
-from lib.videos.parts import Part, check_agreement
+from ..base.errors import InputError
+from ..base.files import sync_folder, unwritable
+from ..base.recipe import MADE_BY, RECIPE, RECIPE_SHA256, Recipe, recipe_of
+from .parts import Part, check_agreement
 
 Layout = Literal["plain", "activitynet"]
 _INSIDE = "c3d_features"  # the dataset of a video's group in ActivityNet's layout

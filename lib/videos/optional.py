@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from lib.base.errors import InputError
+from ..base.errors import InputError
 
 
 def optional(module: str, package: str, purpose: str) -> ModuleType:

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.base.recipe import ENDS_EARLY, MODIFIED_NS, SIZE, SOURCE, Recipe
+from ..base.errors import InputError
+from ..base.files import replace_file
+from ..base.recipe import ENDS_EARLY, MODIFIED_NS, SIZE, SOURCE, Recipe
 
 _LONGEST_NAME = 100  # bytes of a part's name, without suffix
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe
-from lib.videos.optional import optional
+from ..base.errors import InputError
+from ..base.recipe import Recipe
+from .optional import optional
 
 INTERPOLATIONS = ("bilinear", "pillow bicubic")
 _FIXED = re.compile(r"(\d{1,5})x(\d{1,5})")

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import torch
 
-from lib.videos.optional import optional
+from .optional import optional
 
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

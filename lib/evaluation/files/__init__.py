@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.base.errors import InputError
-from lib.evaluation.files.arrays import load_arrays, save_arrays
-from lib.evaluation.files.predictions import read_predictions, write_predictions
-from lib.evaluation.files.truth import read_truth, write_truth
-from lib.evaluation.files.tvr import read_tvr, write_tvr
-from lib.evaluation.records import Predictions, Truth, per_sentence
+from ...base.errors import InputError
+from ..records import Predictions, Truth, per_sentence
+from .arrays import load_arrays, save_arrays
+from .predictions import read_predictions, write_predictions
+from .truth import read_truth, write_truth
+from .tvr import read_tvr, write_tvr
 
 __all__ = [
     "load_arrays",

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth
+from ...base.errors import InputError
+from ...base.files import replace_file
+from ..records import CandidateMoments, Pairs, Predictions, Ranking, Truth
 
 # Kinds and axes: P paragraphs, V videos, M sentences; other letters agree within a part.
 _LAYOUTS = {

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lib.base.errors import InputError
-from lib.base.files import open_input
-from lib.base.schema import unique_keys
+from ...base.errors import InputError
+from ...base.files import open_input
+from ...base.schema import unique_keys
 
 _MAX_FAULTS = 10
 

@@ -10,9 +10,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.evaluation.files.lines import (
+from ...base.errors import InputError
+from ...base.files import replace_file
+from ..joint import finished_pairs
+from ..protocols import PROTOCOLS
+from ..records import CandidateMoments, Pairs, Predictions, Ranking, Truth, check
+from ..retrieval import top_videos
+from .lines import (
     for_each_line,
     number,
     require_lines,
@@ -22,10 +26,6 @@ from lib.evaluation.files.lines import (
     stated_lines,
     write_line,
 )
-from lib.evaluation.joint import finished_pairs
-from lib.evaluation.protocols import PROTOCOLS
-from lib.evaluation.records import CandidateMoments, Pairs, Predictions, Ranking, Truth, check
-from lib.evaluation.retrieval import top_videos
 
 VERSION = 1
 _KEYS = {

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lib.base.errors import InputError
-from lib.base.files import Write, digest_of, open_input, record_file, replace_files
-from lib.base.schema import (
+from ...base.errors import InputError
+from ...base.files import Write, digest_of, open_input, record_file, replace_files
+from ...base.schema import (
     Wrong,
     listed,
     mapping,
@@ -24,14 +24,14 @@ from lib.base.schema import (
     unique_keys,
     whole,
 )
-from lib.evaluation import PROTOCOLS, summarise
-from lib.evaluation.examples import ScoreMaps, fill_maps, load_maps
-from lib.evaluation.files import load_arrays, read_any, read_truth
-from lib.evaluation.files.arrays import fill_arrays
-from lib.evaluation.files.predictions import fill_predictions
-from lib.evaluation.files.truth import fill_truth
-from lib.evaluation.records import Predictions, Truth
-from lib.evaluation.retrieval import TIES
+from .. import PROTOCOLS, summarise
+from ..examples import ScoreMaps, fill_maps, load_maps
+from ..records import Predictions, Truth
+from ..retrieval import TIES
+from . import load_arrays, read_any, read_truth
+from .arrays import fill_arrays
+from .predictions import fill_predictions
+from .truth import fill_truth
 
 _SCORES = mapping(optional(number()))
 _FLOORS = mapping(mapping(_SCORES))

@@ -8,9 +8,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lib.base.errors import InputError
-from lib.base.files import replace_file
-from lib.evaluation.files.lines import (
+from ...base.errors import InputError
+from ...base.files import replace_file
+from ..records import Truth
+from .lines import (
     for_each_line,
     number,
     require_lines,
@@ -19,7 +20,6 @@ from lib.evaluation.files.lines import (
     stated_lines,
     write_line,
 )
-from lib.evaluation.records import Truth
 
 
 def write_truth(path: str | Path, truth: Truth) -> None:

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.base.errors import InputError
-from lib.base.files import open_input, write_text
-from lib.base.schema import unique_keys
-from lib.evaluation.files.lines import Faults, number, rows, short, span
-from lib.evaluation.files.predictions import exact, pairs, ranking, table
-from lib.evaluation.joint import finished_pairs
-from lib.evaluation.protocols import PROTOCOLS
-from lib.evaluation.records import CandidateMoments, Predictions, Ranking, Truth
-from lib.evaluation.retrieval import top_videos
+from ...base.errors import InputError
+from ...base.files import open_input, write_text
+from ...base.schema import unique_keys
+from ..joint import finished_pairs
+from ..protocols import PROTOCOLS
+from ..records import CandidateMoments, Predictions, Ranking, Truth
+from ..retrieval import top_videos
+from .lines import Faults, number, rows, short, span
+from .predictions import exact, pairs, ranking, table
 
 _TASKS = ("VR", "SVMR", "VCMR")
 

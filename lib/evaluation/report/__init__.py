@@ -7,14 +7,14 @@ from html import escape
 
 import numpy as np
 
-from lib.base.errors import InputError
-from lib.evaluation.examples import choose_paragraphs, error_breakdown, paragraph_quality
-from lib.evaluation.files.run import RunFiles
-from lib.evaluation.report.cases import case
-from lib.evaluation.report.charts import bar
-from lib.evaluation.report.curves import curves
-from lib.evaluation.report.markup import Cell, details, page, paragraph, table
-from lib.evaluation.report.tables import best_baseline, comparison, number, score_tables
+from ...base.errors import InputError
+from ..examples import choose_paragraphs, error_breakdown, paragraph_quality
+from ..files.run import RunFiles
+from .cases import case
+from .charts import bar
+from .curves import curves
+from .markup import Cell, details, page, paragraph, table
+from .tables import best_baseline, comparison, number, score_tables
 
 # Protocol and metric of the cards and of the curves, if the run has them.
 _HEADLINES = (

@@ -7,13 +7,13 @@ from html import escape
 
 import numpy as np
 
-from lib.evaluation.examples import sentences_of
-from lib.evaluation.files.run import RunFiles
-from lib.evaluation.records import Ranking
-from lib.evaluation.report.charts import score_map, timeline
-from lib.evaluation.report.markup import Cell, details, table
-from lib.evaluation.retrieval import rank_videos, top_videos
-from lib.evaluation.spans import overlap
+from ..examples import sentences_of
+from ..files.run import RunFiles
+from ..records import Ranking
+from ..retrieval import rank_videos, top_videos
+from ..spans import overlap
+from .charts import score_map, timeline
+from .markup import Cell, details, table
 
 _VIDEOS_SHOWN = 5
 _SPANS_SHOWN = 3

@@ -16,7 +16,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.examples import best_cell, true_cell
+from ..examples import best_cell, true_cell
 
 # Viridis at nine steps: even in lightness, and readable without red and green.
 _COLOURS = np.array(

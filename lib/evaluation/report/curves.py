@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from lib.evaluation.files.run import RunFiles
-from lib.evaluation.report.charts import Line, curve
-from lib.evaluation.report.markup import details, table
-from lib.evaluation.report.tables import best_baseline, number
+from ..files.run import RunFiles
+from .charts import Line, curve
+from .markup import details, table
+from .tables import best_baseline, number
 
 
 def curves(runs: Sequence[RunFiles], scores: Sequence[tuple[str, str]]) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lib.base.errors import InputError
-from lib.evaluation import compare_predictions
-from lib.evaluation.files.run import RunFiles
-from lib.evaluation.protocols import PROTOCOLS
-from lib.evaluation.report.markup import Cell, details, paragraph, table
-from lib.evaluation.table import heading, rows_of
+from ...base.errors import InputError
+from .. import compare_predictions
+from ..files.run import RunFiles
+from ..protocols import PROTOCOLS
+from ..table import heading, rows_of
+from .markup import Cell, details, paragraph, table
 
 
 def score_tables(run: RunFiles) -> str:

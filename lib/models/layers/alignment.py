@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, Layout
+from ...base.batch import Batch, Layout
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
+from ...base.batch import Batch, DataDims
 
 
 class BagOfWords(nn.Module):

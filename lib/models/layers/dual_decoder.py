@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.losses.reconstruction import candidate_nll
-from lib.models.interface import Encoded
-from lib.models.layers.text import MaskedWords, all_words, draw_masked_words
-from lib.models.layers.transformer import WeighedDecoder, sinusoids, small_normal
+from ...base.batch import Batch, DataDims, Layout
+from ...losses.reconstruction import candidate_nll
+from ..interface import Encoded
+from .text import MaskedWords, all_words, draw_masked_words
+from .transformer import WeighedDecoder, sinusoids, small_normal
 
 
 @dataclass(frozen=True)

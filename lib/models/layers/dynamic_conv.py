@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.models.layers.proposal_map import ProposalGrid, neighbour_weights
-from lib.models.layers.recompute import Recomputable, recomputed
+from .proposal_map import ProposalGrid, neighbour_weights
+from .recompute import Recomputable, recomputed
 
 
 class DynamicConv(nn.Module):

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.decoding import Evidence
-from lib.models.interface import Encoded, Model
-from lib.models.layers.dual_decoder import DualDecoder, ReadWords
-from lib.models.layers.masked_decoder import MaskedDecoder
-from lib.models.layers.text import word_logits
-from lib.models.layers.votes import Vote, scores_of
+from ...base.batch import Batch, DataDims, Layout
+from ...decoding import Evidence
+from ..interface import Encoded, Model
+from .dual_decoder import DualDecoder, ReadWords
+from .masked_decoder import MaskedDecoder
+from .text import word_logits
+from .votes import Vote, scores_of
 
 
 class GaussianGrounding(nn.Module):

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
-from lib.models.layers.dual_decoder import DualDecoder, ReadWords
-from lib.models.layers.gaussian import outside_windows, proposal_windows, spans_of
-from lib.models.layers.gaussian_grounding import GaussianGrounding, parameters_of
-from lib.models.layers.transformer import FiLM
+from ...base.batch import Batch, DataDims
+from .dual_decoder import DualDecoder, ReadWords
+from .gaussian import outside_windows, proposal_windows, spans_of
+from .gaussian_grounding import GaussianGrounding, parameters_of
+from .transformer import FiLM
 
 
 @dataclass(frozen=True)

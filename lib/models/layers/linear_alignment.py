@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims, Layout
-from lib.losses.similarity import sentence_nce, within_paragraph_nce
-from lib.models.layers.alignment import position_logits
-from lib.models.layers.bag import BagOfWords
+from ...base.batch import Batch, DataDims, Layout
+from ...losses.similarity import sentence_nce, within_paragraph_nce
+from .alignment import position_logits
+from .bag import BagOfWords
 
 
 @dataclass(frozen=True)

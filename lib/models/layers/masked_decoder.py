@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.base.batch import Batch, DataDims
-from lib.models.layers.dual_decoder import DualDecoder, ReadWords
-from lib.models.layers.text import draw_masked_words, noise_of_words
-from lib.models.layers.transformer import WeighedDecoder, xavier_attention
+from ...base.batch import Batch, DataDims
+from .dual_decoder import DualDecoder, ReadWords
+from .text import draw_masked_words, noise_of_words
+from .transformer import WeighedDecoder, xavier_attention
 
 
 class MaskedDecoder(DualDecoder):

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.batch import Layout
-from lib.models.layers.proposal_map import ProposalGrid
+from ...base.batch import Layout
+from .proposal_map import ProposalGrid
 
 
 def position_features(grid: ProposalGrid, batch: Layout) -> Float[Tensor, "M P 4"]:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.base.moments import cell_spans
-from lib.models.layers.recompute import Recomputable, recomputed
+from ...base.moments import cell_spans
+from .recompute import Recomputable, recomputed
 
 DENSITIES = ("sparse", "dense")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lib.base import draws
+from ...base import draws
 
 SENTENCES = 16  # whose maps are in memory at once
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lib.models.layers.proposal_map import ProposalGrid
+from .proposal_map import ProposalGrid
 
 CLIPS_AT_ONCE = 4  # whose words' logits are in memory together
 

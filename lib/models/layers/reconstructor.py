@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import DataDims
-from lib.base.draws import rows_of
-from lib.models.layers.text import MaskedWords, word_logits, word_places
+from ...base.batch import DataDims
+from ...base.draws import rows_of
+from .text import MaskedWords, word_logits, word_places
 
 MOST_WORDS = 2**16  # of a sentence, as far as numbering the words of all candidates goes
 

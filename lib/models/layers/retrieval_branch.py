@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib.base.batch import DataDims
-from lib.models.layers.precision import in_full
-from lib.models.layers.transformer import AttentionBlock, AttentivePool, FiLM, small_normal
+from ...base.batch import DataDims
+from .precision import in_full
+from .transformer import AttentionBlock, AttentivePool, FiLM, small_normal
 
 
 class RetrievalBranch(nn.Module):

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lib.base import draws
-from lib.base.batch import Batch, DataDims
-from lib.base.errors import InputError
+from ...base import draws
+from ...base.batch import Batch, DataDims
+from ...base.errors import InputError
 
 
 class SentenceEncoder(nn.Module):

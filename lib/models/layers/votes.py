@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.base.moments import iou
+from ...base.moments import iou
 
 Vote = Literal["none", "plain", "leader", "likelihood"]
 

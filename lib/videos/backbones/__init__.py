@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lib.base.errors import InputError
-from lib.base.external import is_external, load_object
-from lib.base.recipe import Recipe
-from lib.videos.backbones import c3d, clip, i3d, torchvision_models
-from lib.videos.backbones.base import Backbone, Options
+from ...base.errors import InputError
+from ...base.external import is_external, load_object
+from ...base.recipe import Recipe
+from . import c3d, clip, i3d, torchvision_models
+from .base import Backbone, Options
 
 __all__ = ["BACKBONES", "Backbone", "Options", "load_backbone", "open_backbone"]
 

@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.base.errors import InputError
-from lib.base.recipe import CONTAINER_RATE, Recipe, fraction_text
-from lib.videos.picture import Picture
+from ...base.errors import InputError
+from ...base.recipe import CONTAINER_RATE, Recipe, fraction_text
+from ..picture import Picture
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
-from lib.base.recipe import CONTAINER_RATE, Recipe
-from lib.videos.backbones.base import Backbone, Options
-from lib.videos.backbones.weights import digest, existing, fit, given_file, read_state
+from ...base.errors import InputError
+from ...base.recipe import CONTAINER_RATE, Recipe
+from .base import Backbone, Options
+from .weights import digest, existing, fit, given_file, read_state
 
 TAPS = ("fc6", "fc6_raw", "fc7", "fc7_raw")  # raw: before the ReLU
 FRAMES = 16

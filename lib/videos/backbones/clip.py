@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe
-from lib.videos.backbones.base import Backbone, Options
-from lib.videos.backbones.weights import digest
-from lib.videos.optional import optional
-from lib.videos.torchvision_import import import_torchvision
+from ...base.errors import InputError
+from ...base.recipe import Recipe
+from ..optional import optional
+from ..torchvision_import import import_torchvision
+from .base import Backbone, Options
+from .weights import digest
 
 PREFIX = "open_clip/"
 QUICK = "-quickgelu"

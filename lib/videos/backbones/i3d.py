@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe
-from lib.videos.backbones.base import Backbone, Options
-from lib.videos.backbones.weights import digest, fit, given_file, read_state
+from ...base.errors import InputError
+from ...base.recipe import Recipe
+from .base import Backbone, Options
+from .weights import digest, fit, given_file, read_state
 
 # Output channels of an Inception block's branches: 1x1; 1x1 and 3x3; 1x1 and 3x3; pool and 1x1.
 Widths = tuple[int, int, int, int, int, int]

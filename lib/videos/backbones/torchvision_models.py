@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
-from lib.base.recipe import Recipe
-from lib.videos.backbones.base import Backbone, Options
-from lib.videos.backbones.weights import cached_or_fetched, digest, fit, read_state
-from lib.videos.torchvision_import import import_torchvision
+from ...base.errors import InputError
+from ...base.recipe import Recipe
+from ..torchvision_import import import_torchvision
+from .base import Backbone, Options
+from .weights import cached_or_fetched, digest, fit, read_state
 
 
 @dataclass(frozen=True)

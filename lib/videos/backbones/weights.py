@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.base.errors import InputError
+from ...base.errors import InputError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which checkpoints keep weights
 _PREFIXES = ("module.", "backbone.", "model.", "network.")  # that wrapped networks put first

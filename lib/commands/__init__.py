@@ -1,0 +1,23 @@
+"""What users call: a module a command, each with a ``main``, which moment_localization/ starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def command_line(name: str) -> list[str]:
+    """The arguments that start a command in a process of its own, wherever this package lies and
+    whatever lies in the folder in which it is started."""
+    root = str(Path(__file__).resolve().parents[2])
+    package = __package__.rpartition(".")[0]
+    start = (
+        f"import sys; sys.path[0] = {root!r}; sys.argv[0] = {name!r}; "
+        f"from {package}.base.command import run_script; "
+        f"from {package}.commands.{name} import main; run_script(main)"
+    )
+    return [sys.executable, "-W", "ignore", "-c", start]
