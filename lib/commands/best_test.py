@@ -1,12 +1,15 @@
-"""Score the best checkpoint of an experiment and write its tables.
+"""Score the best checkpoint of a run and write its tables.
 
-    python best_test.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
-    python best_test.py --cfg … --decode ../experiments/bench/decoding/in_order.yaml
+    python best_test.py ../save/dense_activitynet/acnet
+    python best_test.py --cfg ../experiments/dense_activitynet/acnet.yaml
+    python best_test.py RUN --decode ../experiments/bench/decoding/in_order.yaml
 
-The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
-results.md there, every score beside its floor: results_val.* for --split val, and another name for
-weights that are decoded otherwise than they were trained with, or videos that TEST.CORRUPTION has
-changed, so that nothing is overwritten.
+Every option is the one that the run was trained with (config.yaml in its folder); --set and
+--decode change those of TEST and DECODE. The checkpoint is best.pt there, or the one given. The
+last lines are five numbers, each beside its floor; every score goes to results.json and results.md
+there: results_val.* for --split val, and another name for weights that are decoded otherwise than
+they were trained with, videos that TEST.CORRUPTION has changed, or data of another corpus
+(--other-data), so that nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -15,18 +18,19 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from ..base import distributed
 from ..base.errors import InputError
-from ..config.config import load_config
+from ..base.terminal import shown_path, tell
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
 from ..decoding.calibration import measures_split
-from ..evaluation import choose_alpha, console_table, fixed_list, markdown_table
+from ..evaluation import choose_alpha, console_table, fixed_list, headline_lines, markdown_table
 from ..evaluation.files.run import save_run_predictions
 from ..evaluation.records import CandidateMoments
 from ..training import checkpoint
@@ -39,10 +43,10 @@ from ..training.build import (
     open_runtime,
     open_scorer,
     provenance_of,
-    run_folder,
 )
 from ..training.provenance import lines as provenance_lines
 from ..training.run import Run, strict_json
+from ..training.run_options import other_data, tested_run
 from ..training.scorer import calibration_lines, metric
 
 
@@ -50,12 +54,19 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_common_flags(parser)
+    add_common_flags(parser, of_run=True)
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="score this one (default: best.pt of the run)"
     )
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="default: test"
+    )
+    parser.add_argument(
+        "--other-data",
+        type=label,
+        metavar="NAME",
+        help="score data that are not those of the run (--dataDir, --set DATASET.DIR=…); the "
+        "results are results_on_NAME.*",
     )
     return parser.parse_args()
 
@@ -63,8 +74,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     began = time.monotonic()
-    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
-    run = Run.open(run_folder(args.cfg, config), exclusive=False)
+    folder, config, notes = tested_run(args)
+    run = Run.open(folder, exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
     decoding = open_decoding(config)
@@ -95,9 +106,17 @@ def main() -> None:
         )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
-            print(line)
+            tell(line)
     features = fingerprint(corpus.features)
     require_recipe(state.get("features", {}), features, str(corpus.features.path))
+    here = provenance_of(config, corpus, runtime, features)
+    differing = difference(state["features"], features) if "features" in state else ""
+    others = other_data(state, here["annotations"], differing)
+    if others and not args.other_data:
+        raise InputError(
+            f"{shown_path(run.folder)}: {'; '.join(others)}; --other-data NAME scores these, into "
+            "results_on_NAME.json and .md"
+        )
     checkpoint.check_matches(state, config, corpus.dims)
     model = open_model(config, corpus, runtime, trained)
     checkpoint.load_into(model, state)
@@ -140,7 +159,7 @@ def main() -> None:
     summary["calibration"] = scorer.calibration
     hours = round((time.monotonic() - began) / 3600, 4)
     summary["provenance"] = {
-        "test": {**provenance_of(config, corpus, runtime, features), "hours": hours},
+        "test": {**here, "hours": hours},
         "training": state.get("provenance"),
     }
     summary["notes"] = [
@@ -148,20 +167,20 @@ def main() -> None:
         *how_it_came_about(corpus, config),
         *([] if scorer.truth.timed else ["no timestamps to score against: retrieval alone is"]),
         *decoding_notes(decoding, trained, scorer.calibration),
+        *notes,
+        *others,
     ]
-    if "features" in state:
-        differing = difference(state["features"], features)
-        if differing:
-            summary["notes"].append(f"the features are not those of training: {differing}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
+    if args.other_data:
+        stem += f"_on_{args.other_data}"
     if corruption:
         stem += f"_{corruption.name}"
     if decoding != trained:
         stem += f"-{decoding_name(args.decode, decoding)}"
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
-    notes = [*summary["notes"], *provenance_notes(summary["provenance"])]
-    listed = "\n".join(f"- {note}" for note in notes)
+    about = [*summary["notes"], *provenance_notes(summary["provenance"])]
+    listed = "\n".join(f"- {line}" for line in about)
     tables = {f"{stem}.md": f"{title}{markdown_table(summary)}\n{listed}\n"}
 
     def results(digests: dict[str, str]) -> dict[str, str]:
@@ -180,13 +199,31 @@ def main() -> None:
     else:
         run.write_texts(results({}))
 
-    print(console_table(summary))
+    if args.verbose:
+        print(f"{console_table(summary)}\n")
+    elif summary["warnings"]:
+        tell("\n".join(f"warning: {text}" for text in summary["warnings"]))
     for note in summary["notes"]:
-        print(f"note: {note}")
-    epoch = state["epoch"] + 1
-    print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
+        tell(f"note: {note}")
     if stem == "results_val" and "validation" in state:
-        compare_with_training(summary, state)
+        tell(compare_with_training(summary, state))
+    epoch = state["epoch"] + 1
+    tell(f"epoch {epoch} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n")
+    print("\n".join(headline_lines(summary, f"{name_of(run.folder)}, {args.split} split")))
+
+
+def label(text: str) -> str:
+    """For ``type=``: what may be a part of a file's name."""
+    if not re.fullmatch(r"[\w.+=,-]{1,100}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is none of the names that are possible: letters, digits and _ . + = , -"
+        )
+    return text
+
+
+def name_of(folder: Path) -> str:
+    """The last two folders of a run's path, by which people know it."""
+    return "/".join(folder.resolve().parts[-2:])
 
 
 def trained_decoding(state: dict[str, Any], default: Decoding) -> Decoding:
@@ -238,9 +275,13 @@ def how_it_came_about(corpus: Any, config: Any) -> list[str]:
     return [f"sentences stand {order}", supervision, chosen]
 
 
-def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> None:
-    """Say whether the number that training printed came out again."""
+def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> str:
+    """Whether the number that training printed came out again, in a line."""
     name = state["select_by"]
     there, here = metric(state["validation"], name), metric(summary, name)
-    verdict = "the same" if there == here else "DIFFERENT (another device or library version?)"
-    print(f"{name} on val: {there!r} in training, {here!r} here: {verdict}")
+    if there == here:
+        return f"{name} on val: {here:.2f}, in training and here: the same"
+    return (
+        f"{name} on val: {there!r} in training, {here!r} here: DIFFERENT (another device or "
+        "library version?)"
+    )

@@ -503,6 +503,8 @@ def finish(run: Run, config: Any, hours: float, *, verbose: bool) -> None:
     title = f"best epoch {epoch} of {config.TRAIN.EPOCHS} on validation"
     print("\n".join(headline_lines(validation, title, explained=False)))
     supervision = "saw no timestamps" if config.TRAIN.SUPERVISION == "weak" else "was supervised"
+    for line in calibration_lines(best["calibration"]):
+        tell(f"calibrated: {line}")
     tell(
         f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
         f"{duration(3600 * hours)}"

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..base.command import COUNT
 from ..base.errors import InputError
+from ..base.terminal import count, shown_path, tell
 from ..config.config import load_config
 from ..datasets import corpus_folder, find_vectors
 from ..datasets.catalog import facts
@@ -27,7 +28,7 @@ from ..datasets.fingerprint import difference, fingerprint
 from ..tools.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
 from ..tools.feature_checks import examine_features
 from ..training import checkpoint
-from ..training.build import resolve
+from ..training.build import DATA_HELP, PATHS_HELP, resolve
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,7 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change an option"
     )
-    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
+    parser.add_argument("--dataDir", metavar="DIR", help=f"folder of the corpora ({DATA_HELP})")
+    parser.epilog = PATHS_HELP
     parser.add_argument(
         "--annotations-only", action="store_true", help="leave features and word vectors out"
     )
@@ -65,7 +67,7 @@ def main() -> None:
     data = config.DATASET
     corpus, data_dir = facts(data.NAME), resolve(config.DATA_DIR)
     folder = corpus_folder(data.NAME, data_dir, data.DIR, data.get("SYNTHETIC"))
-    print(f"{corpus.title} in {folder}")
+    tell(f"{corpus.title} in {shown_path(folder)}")
     findings, records = examine_annotations(
         corpus, folder, bad_moments=data.BAD_MOMENTS, empty_sentences=data.EMPTY_SENTENCES
     )
@@ -85,11 +87,9 @@ def main() -> None:
         if args.fingerprint is not None:
             findings += take_fingerprint(features, args.fingerprint)
     print(table(findings, width=shutil.get_terminal_size((140, 24)).columns))
-    counts = {
-        f"{level}s": sum(finding.level == level for finding in findings)
-        for level in ("problem", "warning", "note")
-    }
-    print(", ".join(f"{count} {level}" for level, count in counts.items()))
+    levels = [finding.level for finding in findings]
+    told = [count(levels.count(level), level) for level in ("problem", "warning", "note")]
+    print(", ".join(told))
     sys.exit(0 if worst(findings) == "note" else 1)
 
 
@@ -111,8 +111,9 @@ def take_fingerprint(features: FeatureFile, against: str) -> list[Finding]:
     except InputError as fault:
         return [Finding("problem", name, str(fault), "see the lines about this file")]
     description = (
-        f"{current['entries']:,} entries (keys {current['keys'][:12]}), {current['dtype']}, "
-        f"width {current['width']}; in {current['rows']:,} rows of {len(current['sample'])} videos "
+        f"{count(current['entries'], 'entry', 'entries')} (keys {current['keys'][:12]}), "
+        f"{current['dtype']}, width {current['width']}; in {count(current['rows'], 'row')} of "
+        f"{count(len(current['sample']), 'video')} "
         f"the mean is {float(current['mean'].mean()):.4g} "
         f"and the spread {float(current['std'].mean()):.4g}"
     )

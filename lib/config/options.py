@@ -87,8 +87,13 @@ def dataclass_options(kind: Any, *, capitals: bool = False) -> Section:
 
 SCHEMA: dict[str, Option | Section] = {
     "WORKERS": Option(int, 2, "Processes that load data; 0 loads in the main one.", NOT_NEGATIVE),
-    "DATA_DIR": Option(str, "data", "Folder of the corpora; relative to the repository."),
-    "MODEL_DIR": Option(str, "save", "Folder of the runs; relative to the repository."),
+    "DATA_DIR": Option(
+        str,
+        "data",
+        "Folder of the corpora; relative to the repository, on the command line to the current"
+        " folder (like all folders).",
+    ),
+    "MODEL_DIR": Option(str, "save", "Folder of the runs; relative as DATA_DIR is."),
     "LOG_DIR": Option(str, "", "Folder of the TensorBoard scalars; empty = the run's own."),
     "GPUS": Option(
         str,
@@ -251,6 +256,12 @@ FLAGS = {
     "logDir": "LOG_DIR",
     "tag": "TAG",
 }
+# Options that are paths: on the command line relative to the current folder, as --cfg is.
+PATHS = {
+    *(("DATA_DIR",), ("MODEL_DIR",), ("LOG_DIR",), ("DATASET", "CACHE_DIR")),
+    ("MODEL", "PARAMS", "text_encoder"),
+}
+NO_PATHS = ("", "lstm")  # values of these that are none
 
 
 class Refused(Exception):

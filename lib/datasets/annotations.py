@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from ..base.errors import InputError
 from ..base.files import open_input
+from ..base.terminal import count, shown_path
 from .vocabulary import has_words, tokenise
 
 # A batch is padded to its longest paragraph and its longest sentence. (TACoS has paragraphs of 230
@@ -67,12 +68,13 @@ class Cleaning:
     def lines(self) -> list[str]:
         """The report, one line for the file and one for each kind of repair."""
         head = (
-            f"{self.path}: {self.paragraphs:,} paragraphs of {self.videos:,} videos, "
-            f"{self.sentences:,} of {self.sentences_read:,} sentences kept"
+            f"{shown_path(self.path)}: {count(self.paragraphs, 'paragraph')} of "
+            f"{count(self.videos, 'video')}, {self.sentences:,} of "
+            f"{count(self.sentences_read, 'sentence')} kept"
         )
         return [head] + [
-            f"  {what}: {count:,} (e.g. {'; '.join(self.examples[what])})"
-            for what, count in sorted(self.counts.items())
+            f"  {what}: {number:,} (e.g. {'; '.join(self.examples[what])})"
+            for what, number in sorted(self.counts.items())
         ]
 
 

@@ -39,16 +39,29 @@ from .scorer import Options, Scorer
 _BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
 MOST_POSITIONS = 10_000  # that a checkpoint is believed to have
 ROOT = Path(__file__).resolve().parents[2]
+DATA_HELP = "default: data of the repository"
+PATHS_HELP = (
+    "Paths on the command line, those of --set too, are relative to the current\n"
+    "folder; those in a YAML to the repository (BASE and files of code: to the YAML)."
+)
 
 
 def resolve(path: str) -> Path:
-    """A path of the configuration: relative ones start at the repository's root."""
+    """A path of the configuration: relative ones start at the repository's root. Those of the
+    command line are absolute when they come here."""
     return Path(path) if Path(path).is_absolute() else ROOT / path
 
 
-def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that training and testing share; names as in the original command lines."""
-    parser.add_argument("--cfg", required=True, metavar="YAML", help="the experiment")
+def add_common_flags(parser: argparse.ArgumentParser, *, of_run: bool = False) -> None:
+    """The flags that training and testing share; names as in the original command lines.
+
+    Args:
+        of_run: the folder of a run may stand in the place of ``--cfg``, as ``run``.
+    """
+    if of_run:
+        parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a trained run")
+    help = "the experiment" + ", whose run lies below --modelDir" * of_run
+    parser.add_argument("--cfg", required=not of_run, metavar="YAML", help=help)
     parser.add_argument(
         "--set",
         action="append",
@@ -61,11 +74,14 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         "--gpus", metavar="N", help="GPU to use; cpu or -1 for none (default: the first, if any)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
-    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
-    parser.add_argument("--modelDir", metavar="DIR", help="folder of the runs (default: save)")
+    parser.add_argument("--dataDir", metavar="DIR", help=f"folder of the corpora ({DATA_HELP})")
+    parser.add_argument(
+        "--modelDir", metavar="DIR", help="folder of the runs (default: save of the repository)"
+    )
     parser.add_argument(
         "--logDir", metavar="DIR", help="folder of TensorBoard files (default: the run's folder)"
     )
+    parser.epilog = PATHS_HELP
     parser.add_argument("--tag", metavar="TEXT", help="suffix of the run's folder")
     parser.add_argument("--verbose", action="store_true", help="progress bars and more lines")
 
