@@ -30,7 +30,7 @@ from ..datasets.fingerprint import difference, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
 from ..decoding.calibration import measures_split
-from ..evaluation import choose_alpha, console_table, fixed_list, headline_lines, markdown_table
+from ..evaluation import choose_alpha, fixed_list, headline_lines, markdown_table
 from ..evaluation.files.run import save_run_predictions
 from ..evaluation.records import CandidateMoments
 from ..training import checkpoint
@@ -199,16 +199,14 @@ def main() -> None:
     else:
         run.write_texts(results({}))
 
-    if args.verbose:
-        print(f"{console_table(summary)}\n")
-    elif summary["warnings"]:
-        tell("\n".join(f"warning: {text}" for text in summary["warnings"]))
+    for warning in summary["warnings"]:
+        tell(f"warning: {warning}")
     for note in summary["notes"]:
         tell(f"note: {note}")
     if stem == "results_val" and "validation" in state:
         tell(compare_with_training(summary, state))
-    epoch = state["epoch"] + 1
-    tell(f"epoch {epoch} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n")
+    weights = f"epoch {state['epoch'] + 1}" if state["epoch"] >= 0 else "weights trained elsewhere"
+    tell(f"{weights} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n")
     print("\n".join(headline_lines(summary, f"{name_of(run.folder)}, {args.split} split")))
 
 

@@ -35,7 +35,7 @@ from ..datasets.fingerprint import fingerprint, require_recipe
 from ..datasets.packed_words import FILE as WORDS
 from ..datasets.packed_words import link_words, pack_words
 from ..datasets.standardization import Standardization
-from ..evaluation import console_table, headline_lines
+from ..evaluation import headline_lines
 from ..evaluation.records import Predictions, Truth
 from ..evaluation.retrieval import similarity_scale
 from ..training import checkpoint, nonfinite
@@ -291,8 +291,6 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
             rows = epochs.rows(epoch, means, summary, progress, **times)
             print("\n".join(rows), flush=True)
-            for line in calibration_lines(scorer.calibration) if args.verbose else ():
-                say(f"  calibrated: {line}")
             for warning in epochs.warnings(summary):
                 say(warning)
         elif run is not None:
@@ -308,7 +306,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             keep_lowest(run)
 
     if run is not None:
-        finish(run, config, hours_now(), verbose=args.verbose)
+        finish(run, config, hours_now())
 
 
 def scale_of(predictions: Predictions, truth: Truth) -> float:
@@ -490,12 +488,10 @@ class StopSignal:
             signal.raise_signal(number)
 
 
-def finish(run: Run, config: Any, hours: float, *, verbose: bool) -> None:
+def finish(run: Run, config: Any, hours: float) -> None:
     """Say what was best, what chose it, how long it took, and how to test it."""
     best = checkpoint.load(run.path("best.pt"))
     validation, chosen = best["validation"], best["select_by"]
-    if verbose:
-        print(f"\n{console_table(validation)}")
     for warning in validation["warnings"]:
         tell(f"WARNING: {warning}")
     print()

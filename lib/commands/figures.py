@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run that best_test.py tested")
     parser.add_argument("--paragraph", nargs="+", metavar="ID", help="which paragraphs")
     parser.add_argument("--count", type=COUNT, default=3, help="how many of the best (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")

@@ -22,8 +22,10 @@ from .reporting import describe_change
 from .run import CONFIG, require_run
 
 # What belongs to a machine or to a test, and not to the weights; and what becomes of faulty data.
-_FREE = ("TEST.", "DECODE.", "WORKERS", "GPUS", "DATA_DIR", "DATASET.CACHE", "DATASET.LINKED_")
-_FREE += ("DATASET.BAD_MOMENTS", "DATASET.EMPTY_SENTENCES", "DATASET.MISSING_VIDEOS")
+_FREE = (
+    *("TEST.", "DECODE.", "WORKERS", "GPUS", "DATA_DIR", "DATASET.CACHE", "DATASET.LINKED_"),
+    *("DATASET.BAD_MOMENTS", "DATASET.EMPTY_SENTENCES", "DATASET.MISSING_VIDEOS"),
+)
 _PLACES = {"MODEL_DIR", "LOG_DIR", "TAG"}
 _OF_RUN = {"tag": "--tag", "modelDir": "--modelDir", "logDir": "--logDir"}
 
