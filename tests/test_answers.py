@@ -19,7 +19,7 @@ import yaml
 from lib.base import terminal
 from lib.base.errors import InputError
 from lib.base.terminal import coloured, count, duration, for_file, shown_path, wrapped
-from lib.evaluation import headline_lines, headline_numbers, summarise
+from lib.evaluation import console_table, headline_lines, headline_numbers, summarise, table
 from lib.evaluation.records import Predictions, Truth
 from lib.training.console import Console
 from lib.training.progress import Pace, Progress
@@ -180,6 +180,18 @@ class TestTheHeadline:
         text = "\n".join(headline_lines(summary_of()))
         assert "\x1b[32mabove its floor\x1b[0m" in text
         assert "\x1b[33mnot above its floor\x1b[0m" in text
+
+    def test_tables_fit_a_terminal_and_are_whole_in_a_file(self, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        summary = summary_of(fixed_spans=np.array([[0.0, 0.5]] * 10))
+        whole = console_table(summary)
+        assert "ten fixed" in whole and max(map(len, whole.splitlines())) > 80
+        for module in (table, terminal):
+            monkeypatch.setattr(module, "is_terminal", lambda stream=None: True)
+        narrow = console_table(summary)
+        assert "best floor" in narrow and max(map(len, narrow.splitlines())) <= 80
+        (row,) = (line for line in narrow.splitlines() if line.startswith("| dR@1,IoU=0.5 "))
+        assert row.split("|")[4].strip() == "100.00"  # of equal parts in order
 
     def test_the_scorer_ends_with_it(self, tmp_path):
         make_run(tmp_path / "run", skill=0.5)

@@ -5,8 +5,9 @@
     python score.py --define vcmr_jsg
 
 PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission in TVR's format. Every
-number is printed with chance, baselines without a model, its ceiling and its 95 % interval; the
-last lines are five of them, each with what it is worth.
+number is printed with chance, baselines without a model, its ceiling and its 95 % interval (a
+narrow terminal shows the best baseline, --markdown writes all); the last lines are five of them,
+each above or below its floor.
 """
 
 from __future__ import annotations
