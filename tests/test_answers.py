@@ -199,10 +199,11 @@ class TestTheHeadline:
         line = (folder / "predictions.jsonl", "--truth", folder / "predictions.truth.jsonl")
         ended = run("score", *line, "--resamples", "20", output=tmp_path / "out")
         assert ended.status == 0, ended.output
-        *_, end = ended.output.split("\n\n")
-        rows = [line for line in end.splitlines() if line.endswith("its floor")]
+        *_, answer, reading = ended.output.split("\n\n")
+        rows = [line for line in answer.splitlines() if line.endswith("its floor")]
         assert [row.split()[0] for row in rows][:2] == ["retrieval", "retrieval"]
-        assert len(rows) >= 4 and max(map(len, end.splitlines())) <= 80
+        assert len(rows) >= 4 and reading.startswith("retrieval (vr): the right video is")
+        assert max(map(len, [*answer.splitlines(), *reading.splitlines()])) <= 80
 
 
 class TestEpochs:
@@ -217,7 +218,16 @@ class TestEpochs:
         table, summary = self.table(), summary_of()
         head, names, floors, row = self.rows(table, summary)
         assert head.split() == ["retrieval", "grounding"]
-        assert names.split() == ["loss", "R@1", "R@10", "R@1,IoU=0.5", "mIoU", "time", "left"]
+        assert names.split() == [
+            "epoch",
+            "loss",
+            "R@1",
+            "R@10",
+            "R@1,IoU=0.5",
+            "mIoU",
+            "time",
+            "left",
+        ]
         assert floors.split() == ["floors", "33.33", "100.00", "100.00", "100.00"]
         assert row.split() == [
             *("100/100", "23.2951", "100.00", "100.00", "100.00", "100.00"),
@@ -336,11 +346,11 @@ def test_training_ends_with_the_best_epoch_and_the_next_command(trained, monkeyp
 def test_a_run_is_tested_by_its_folder_without_its_options(bench):
     said = (bench.folder / "tested.txt").read_text("utf-8")
     assert not CONTROLS.search(said)
-    *_, end = said.split("\n\n")
-    assert end.startswith("save/tiny, test split: 6 videos, 6 paragraphs")
-    assert sum(line.endswith("its floor") for line in end.splitlines()) == 5
+    *_, answer, reading = said.split("\n\n")
+    assert answer.startswith("save/tiny, test split: 6 videos, 6 paragraphs")
+    assert sum(line.endswith("its floor") for line in answer.splitlines()) == 5
     assert "+---" not in said and "/save/tiny/results.md" in said
-    assert max(map(len, end.splitlines())) <= 80
+    assert max(map(len, [*answer.splitlines(), *reading.splitlines()])) <= 80
     results = bench.results()
     assert results["decoding"]["order_penalty"] == 1.0
     of_folder = bench.files()
@@ -357,8 +367,8 @@ def test_a_run_is_tested_by_its_folder_without_its_options(bench):
 def test_verbose_lines_come_before_the_answer(bench):
     ended = bench.call("best_test", bench.saved, "--verbose")
     assert ended.status == 0, ended.output
-    *before, end = ended.output.split("\n\n")
-    assert end.startswith("save/tiny, test split") and "sentences kept" in before[0]
+    before, answer, _ = ended.output.split("\n\n")
+    assert answer.startswith("save/tiny, test split") and "sentences kept" in before
     assert not CONTROLS.search(ended.output)  # no bars where nobody watches
 
 
