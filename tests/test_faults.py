@@ -198,6 +198,31 @@ def test_a_loader_process_that_is_killed_costs_nothing(runs):
     runs.ends_as_if_nothing_had_happened()
 
 
+def test_a_loader_process_that_dies_during_an_import_leaves_the_module_whole(runs):
+    """Torch imports some only when the first batch is fetched, and swallows what is raised there."""
+    finished = runs.folder / "finished"
+
+    def sabotage() -> None:
+        from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Batches
+
+        original = Batches._next_data
+
+        def importing(self: Any) -> Any:
+            if (runs.saved / "last.pt").exists() and not finished.exists():
+                self._workers[0].kill()
+                limit = time.monotonic() + 0.3
+                while time.monotonic() < limit:
+                    pass
+                finished.touch()
+            return original(self)
+
+        Batches._next_data = importing
+
+    ended = runs.train("--workers", 1, sabotage=sabotage)
+    assert finished.exists() and ended.status == WorkerDied.exit_status, ended.output
+    runs.ends_as_if_nothing_had_happened()
+
+
 def test_a_loader_process_of_validation_that_dies_costs_nothing(runs):
     def sabotage() -> None:
         from lib.training.scorer import Scorer

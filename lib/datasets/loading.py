@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import queues
+from types import FrameType
 from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
@@ -23,6 +24,7 @@ from ..base.errors import InputError, WorkerDied
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 _UNSENT = 100  # and the number of the error: with what status a loader process ends
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
+_WAITING = ("multiprocessing", "selectors", "queue", "threading")  # modules
 _LACKS = [os.strerror(number) for number in _SHORT]
 
 
@@ -138,9 +140,18 @@ def _report_deaths_between_batches() -> None:
         signal.signal(signal.SIGCHLD, _child_ended)
 
 
-def _child_ended(number: int, frame: object) -> None:
-    if _listening:
+def _child_ended(number: int, frame: FrameType | None) -> None:
+    """Raise out of what waits for a batch, and out of nothing else: an import that is cut short
+    would leave a module half made."""
+    if not _listening:
+        return
+    name = frame.f_globals.get("__name__", "") if frame is not None else ""
+    if name.partition(".")[0] in _WAITING:
         signal_handling._error_if_any_worker_fails()
+        return
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.02, signal.pthread_kill, (main, signal.SIGCHLD)).start()
 
 
 def _require_alive(batches: Any) -> None:
