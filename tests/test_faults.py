@@ -199,7 +199,7 @@ def test_a_loader_process_that_is_killed_costs_nothing(runs):
 
 
 def test_a_loader_process_that_dies_during_an_import_leaves_the_module_whole(runs):
-    """Torch imports some only when the first batch is fetched, and swallows what is raised there."""
+    """Torch imports some when the first batch is fetched, and swallows what is raised there."""
     finished = runs.folder / "finished"
 
     def sabotage() -> None:
