@@ -389,7 +389,7 @@ class TestAStepThatIsNotFinite:
         assert "error: first module: clips" in reported
         assert ", output is " in reported and "and so is its input" in reported
         assert "error: loss terms: retrieval_triplet, retrieval_nce" in reported
-        assert f"See it again: replay.py {path}" in reported
+        assert f"See it again: python replay.py {path}" in reported
         assert (runs.saved / "last.pt").read_bytes() == before
 
         again = run("replay", path, output=runs.folder / "replay.txt")

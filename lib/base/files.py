@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -18,11 +17,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from . import locks
 from .errors import InputError
 
 HDF5_ERROR = re.compile(r"errno = \d+, error message = '([^']*)'")
 Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
+# Windows has neither pipes nor links that anybody could put into a file's place unasked.
+_NO_WAITING, _NO_LINKS = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
 RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
 
 
@@ -131,7 +133,7 @@ def open_input(path: Path, **options: Any) -> IO[Any]:
 
 
 def _open_input(path: str, flags: int) -> int:
-    handle = os.open(path, flags | os.O_NONBLOCK)
+    handle = os.open(path, flags | _NO_WAITING)
     mode = os.fstat(handle).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         os.close(handle)
@@ -158,7 +160,7 @@ def open_plain(path: Path, mode: str) -> Any:
 
 def _open_plain(path: str, flags: int) -> int:
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        handle = os.open(path, flags | _NO_LINKS | _NO_WAITING, 0o666)
     except OSError as fault:
         if fault.errno != errno.ELOOP:
             raise
@@ -228,16 +230,17 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
         _drop(lock)
         raise unwritable(folder / ".lock", fault) from None
     # A forked loader process would hold the lock on after a kill of the one that trains.
-    os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
 
 
 def _take(lock: IO[str]) -> None:
     for _ in range(5):  # a process that was just killed takes a moment to let go
         with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locks.lock(lock)
         time.sleep(0.05)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    locks.lock(lock)
 
 
 def _drop(file: IO[str]) -> None:

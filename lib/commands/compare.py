@@ -15,6 +15,7 @@ from pathlib import Path
 from ..base.command import COUNT, POSITIVE
 from ..base.errors import InputError
 from ..base.files import write_text
+from ..base.installed import called
 from ..evaluation.files.run import RunFiles, read_run
 from ..evaluation.report import report
 from ..evaluation.report.tables import difference_tables
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--resamples", type=POSITIVE, default=1000, help="bootstrap draws")
     args = parser.parse_args(arguments)
     if len(args.runs) < 2:
-        raise InputError("one run, expected two to four (report.py makes a page of one)")
+        raise InputError(f"one run, expected two to four ({called('report')} makes a page of one)")
     runs = [
         read_run(path, name=name) for path, name in zip(args.runs, names(args.runs), strict=True)
     ]

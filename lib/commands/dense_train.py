@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import shlex
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ from ..base import distributed
 from ..base.batch import Batch, collate
 from ..base.errors import InputError, WorkerDied
 from ..base.files import link_file
+from ..base.installed import typed
 from ..base.runtime import Runtime
 from ..config.config import dump_config, load_config
 from ..datasets import build_loader
@@ -438,7 +438,7 @@ def stop_not_finite(
         lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
         lines.append(
             "the step was not taken; the checkpoints are as they were, of which "
-            f"{LOWEST} is from before the loss grew. See it again: replay.py {path}"
+            f"{LOWEST} is from before the loss grew. See it again: {typed('replay', str(path))}"
         )
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
@@ -489,6 +489,5 @@ def finish(run: Run, config: Any) -> None:
 
 def test_command() -> str:
     """This command line as one of best_test.py: what was --set here must be there too."""
-    script, *flags = sys.argv
-    kept = [flag for flag in flags if flag not in ("--resume", "--overwrite")]
-    return shlex.join(["python", str(Path(script).with_name("best_test.py")), *kept])
+    kept = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
+    return typed("best_test", *kept)

@@ -29,6 +29,9 @@ from ..tools.feature_checks import examine_features
 from ..training import checkpoint
 from ..training.build import resolve
 
+# A fork starts at once; macOS's own libraries do not survive one, and Windows has none.
+_START = "fork" if sys.platform == "linux" else "spawn"
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -96,7 +99,7 @@ def main() -> None:
 def in_a_process(features: FeatureFile, records: Any, *, videos: int) -> list[Finding]:
     """``examine_features`` where a crash is a finding: HDF5 does not survive every damage."""
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context(_START)) as pool:
             return pool.submit(examine_features, features, records, videos=videos).result()
     except BrokenProcessPool:
         description = "reading it ends the process: the HDF5 library crashes, or memory runs out"

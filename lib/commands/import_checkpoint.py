@@ -15,10 +15,10 @@ row for each word of their own vocabulary, which --words names:
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
 from ..base.errors import InputError
+from ..base.installed import typed
 from ..base.runtime import Runtime
 from ..config.config import dump_config, load_config
 from ..datasets.vocabulary import ranked_words
@@ -97,6 +97,5 @@ def main() -> None:
         print(
             f"note: {known:,} of its {size:,} words have an id here; the others are never predicted"
         )
-    command = ["python", "best_test.py", "--cfg", args.cfg]
-    command += ["--tag", config.TAG] if config.TAG else []
-    print("score it:", shlex.join([*command, *(f"--set={option}" for option in args.set)]))
+    flags = ["--cfg", args.cfg, *(["--tag", config.TAG] if config.TAG else [])]
+    print("score it:", typed("best_test", *flags, *(f"--set={option}" for option in args.set)))

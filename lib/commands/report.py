@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..base.command import COUNT
 from ..base.files import record_file, write_text
+from ..base.installed import called
 from ..evaluation.files.run import read_run
 from ..evaluation.report import report
 
@@ -21,7 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
+    tested = f"a run that {called('best_test')} tested"
+    parser.add_argument("run", type=Path, metavar="FOLDER", help=tested)
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: results.html in FOLDER")
     parser.add_argument(
         "--count", type=COUNT, default=3, help="paragraphs of each kind (default: 3)"

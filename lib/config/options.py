@@ -62,6 +62,7 @@ UNIT = within(0, 1)
 SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
 LABEL = _matches(r"[\w.+=,-]*", "of letters, digits and _ . + = , -")
+_RELATIVE = "relative to the repository, or, where this is installed, to the current folder."
 METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
 
 Section = dict[str, Option]
@@ -87,8 +88,8 @@ def dataclass_options(kind: Any, *, capitals: bool = False) -> Section:
 
 SCHEMA: dict[str, Option | Section] = {
     "WORKERS": Option(int, 2, "Processes that load data; 0 loads in the main one.", NOT_NEGATIVE),
-    "DATA_DIR": Option(str, "data", "Folder of the corpora; relative to the repository."),
-    "MODEL_DIR": Option(str, "save", "Folder of the runs; relative to the repository."),
+    "DATA_DIR": Option(str, "data", "Folder of the corpora; " + _RELATIVE),
+    "MODEL_DIR": Option(str, "save", "Folder of the runs; " + _RELATIVE),
     "LOG_DIR": Option(str, "", "Folder of the TensorBoard scalars; empty = the run's own."),
     "GPUS": Option(
         str,

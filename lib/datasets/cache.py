@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -35,6 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from ..base import locks
 from ..base.errors import InputError
 from ..base.files import open_plain
 from .features import FeatureFile, as_read, normalize_rows, resample
@@ -47,6 +47,7 @@ _BLOCKS, _BLOCK = 32, 16384  # of a sample of a large file
 _MARK = b"ROWS 1\r\n"
 _END = struct.Struct("<Q32s8s")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PACKS = os.name != "nt"  # Windows renames no file that is open
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -254,7 +255,8 @@ def make_rows(
         needed: without repeats; but for "direct", all of them are read now and must be sound.
         others: what other runs of the corpus need, packed too as far as it can be read.
         mode: "disk" packs a file; "memory" resamples what is needed now; "direct" reads the feature
-            file each time; "auto" is memory for a corpus under 256 MiB and disk for others.
+            file each time; "auto" is memory for a corpus under 256 MiB and disk for others (on
+            Windows, where files cannot be packed, direct).
         folders: where packed files may be, in order of preference.
 
     Raises:
@@ -266,6 +268,13 @@ def make_rows(
     small = size <= _IN_MEMORY and _shared_room() > 1.1 * size
     if mode == "memory" or (mode == "auto" and small):
         return SharedRows(direct, needed)
+    if not _PACKS:
+        if mode == "auto":
+            return direct
+        raise InputError(
+            "DATASET.CACHE disk packs features by renaming an open file, which Windows does not; "
+            "expected memory or direct"
+        )
     return pack(direct, needed, others, folders)
 
 
@@ -464,10 +473,10 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
 
 def _lock(file: BinaryIO, said: str) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.lock(file)
     except BlockingIOError:
         with tqdm(desc=said, bar_format="{desc}", leave=False, disable=None):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file, wait=True)
 
 
 def _is(path: Path, file: BinaryIO) -> bool:
@@ -481,7 +490,7 @@ def _clear(path: Path, direct: DirectRows) -> None:
     """Remove what builders left that died, and packs of what the feature file was before."""
     for part in path.parent.glob(".*.rows*.part"):
         with contextlib.suppress(OSError, InputError), open_plain(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(file)
             part.unlink()
     for other in path.parent.glob("*.rows"):
         with contextlib.suppress(OSError, Unsound), other.open("rb") as file:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from ..base import recipe as names
 from ..base.errors import InputError
+from ..base.installed import called
 from ..base.recipe import VideoTimes, times_of
 from ..datasets.features import FeatureFile
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
@@ -105,7 +106,8 @@ class FeatureSource:
         lacking = "" if self.durations is None else f" and the durations given lack {video_id}"
         raise InputError(
             f"{self.file.path}: does not say how long its videos are{lacking}; expected the "
-            "attributes of extract_features.py, --seconds-per-row, or --durations with a JSON file "
+            f"attributes of {called('extract_features')}, --seconds-per-row, or --durations with a "
+            "JSON file "
             "of video ids and seconds"
         )
 

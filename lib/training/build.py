@@ -16,6 +16,7 @@ from easydict import EasyDict
 from ..base.batch import DataDims, collate
 from ..base.errors import InputError
 from ..base.external import is_external
+from ..base.installed import OPTIONS_PAGE, home
 from ..base.memory import bounded_memory, free_memory
 from ..base.runtime import Runtime
 from ..config.config import experiment_name
@@ -38,12 +39,11 @@ from .scorer import Options, Scorer
 
 _BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
 MOST_POSITIONS = 10_000  # that a checkpoint is believed to have
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def resolve(path: str) -> Path:
-    """A path of the configuration: relative ones start at the repository's root."""
-    return Path(path) if Path(path).is_absolute() else ROOT / path
+    """A path of the configuration; see ``home`` for relative ones."""
+    return home() / path
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change one option of the experiment; may be repeated (options: docs/options.md)",
+        help=f"change one option of the experiment; may be repeated (options: {OPTIONS_PAGE})",
     )
     parser.add_argument("--decode", metavar="YAML", help="take the DECODE section of another file")
     parser.add_argument(
