@@ -4,8 +4,9 @@
     python score.py --protocols
     python score.py --define vcmr_jsg
 
-PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission in TVR's format. Every
-number is printed with chance, baselines without a model, its ceiling and its 95 % interval.
+PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission to TVR or
+QVHighlights, whose annotation files can be the truth. Every number is printed with chance, baselines
+without a model, its ceiling and its 95 % interval.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..base.files import write_text
 from ..evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
 from ..evaluation.files import read_any, read_truth
 from ..evaluation.retrieval import TIES
+from ..evaluation.scoring import OVERLAPS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,7 +50,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--ties",
         choices=TIES,
         default="expected",
-        help="equal scores: in random order (default), the right one first, or last",
+        help="equal scores: in random order (default), the right one first, or last, or in the "
+        "order of the file",
+    )
+    parser.add_argument(
+        "--overlaps",
+        choices=OVERLAPS,
+        default="exact",
+        help="float64: in svmr, an overlap that is the threshold may miss it by a rounding error, "
+        "as in programs that compare plain floats",
     )
     parser.add_argument(
         "--alpha",
@@ -110,6 +120,7 @@ def score(args: argparse.Namespace) -> dict[str, Any]:
         alpha=args.alpha,
         fixed_spans=fixed,
         ties=args.ties,
+        overlaps=args.overlaps,
         resamples=args.resamples,
     )
     if not summary["protocols"]:
