@@ -76,7 +76,10 @@ def svmr_any(case: Case, n: int, m: float) -> float:
 
 
 def mean_best_iou(case: Case) -> float:
-    first = [max(iou(s[0], t) for t in case.truth[i]) if s else 0 for i, s in enumerate(case.moments)]
+    first = [
+        max(iou(listed[0], true) for true in case.truth[i]) if listed else 0
+        for i, listed in enumerate(case.moments)
+    ]
     return float(100 * sum(first) / len(first))
 
 

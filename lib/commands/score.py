@@ -5,8 +5,8 @@
     python score.py --define vcmr_jsg
 
 PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission to TVR or
-QVHighlights, whose annotation files can be the truth. Every number is printed with chance, baselines
-without a model, its ceiling and its 95 % interval.
+QVHighlights, whose annotation files can be the truth. Every number is printed with chance,
+baselines without a model, its ceiling and its 95 % interval.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import difflib
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from .catalog import (
 from .corruption import Corruption, prepared_rows
 from .dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
 from .features import FeatureFile
+from .left_out import EMPTY_MOMENT, Dropped, LeftOut
 from .loading import Loader
 from .options import CorpusOptions
 from .standardization import Standardization
@@ -70,6 +71,7 @@ class LoadedCorpus:
     vector_file: Path = Path()
     durations: tuple[float, ...] = ()  # seconds, of the training videos
     empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # of each split asked for
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -145,17 +147,23 @@ def load_corpus(
     notes = [*corpus.notes, *_shared_videos(paragraphs)]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
+    dropped, held = Dropped(), 0
     if "val" not in paragraphs:
         notes += _hold_out(paragraphs, options.val_fraction, options.seed, needed="val" in splits)
         if "val" in paragraphs:
-            paragraphs["val"] = _with_moments(paragraphs["val"])
+            taken = paragraphs["val"]
+            held = sum(len(p.sentences) for p in taken)
+            paragraphs["val"] = _with_moments(taken)
+            dropped.note("val", EMPTY_MOMENT, taken, paragraphs["val"])
     limits = {"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}
     for split, limit in limits.items():
         if limit and limit < len(paragraphs.get(split, ())):
             count = len(paragraphs[split])
             notes.append(f"{split}: {limit:,} of {count:,} paragraphs (LIMIT_{split.upper()})")
             chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:limit]
-            paragraphs[split] = [paragraphs[split][i] for i in sorted(chosen)]
+            whole = paragraphs[split]
+            paragraphs[split] = [whole[i] for i in sorted(chosen)]
+            dropped.limit(split, whole, paragraphs[split])
     longest = max(len(p.sentences) for p in paragraphs["train"])
     longest = min(longest, options.max_sentences or longest)
     if "train" in splits and options.max_sentences:
@@ -232,6 +240,8 @@ def load_corpus(
         )
         for split in splits
     }
+    if "train" in datasets:
+        dropped.note("train", EMPTY_MOMENT, paragraphs["train"], datasets["train"].paragraphs)
     dims = DataDims(
         video_dim=rows.dim,
         word_dim=word_dim,
@@ -259,6 +269,12 @@ def load_corpus(
         vector_file,
         tuple({p.video_id: p.duration for p in paragraphs["train"]}.values()),
         "kept" if weak else "dropped",
+        {
+            split: dropped.left_out(
+                split, cleaning.get(split), data.paragraphs, held=held if split == "train" else 0
+            )
+            for split, data in datasets.items()
+        },
     )
 
 
@@ -389,6 +405,7 @@ def _with_moments(group: list[Paragraph]) -> list[Paragraph]:
             sentences=tuple(itertools.compress(p.sentences, keep)),
             moments=p.moments[keep],
             sentence_ids=tuple(itertools.compress(p.sentence_ids, keep)),
+            windows=tuple(itertools.compress(p.windows, keep)),
         )
         for p, keep in zip(group, known, strict=True)
         if keep.any()

@@ -77,7 +77,7 @@ def precision_values(
     order = np.argsort(np.where(real, -scores, np.inf), axis=1, kind="stable")
     real = np.take_along_axis(real, order, 1)
     overlaps = overlap(np.take_along_axis(spans, order[..., None], 1)[:, :, None], truth[:, None])
-    exists = ~np.isnan(truth).any(axis=-1)
+    exists = np.asarray(~np.isnan(truth).any(axis=-1))
     M, L, W = overlaps.shape
     found = np.zeros((len(AP_THRESHOLDS), M, L), np.bool_)
     for t, threshold in enumerate(AP_THRESHOLDS):

@@ -41,9 +41,9 @@ class Ranks:
         """(P,) from 1; infinite where not listed."""
         above = {
             "expected": 0.5 * self.equal,
-            "optimistic": 0.0,
-            "pessimistic": self.equal,
-            "file": self.ahead,
+            "optimistic": 0.0 * self.equal,
+            "pessimistic": 1.0 * self.equal,
+            "file": 1.0 * self.ahead,
         }[ties]
         return np.where(self.listed, 1.0 + self.better + above, np.inf)
 

@@ -17,7 +17,6 @@ from .records import Pairs, Predictions, Truth, check
 from .retrieval import TIES, Ranks, in_two_stages, rank_videos, retrieval_values
 from .spans import TIE
 
-
 OVERLAPS = ("exact", "float64")
 
 
@@ -38,9 +37,7 @@ class ScoringOptions:
         if self.ties not in TIES:
             raise InputError(f"ties: {self.ties!r}, expected one of {', '.join(TIES)}")
         if self.overlaps not in OVERLAPS:
-            raise InputError(
-                f"overlaps: {self.overlaps!r}, expected one of {', '.join(OVERLAPS)}"
-            )
+            raise InputError(f"overlaps: {self.overlaps!r}, expected one of {', '.join(OVERLAPS)}")
         if not all(0 <= m <= 1 for m in self.iou):
             raise InputError(f"iou: {list(self.iou)}, expected thresholds from 0 to 1")
         if not all(n > 0 for n in (*self.grounding_n, *self.retrieval_k)):

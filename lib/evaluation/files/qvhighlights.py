@@ -43,9 +43,7 @@ def read_qvhighlights(path: str | Path, truth: Truth) -> Predictions:
             raise InputError(f"{location}: occurs twice")
         listed[name] = [
             [*listed_span(start, end, location), number(score, location, "a score")]
-            for start, end, score in rows(
-                record[WINDOWS], location, WINDOWS, "[start, end, score]"
-            )
+            for start, end, score in rows(record[WINDOWS], location, WINDOWS, "[start, end, score]")
         ]
 
     for_each_line(path, read)

@@ -42,8 +42,8 @@ def write_tvr(
     pairs_for: str = "vcmr_tvr",
     alpha: float = 20.0,
 ) -> None:
-    """Write a submission: the best ``keep`` entries of each list, the best first, since the order of
-    the file is what TVR's evaluation reads.
+    """Write a submission: the best ``keep`` entries of each list, the best first, since TVR's
+    evaluation reads the order of the file.
 
     Each sentence gets its paragraph's ranking under VR. VCMR is the finished list of ``pairs_for``.
     """
@@ -56,7 +56,9 @@ def write_tvr(
     if listed is not None:
         owner = truth.sentence_paragraph
         order = np.argsort(-listed.scores, axis=1, kind="stable")
-        listed = Ranking(*(np.take_along_axis(x, order, 1) for x in (listed.videos, listed.scores)))
+        listed = Ranking(
+            np.take_along_axis(listed.videos, order, 1), np.take_along_axis(listed.scores, order, 1)
+        )
         no_times = np.zeros((*listed.videos.shape, 2))
         tasks["VR"] = _entries(
             truth, listed.videos[owner], no_times[owner], listed.scores[owner], keep
