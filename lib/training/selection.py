@@ -1,4 +1,4 @@
-"""Which epoch is the best: by TRAIN.SELECT_BY on validation, and by a finer number where epochs tie.
+"""Which epoch is the best: by TRAIN.SELECT_BY on validation, then by a finer number.
 
 Recalls over few queries take few values: on 27 videos, R@10 of every epoch may be 100.
 """
