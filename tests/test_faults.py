@@ -491,15 +491,18 @@ def test_weights_from_before_a_divergence_are_left(runs):
 
 
 @pytest.mark.parametrize(
-    ("select_by", "scores", "expected", "never"),
+    ("select_by", "scores", "finer", "expected", "never"),
     [
-        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}, 5),
-        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}, 3),
-        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}, 4),
+        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], [], {2, 4}, 5),
+        ("vr/R@10", [5.0, 5.0, 5.0], [], {1, 2}, 3),
+        ("vr/R@10", [5.0, 5.0, 5.0], [1.0, 3.0, 2.0], {2, 3}, 4),
+        ("vr/R@10", [5.0, 5.0, 5.0, 6.0], [1.0, 2.0, 2.0, 0.0], {2, 4}, 5),
+        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], [], {1, 5}, 4),
+        ("vr/MedR", [2.0, 2.0, 3.0], [1.0, 1.5, 9.0], {1, 2}, 3),
     ],
 )
-def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
-    tmp_path, select_by, scores, expected, never
+def test_the_best_epochs_are_kept_and_ties_go_to_the_finer_number_then_to_the_earlier(
+    tmp_path, select_by, scores, finer, expected, never
 ):
     progress = Progress()
     mine = {"best-of-all.pt", "best-99.pt", f"best-{never}.pt"}  # an epoch that is never kept
@@ -508,6 +511,8 @@ def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
             (folder.folder / name).write_text("not the run's")
         for epoch, score in enumerate(scores):
             state = {"epoch": epoch, "select_by": select_by}
+            if finer:
+                progress.finer[str(epoch)] = finer[epoch]
             keep_best(folder, state, score, progress, count=2)
             progress = Progress(**dataclasses.asdict(progress))  # as a resumed run has it
         kept = {path.name for path in folder.folder.glob("*.pt")}

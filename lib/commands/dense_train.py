@@ -5,7 +5,8 @@
 
 The run's folder holds config.yaml, log.jsonl, console.log, last.pt (to go on from), best.pt (to
 test) and lowest_loss.pt (as last.pt was when the training loss was lowest). The best epoch is the
-best on validation by TRAIN.SELECT_BY; the test split is not read here.
+best on validation by TRAIN.SELECT_BY, and where epochs tie by a finer number of the same task; the
+test split is not read here.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from ..training.progress import Pace, Progress
 from ..training.reporting import EpochTable, Scalars, describe_change
 from ..training.run import Run
 from ..training.scorer import calibration_lines, metric
+from ..training.selection import better, finer_metric, ties, value_of
 
 LOWEST = "lowest_loss.pt"
 
@@ -277,6 +279,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             record["inspection"] = inspection
             record["calibration"] = scorer.calibration
             score = metric(summary, train.SELECT_BY)
+            finer = value_of(summary["protocols"], finer_metric(train.SELECT_BY) or "")
+            if finer is not None:
+                progress.finer[str(epoch)] = finer
             state = state_now() | {
                 "epoch": epoch,
                 "select_by": train.SELECT_BY,
@@ -284,10 +289,12 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 "validation": summary,
                 "inference": carried | {"similarity_scale": scale_of(predictions, scorer.truth)},
             }
-            if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
+            best = (progress.best_score, progress.finer.get(str(progress.best_epoch)))
+            if best[0] is None or better(train.SELECT_BY, (score, finer), (best[0], best[1])):
                 progress.best_score, progress.best_epoch = score, epoch
                 checkpoint.save(run.own("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
+            record["best_epoch"] = progress.best_epoch
             times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
             rows = epochs.rows(epoch, means, summary, progress, **times)
             print("\n".join(rows), flush=True)
@@ -377,16 +384,15 @@ def restore(
     return Progress(**state["progress"]), state.get("provenance", {}).get("hours", 0.0)
 
 
-def better(name: str, score: float, best: float) -> bool:
-    """Ranks are better when lower, everything else when higher; a tie keeps the earlier epoch."""
-    return score < best if name.endswith("MedR") else score > best
-
-
 def keep_best(
     run: Run, state: dict[str, Any], score: float, progress: Progress, *, count: int
 ) -> None:
     """Hold the best ``count`` epochs as best-EPOCH.pt; EPOCH counts from 1, as the lines do."""
-    place = sum(not better(state["select_by"], score, other) for other, _ in progress.kept)
+    mine = (score, progress.finer.get(str(state["epoch"])))
+    place = sum(
+        not better(state["select_by"], mine, (other, progress.finer.get(str(epoch))))
+        for other, epoch in progress.kept
+    )
     progress.kept.insert(place, (score, state["epoch"]))
     dropped = [epoch for _, epoch in progress.kept[count:]]
     del progress.kept[count:]
@@ -507,4 +513,6 @@ def finish(run: Run, config: Any, hours: float, *, verbose: bool) -> None:
         f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
         f"{duration(3600 * hours)}"
     )
+    if tied := ties(run.records(), chosen, best["epoch"]):
+        tell(tied)
     print(f"test it: {typed('best_test', shown_path(run.folder))}")

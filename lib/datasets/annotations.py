@@ -44,6 +44,9 @@ class Paragraph:
     # [start, end) in seconds, 0 <= start < end <= duration; NaN where there is no such moment
     moments: Float[np.ndarray, "S 2"]
     sentence_ids: tuple[str, ...] = ()  # the file's own, or its paragraph#0, #1, … in file order
+    # All moments of each sentence, in file order: several of a query, or one of each annotator; (0,
+    # 2) where it has none. Empty where no sentence has more than its moment.
+    windows: tuple[Float[np.ndarray, "_ 2"], ...] = ()
 
 
 @dataclass

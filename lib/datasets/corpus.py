@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .catalog import facts
 from .corruption import Corruption, prepared_rows
 from .dense import DenseParagraphs
 from .features import FeatureFile
+from .left_out import EMPTY_MOMENT, Dropped, LeftOut
 from .options import CorpusOptions
 from .splits import hold_out, limit, read_splits, with_moments
 from .standardization import Standardization
@@ -51,6 +52,7 @@ class LoadedCorpus:
     vector_file: Path = Path()
     durations: tuple[float, ...] = ()  # seconds, of the training videos
     empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # of each split asked for
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -119,9 +121,12 @@ def load_corpus(
     notes = [*corpus.notes, *shared_videos(paragraphs)]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
+    dropped = Dropped()
     if "val" not in paragraphs:
-        notes += hold_out(paragraphs, options.val_fraction, options.seed, needed="val" in splits)
-    notes += limit(paragraphs, options)
+        notes += hold_out(
+            paragraphs, options.val_fraction, options.seed, dropped, needed="val" in splits
+        )
+    notes += limit(paragraphs, options, dropped)
     longest = max(len(p.sentences) for p in paragraphs["train"])
     longest = min(longest, options.max_sentences or longest)
     if "train" in splits and options.max_sentences:
@@ -168,6 +173,8 @@ def load_corpus(
         )
         for split in splits
     }
+    if "train" in datasets:
+        dropped.note("train", EMPTY_MOMENT, paragraphs["train"], datasets["train"].paragraphs)
     dims = DataDims(
         video_dim=rows.dim,
         word_dim=word_dim,
@@ -196,6 +203,10 @@ def load_corpus(
         vector_file,
         tuple({p.video_id: p.duration for p in paragraphs["train"]}.values()),
         "kept" if weak else "dropped",
+        {
+            split: dropped.left_out(split, read.cleaning.get(split), data.paragraphs)
+            for split, data in datasets.items()
+        },
     )
 
 

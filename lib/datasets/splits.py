@@ -13,6 +13,7 @@ import numpy as np
 from ..base.errors import InputError
 from .annotations import Cleaning, Paragraph, read_paragraphs
 from .catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
+from .left_out import EMPTY_MOMENT, Dropped
 from .options import CorpusOptions
 
 
@@ -80,6 +81,7 @@ def with_moments(group: list[Paragraph]) -> list[Paragraph]:
             sentences=tuple(itertools.compress(p.sentences, keep)),
             moments=p.moments[keep],
             sentence_ids=tuple(itertools.compress(p.sentence_ids, keep)),
+            windows=tuple(itertools.compress(p.windows, keep)),
         )
         for p, keep in zip(group, known, strict=True)
         if keep.any()
@@ -87,7 +89,12 @@ def with_moments(group: list[Paragraph]) -> list[Paragraph]:
 
 
 def hold_out(
-    paragraphs: dict[str, list[Paragraph]], fraction: float, seed: int, *, needed: bool
+    paragraphs: dict[str, list[Paragraph]],
+    fraction: float,
+    seed: int,
+    dropped: Dropped,
+    *,
+    needed: bool,
 ) -> list[str]:
     """Move a seeded share of the training videos, whole, to val; what to say of it.
 
@@ -105,12 +112,17 @@ def hold_out(
         return []
     order = np.random.default_rng([seed, 0]).permutation(len(videos))
     held = {videos[i] for i in order[:count]}
-    paragraphs["val"] = with_moments([p for p in paragraphs["train"] if p.video_id in held])
+    taken = [p for p in paragraphs["train"] if p.video_id in held]
+    paragraphs["val"] = with_moments(taken)
+    dropped.hold_out("train", taken)
+    dropped.note("val", EMPTY_MOMENT, taken, paragraphs["val"])
     paragraphs["train"] = [p for p in paragraphs["train"] if p.video_id not in held]
     return [f"val: {count:,} of {len(videos):,} training videos held out (no validation file)"]
 
 
-def limit(paragraphs: dict[str, list[Paragraph]], options: CorpusOptions) -> list[str]:
+def limit(
+    paragraphs: dict[str, list[Paragraph]], options: CorpusOptions, dropped: Dropped
+) -> list[str]:
     """Keep a seeded part of each split that has a limit; what to say of it."""
     limits = {"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}
     said = []
@@ -119,7 +131,9 @@ def limit(paragraphs: dict[str, list[Paragraph]], options: CorpusOptions) -> lis
             count = len(paragraphs[split])
             said.append(f"{split}: {most:,} of {count:,} paragraphs (LIMIT_{split.upper()})")
             chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:most]
-            paragraphs[split] = [paragraphs[split][i] for i in sorted(chosen)]
+            whole = paragraphs[split]
+            paragraphs[split] = [whole[i] for i in sorted(chosen)]
+            dropped.limit(split, whole, paragraphs[split])
     return said
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.errors import InputError
-from .baselines import baseline_rows, ceiling, fixed_list, grid_fit
+from .baselines import GridFit, baseline_rows, ceiling, fixed_list, grid_fit
 from .bootstrap import Counted, compare, interval, resampled
 from .diagnostics import (
     retrieval_diagnostics,
@@ -73,6 +73,8 @@ def summarise(
     ties: str = "expected",
     resamples: int = 1000,
     seed: int = 0,
+    left_out: int = 0,
+    overlaps: str = "exact",
 ) -> dict[str, Any]:
     """Every number that the predictions allow, with its baselines, ceiling and interval.
 
@@ -80,28 +82,38 @@ def summarise(
         protocols: which ones to count; None: all that the predictions allow.
         alpha: weight of the video's score in a pair's (``choose_alpha`` on validation data).
         fixed_spans: (10, 2) from ``fixed_list`` on training moments, for that baseline.
-        ties: "expected", "optimistic" or "pessimistic"; see ``retrieval.Ranks``.
+        ties: "expected", "optimistic", "pessimistic" or "file"; see ``retrieval.Ranks``.
         resamples: bootstrap draws of paragraphs for the 95 % intervals; 0: none.
+        left_out: sentences of the split that are not in ``truth``; published protocols count them
+            as misses of grounding.
+        overlaps: "exact" or "float64"; see ``ScoringOptions``.
 
     Returns:
         Plain JSON values, rounded nowhere: ``protocols`` {name: {metric: per cent}}, ``floors``
         {name: {rule: {metric: per cent}}}, ``ceilings`` {name: {metric: per cent}}, ``intervals``
         {name: {metric: [low, high]}}, ``queries`` {name: {counted, missing, unit, comparison,
-        k_counts, moment_budget, alpha}}, ``corpus``, ``diagnostics``, ``warnings``, ``settings``.
+        k_counts, moment_budget, alpha, several, windows, left_out, as_misses}}, ``corpus``,
+        ``diagnostics``, ``warnings``, ``settings``. ``several``: sentences with more than one true
+        moment, of which ``windows`` says whether the first or any counts. ``left_out``: sentences
+        that the protocol does not count, and ``as_misses`` its scores if it did.
 
     Raises:
         InputError: predictions that do not fit the truth, a score that is no finite number, or a
             protocol that is named in ``protocols`` and cannot be counted.
     """
     check(truth, predictions)
-    options = ScoringOptions(iou, grounding_n, retrieval_k, ties, alpha)
+    options = ScoringOptions(iou, grounding_n, retrieval_k, ties, alpha, overlaps)
     ranks = ranks_of(truth, predictions)
     cells = predictions.proposal_spans
-    fit = None if cells is None or not truth.timed else grid_fit(truth, cells, iou)
+    fits: dict[str, GridFit | None] = {"first": None, "any": None}
+    if cells is not None and truth.timed:
+        fits["first"] = fits["any"] = grid_fit(truth, cells, iou)
+        if truth.several:
+            fits["any"] = grid_fit(truth, cells, iou, any_window=True)
     out: dict[str, Any] = {
         key: {} for key in ("protocols", "floors", "ceilings", "intervals", "queries")
     }
-    notes = []
+    notes = list(predictions.notes)
     for name in PROTOCOLS if protocols is None else protocols:
         try:
             counted = count(name, truth, predictions, ranks=ranks, **vars(options))
@@ -116,12 +128,16 @@ def summarise(
                 raise InputError(f"{name}: the {lacking} not hold what this protocol counts")
             continue
         protocol = PROTOCOLS[name]
+        fit = fits["any" if protocol.meets_any else "first"]
         out["protocols"][name] = counted.scores()
         out["floors"][name] = baseline_rows(
             protocol, truth, ranks, fit, fixed_spans, options, predictions.prior
         )
         out["ceilings"][name] = ceiling(protocol, truth, predictions, ranks, fit, options)
         out["queries"][name] = _about(protocol, counted, options)
+        if protocol.ranked != "videos":
+            about = _about_moments(protocol, truth, out["protocols"][name], counted, left_out)
+            out["queries"][name] |= about
         if protocol.mixed and isinstance(predictions.candidates, CandidateMoments):
             out["queries"][name]["alpha"] = alpha
         if resamples:
@@ -133,6 +149,14 @@ def summarise(
         "paragraphs": len(truth.paragraph_ids),
         "sentences": len(truth.sentences),
     }
+    if truth.clipped:
+        out["corpus"]["clipped"] = truth.clipped
+    several = [name for name, about in out["queries"].items() if about.get("windows") == "first"]
+    if several and "svmr_any" not in out["protocols"]:
+        notes.append(
+            f"{truth.several:,} of {len(truth.sentences):,} sentences have several true moments, "
+            f"of which the first is counted by {', '.join(several)} (by svmr_any: any of them)"
+        )
     spans = {} if predictions.spans is None else span_diagnostics(truth, predictions.spans)
     retrieval = {}
     if predictions.similarity is not None:
@@ -150,6 +174,7 @@ def summarise(
         baseline=max(baselines, default=None),
     )
     out["settings"] = {"ties": ties, "alpha": alpha, "resamples": resamples, "seed": seed}
+    out["settings"]["overlaps"] = overlaps
     return out
 
 
@@ -183,6 +208,24 @@ def compare_predictions(
             P = len(truth.paragraph_ids)
             out[name] = compare(old, new, P, resamples=resamples, seed=seed)
     return out
+
+
+def _about_moments(
+    protocol: Protocol,
+    truth: Truth,
+    scores: dict[str, float],
+    counted: Counted,
+    left_out: int,
+) -> dict[str, Any]:
+    """What a reader must know of the truth that a protocol of moments counted against."""
+    about: dict[str, Any] = {}
+    if truth.several:
+        about |= {"several": truth.several, "windows": "any" if protocol.meets_any else "first"}
+    if left_out:
+        share = len(counted.paragraph) / (len(counted.paragraph) + left_out)
+        as_misses = {metric: share * score for metric, score in scores.items()}
+        about |= {"left_out": left_out, "as_misses": as_misses}
+    return about
 
 
 def _about(protocol: Protocol, counted: Counted, options: ScoringOptions) -> dict[str, Any]:

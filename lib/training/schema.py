@@ -223,6 +223,7 @@ _STATE: dict[str, Check] = {
             "best_score": optional(number(finite=False)),
             "best_epoch": optional(whole()),
             "kept": listed(row(number(finite=False), whole())),
+            "finer": mapping(number(finite=False)),
         },
         needed=("epoch", "step"),
     ),

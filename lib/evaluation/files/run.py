@@ -56,6 +56,7 @@ _SUMMARY = record(
                 optional(number()),
             )
         ),
+        "left_out": record({"sentences": whole(), "of": whole(), "clipped": whole()}),
         "warnings": listed(text),
         "notes": listed(text),
         "settings": record({"ties": one_of(*TIES), "alpha": number()}),
