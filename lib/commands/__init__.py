@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,3 +22,9 @@ def command_line(name: str) -> list[str]:
         f"from {package}.commands.{name} import main; run_script(main)"
     )
     return [sys.executable, "-W", "ignore", "-c", start]
+
+
+def command_here(name: str, *arguments: str) -> str:
+    """Another command, as the user of this one would type it in the same folder."""
+    script = Path(sys.argv[0]).with_name(f"{name}.py")
+    return shlex.join(["python", str(script), *arguments])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import shlex
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from ..base.batch import Batch, collate
 from ..base.errors import InputError, WorkerDied
 from ..base.files import link_file
 from ..base.runtime import Runtime
+from ..base.terminal import count, duration, shown_path, tell
 from ..config.config import dump_config, load_config
 from ..datasets import build_loader
 from ..datasets.dense import DenseParagraphs, EpochBatches
@@ -35,7 +35,7 @@ from ..datasets.fingerprint import fingerprint, require_recipe
 from ..datasets.packed_words import FILE as WORDS
 from ..datasets.packed_words import link_words, pack_words
 from ..datasets.standardization import Standardization
-from ..evaluation import console_table
+from ..evaluation import console_table, headline_lines
 from ..evaluation.records import Predictions, Truth
 from ..evaluation.retrieval import similarity_scale
 from ..training import checkpoint, nonfinite
@@ -56,10 +56,11 @@ from ..training.console import Console
 from ..training.diagnostics import inspect_training
 from ..training.engine import train_one_epoch
 from ..training.inference_state import inference_state
-from ..training.progress import Progress
-from ..training.reporting import Scalars, describe_change, epoch_line
+from ..training.progress import Pace, Progress
+from ..training.reporting import EpochTable, Scalars, describe_change
 from ..training.run import Run
 from ..training.scorer import calibration_lines, metric
+from . import command_here
 
 LOWEST = "lowest_loss.pt"
 
@@ -95,7 +96,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         Run.create(folder, "")  # refuses, before anything is loaded
 
     runtime = open_runtime(config)
-    say = print if distributed.is_main() else silence
+    say = tell if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
         corpus = open_corpus(config, ("train", "val"), trained=saved)
@@ -134,16 +135,16 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         run = Run.open(folder) if distributed.is_main() else None
         if saved is not None:
             progress, earlier = restore(saved, model, optimization, config, corpus, features)
-        say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
+        say(f"{shown_path(folder)}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
-        say(f"{folder}: a new run of {train.EPOCHS} epochs")
+        say(f"{shown_path(folder)}: a new run of {count(train.EPOCHS, 'epoch')}")
     del saved
     weights = sum(p.numel() for p in model.parameters())
     where = f"{runtime.device}"
     if distributed.world_size() > 1:
         where = f"{distributed.world_size()} processes, each on a {runtime.device.type}"
-    say(f"{config.MODEL.NAME}: {weights:,} parameters on {where}")
+    say(f"{config.MODEL.NAME}: {count(weights, 'parameter')} on {where}")
     if run is not None:
         if resuming:
             run.truncate_log(epoch=progress.epoch - 1)
@@ -162,16 +163,18 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         for name in ("last.pt", *(kept_name(epoch) for _, epoch in progress.kept)):
             run.own(name)  # as a run of an earlier release did not
 
+    def hours_now() -> float:
+        return earlier + (time.monotonic() - started) / 3600
+
     def state_now() -> dict[str, Any]:
         """What every checkpoint holds."""
-        hours = earlier + (time.monotonic() - started) / 3600
         return {
             "model": model.state_dict(),
             "experiment": experiment,
             "features": features,
             "empty_moments": corpus.empty_moments,
             "decoding": dataclasses.asdict(scorer.decoding),
-            "provenance": {**about, "hours": round(hours, 4)},
+            "provenance": {**about, "hours": round(hours_now(), 4)},
         }
 
     def save_last() -> None:
@@ -196,7 +199,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             "command with --resume goes on from there"
         )
 
-    stop = StopSignal()
+    stop, epochs = StopSignal(), EpochTable(train.EPOCHS, train.SELECT_BY)
+    steps_done = progress.epoch * sampler.total + progress.step
+    pace = Pace(train.EPOCHS * sampler.total, steps_done)
     while progress.epoch < train.EPOCHS:
         epoch, began = progress.epoch, time.monotonic()
         sampler.set_epoch(epoch, first_batch=progress.step)
@@ -204,19 +209,24 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             total=sampler.total,
             initial=progress.step,
             desc=f"epoch {epoch + 1}/{train.EPOCHS}",
-            disable=not args.verbose or run is None,
+            disable=None if args.verbose and run is not None else True,  # None: if watched
             leave=False,
             dynamic_ncols=True,
         )
 
-        def after_step(progress: Progress, bar: tqdm = bar) -> None:
+        def after_step(progress: Progress, bar: tqdm = bar, began: float = began) -> None:
             bar.update()
             if progress.step % train.LOG_EVERY == 0:
                 means = {k: f"{v:.3g}" for k, v in progress.means().items()}
-                bar.set_postfix(means, refresh=False)
-                if not args.verbose:
-                    told = " ".join(f"{k} {v}" for k, v in means.items())
-                    say(f"  step {progress.step}/{bar.total}: {told}", flush=True)
+                left = duration(pace.left(progress.epoch * sampler.total + progress.step))
+                bar.set_postfix_str(f"loss {means['total']}, {left} left", refresh=False)
+                if bar.disable:
+                    took = duration(time.monotonic() - began)
+                    terms = " ".join(f"{k} {v}" for k, v in means.items() if k != "total")
+                    say(
+                        f"  step {progress.step}/{sampler.total}: loss {means['total']}, {took}, "
+                        f"about {left} left{f'; {terms}' if args.verbose else ''}"
+                    )
             if progress.epoch == 0 and progress.step == 1 and run is not None:
                 warn_of_unreached(optimization.unreached())
             every = train.CHECKPOINT_EVERY
@@ -249,7 +259,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         except WorkerDied as fault:
             save_without_worker(fault)
         bar.close()
-        means = progress.means()
+        means, done = progress.means(), (epoch + 1) * sampler.total
         record: dict[str, Any] = {"epoch": epoch, "lr": optimization.lr}
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
@@ -278,11 +288,16 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 progress.best_score, progress.best_epoch = score, epoch
                 checkpoint.save(run.own("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
-            print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
-            for line in calibration_lines(scorer.calibration):
-                print(f"  calibrated: {line}")
-            for warning in summary["warnings"]:
-                print(f"  WARNING: {warning}")
+            times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
+            rows = epochs.rows(epoch, means, summary, progress, **times)
+            print("\n".join(rows), flush=True)
+            for line in calibration_lines(scorer.calibration) if args.verbose else ():
+                say(f"  calibrated: {line}")
+            for warning in epochs.warnings(summary):
+                say(warning)
+        elif run is not None:
+            times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
+            print(epochs.unscored(epoch, means, **times), flush=True)
         if run is not None:
             record["seconds"] = round(time.monotonic() - began, 2)
             run.log(record)
@@ -293,7 +308,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             keep_lowest(run)
 
     if run is not None:
-        finish(run, config)
+        finish(run, config, hours_now(), verbose=args.verbose)
 
 
 def scale_of(predictions: Predictions, truth: Truth) -> float:
@@ -304,7 +319,7 @@ def scale_of(predictions: Predictions, truth: Truth) -> float:
     return similarity_scale(predictions.similarity, truth.paragraph_video, sentences)
 
 
-def silence(*_: object, **__: object) -> None:
+def silence(_: str) -> None:
     """What all processes but one print."""
 
 
@@ -449,7 +464,7 @@ def stop_not_finite(
 def warn_of_unreached(names: list[str]) -> None:
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        print(f"note: no active loss term reaches {shown}; they keep their initial values")
+        tell(f"note: no active loss term reaches {shown}; they keep their initial values")
 
 
 class StopSignal:
@@ -475,20 +490,21 @@ class StopSignal:
             signal.raise_signal(number)
 
 
-def finish(run: Run, config: Any) -> None:
-    """Say what was best, and how to test it."""
+def finish(run: Run, config: Any, hours: float, *, verbose: bool) -> None:
+    """Say what was best, what chose it, how long it took, and how to test it."""
     best = checkpoint.load(run.path("best.pt"))
-    print(console_table(best["validation"]))
-    supervision = "no timestamps used" if config.TRAIN.SUPERVISION == "weak" else "supervised"
-    print(
-        f"best epoch {best['epoch'] + 1} by {best['select_by']} on validation "
-        f"({metric(best['validation'], best['select_by'])!r}; training: {supervision})\n"
-        f"test it: {test_command()}"
+    validation, chosen = best["validation"], best["select_by"]
+    if verbose:
+        print(f"\n{console_table(validation)}")
+    for warning in validation["warnings"]:
+        tell(f"WARNING: {warning}")
+    print()
+    epoch = best["epoch"] + 1
+    title = f"best epoch {epoch} of {config.TRAIN.EPOCHS} on validation"
+    print("\n".join(headline_lines(validation, title, explained=False)))
+    supervision = "saw no timestamps" if config.TRAIN.SUPERVISION == "weak" else "was supervised"
+    tell(
+        f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
+        f"{duration(3600 * hours)}"
     )
-
-
-def test_command() -> str:
-    """This command line as one of best_test.py: what was --set here must be there too."""
-    script, *flags = sys.argv
-    kept = [flag for flag in flags if flag not in ("--resume", "--overwrite")]
-    return shlex.join(["python", str(Path(script).with_name("best_test.py")), *kept])
+    print(f"test it: {command_here('best_test', shown_path(run.folder))}")

@@ -5,7 +5,8 @@
     python score.py --define vcmr_jsg
 
 PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission in TVR's format. Every
-number is printed with chance, baselines without a model, its ceiling and its 95 % interval.
+number is printed with chance, baselines without a model, its ceiling and its 95 % interval; the
+last lines are five of them, each with what it is worth.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from typing import Any
 from ..base.command import COUNT, POSITIVE, number_from
 from ..base.errors import InputError
 from ..base.files import write_text
-from ..evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
+from ..base.terminal import shown_path
+from ..evaluation import (
+    PROTOCOLS,
+    console_table,
+    fixed_list,
+    headline_lines,
+    markdown_table,
+    summarise,
+)
 from ..evaluation.files import read_any, read_truth
 from ..evaluation.retrieval import TIES
 
@@ -84,7 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_text(args.json, json.dumps(strict(summary), indent=2) + "\n")
     if args.markdown:
         write_text(args.markdown, markdown_table(summary))
-    print(console_table(summary))
+    print(f"{console_table(summary)}\n")
+    print("\n".join(headline_lines(summary, shown_path(args.predictions))))
 
 
 def define(name: str) -> None:

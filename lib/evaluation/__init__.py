@@ -17,6 +17,7 @@ from .diagnostics import (
     span_diagnostics,
     warnings,
 )
+from .headline import headline_lines, headline_numbers
 from .joint import choose_alpha
 from .protocols import PROTOCOLS, Protocol
 from .records import (
@@ -48,6 +49,8 @@ __all__ = [
     "console_table",
     "count",
     "fixed_list",
+    "headline_lines",
+    "headline_numbers",
     "markdown_table",
     "merge_videos",
     "on_grid",

@@ -13,8 +13,8 @@ import yaml
 
 from ..base.errors import InputError
 from . import compare_predictions
+from .bootstrap import lower_is_better
 from .files.run import RunFiles
-from .headline import below_floor, best_floor
 
 SEED = "TRAIN.SEED"
 # Options of folders, machine and bookkeeping: runs that differ in these have the same numbers.
@@ -247,6 +247,21 @@ def _result(column: Column, name: str, metric: str, row: dict[str, Any] | None) 
         interval=tuple(row["interval"]) if "interval" in row else None,
         verdict=verdict,
     )
+
+
+def best_floor(summary: dict[str, Any], name: str, metric: str) -> tuple[float | None, str]:
+    """The best score without a model ("floor"), in per cent, and its rule; None without one."""
+    rows = summary.get("floors", {}).get(name, {})
+    values = [(row[metric], rule) for rule, row in rows.items() if row.get(metric) is not None]
+    choose = min if lower_is_better(metric) else max
+    return choose(values, default=(None, ""))
+
+
+def below_floor(metric: str, score: float, floor: float | None) -> bool:
+    """Whether a score does not beat its floor."""
+    if floor is None:
+        return False
+    return score >= floor if lower_is_better(metric) else score <= floor
 
 
 def _check_same_queries(first: RunFiles, run: RunFiles) -> None:

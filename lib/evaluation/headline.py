@@ -1,150 +1,168 @@
-"""The few numbers that a reader wants first, and what each of them means in words."""
+"""The answer of a test in five numbers, each beside its floor and its interval, in 80 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .bootstrap import lower_is_better
-from .protocols import PROTOCOLS
+from ..base.terminal import Colour, coloured, count
+from .protocols import PROTOCOLS, Protocol
 
-# In the order in which they are shown: title, protocols, metric, meaning. Of each line the first
-# protocol that a run has counts. ``{}`` in a metric is a threshold of overlap, 0.5 or the middle
-# one of those that were counted, and in a meaning how it is passed.
-_LINES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+WIDTH = 80
+# What is answered, by which protocol (the first that was counted), and by which of its metrics.
+_ANSWERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("retrieval", ("vr", "vr_sentences"), ("R@1", "R@10")),
+    ("grounding", ("svmr", "svmr_2dtan"), ("R@1,IoU=0.5", "mIoU")),
     (
-        "Right video first",
-        ("vr",),
-        "R@1",
-        "Paragraphs that rank their own video first among all videos.",
-    ),
-    (
-        "Right video among the first ten",
-        ("vr",),
-        "R@10",
-        "Paragraphs that rank their own video among the first ten of all videos.",
-    ),
-    (
-        "Video and moment together",
-        ("jrg_joint", "vcmr_jsg", "vcmr_tvr"),
-        "R@10,IoU={}",
-        "Sentences for which one of the first ten (video, moment) pairs is the right video and "
-        "overlaps the true moment by {}.",
-    ),
-    (
-        "Video among the first ten, ten moments in it",
-        ("jrg_video_topk",),
-        "R@10,IoU={}",
-        "Sentences whose video is among the paragraph's first ten, where one of ten moments "
-        "overlaps the true one by {}: a hundred moments may be shown.",
-    ),
-    (
-        "Best moment right",
-        ("svmr_2dtan", "svmr"),
-        "R@1,IoU={}",
-        "Sentences whose best-ranked moment in the right video overlaps the true one by {}.",
-    ),
-    (
-        "Mean overlap",
-        ("svmr_2dtan", "svmr"),
-        "mIoU",
-        "Overlap (intersection over union) of the best-ranked moment in the right video with the "
-        "true one, mean over sentences.",
+        "joint",
+        ("jrg_joint", "vcmr_tvr", "vcmr_tvr_nms", "vcmr_jsg", "vcmr_didemo", "jrg_video_topk"),
+        ("R@10,IoU=0.5",),
     ),
 )
-_MOST = 5
+_RECALL = re.compile(r"R@(\d+)(?:,IoU=([\d.]+))?")
+_COLOURS: dict[str, Colour] = {"above": "green", "not above": "yellow", "below": "red"}
 
 
 @dataclass(frozen=True)
-class Headline:
-    """One number of a summary, with what stands beside it; per cent."""
+class HeadlineNumber:
+    """One number of the headline.
 
+    Attributes:
+        question: retrieval, grounding or joint.
+        score, floor: in per cent; the floor is the best score of a rule without a model, NaN where
+            no rule was scored.
+        interval: the 95 % interval of the score; None: not computed.
+        rule: whose score the floor is.
+    """
+
+    question: str
     protocol: str
     metric: str
-    title: str
-    meaning: str
     score: float
-    floor: float | None  # the best score without a model
-    rule: str  # which rule's the floor is
     interval: tuple[float, float] | None
-    ceiling: float | None
+    floor: float
+    rule: str
 
     @property
-    def below(self) -> bool:
-        """Whether a guess without a model does as well."""
-        return below_floor(self.metric, self.score, self.floor)
+    def verdict(self) -> str:
+        """``above``: the whole interval is above the floor, ``below`` it, or ``not above``: the
+        floor lies in the interval. Without an interval, by the score alone. "" without a floor."""
+        if math.isnan(self.floor):
+            return ""
+        low, high = self.interval or (self.score, self.score)
+        return "above" if low > self.floor else "below" if high < self.floor else "not above"
 
 
-def headlines(summary: dict[str, Any]) -> list[Headline]:
-    """At most five numbers of a summary (``summarise``), the first ones that a reader wants."""
-    chosen = [
-        (protocol, metric, title, meaning)
-        for title, names, pattern, meaning in _LINES
-        for protocol, metric in [_first_of(summary, names, pattern)]
-        if metric
-    ]
-    if len(chosen) > _MOST:  # the hundred moments of the released script are in the tables
-        chosen = [line for line in chosen if line[0] != "jrg_video_topk"]
-    if not chosen:  # protocols of which no line speaks
-        chosen = [
-            (name, metric, f"{name}, {metric}", "As score.py --define says.")
-            for name, scores in summary["protocols"].items()
-            for metric in list(scores)[:1]
-        ]
-    return [
-        _headline(summary, *line)
-        for line in chosen[:_MOST]
-        if summary["protocols"][line[0]][line[1]] is not None
-    ]
+def headline_numbers(summary: Mapping[str, Any]) -> list[HeadlineNumber]:
+    """The numbers of the headline that a summary of ``summarise`` has, five at most.
+
+    Args:
+        summary: where it was counted at other K or IoU than the headline's, the nearest are taken.
+    """
+    found = []
+    for question, protocols, metrics in _ANSWERS:
+        name = next((p for p in protocols if summary["protocols"].get(p)), None)
+        if name is None:
+            continue
+        row = summary["protocols"][name]
+        scores = {metric: row[metric] for metric in row if _known(row, metric)}
+        nearest = (_nearest(wanted, scores) for wanted in metrics)
+        for metric in dict.fromkeys(metric for metric in nearest if metric is not None):
+            floors = summary.get("floors", {}).get(name, {})
+            rows = [(row[metric], rule) for rule, row in floors.items() if _known(row, metric)]
+            floor, rule = max(rows, key=lambda row: row[0], default=(math.nan, ""))
+            low, high = summary.get("intervals", {}).get(name, {}).get(metric) or (None, None)
+            interval = None if low is None or high is None else (low, high)
+            found.append(
+                HeadlineNumber(question, name, metric, scores[metric], interval, floor, rule)
+            )
+    return found
 
 
-def _first_of(summary: dict[str, Any], names: Sequence[str], pattern: str) -> tuple[str, str]:
-    for name in names:
-        scores = summary["protocols"].get(name, {})
-        start, hole, _ = pattern.partition("{}")
-        if pattern.format("0.5") in scores:
-            return name, pattern.format("0.5")
-        fitting = [metric for metric in scores if metric.startswith(start)]
-        if hole and fitting:
-            return name, fitting[len(fitting) // 2]
-    return "", ""
+def headline_lines(
+    summary: Mapping[str, Any], title: str = "", *, explained: bool = True
+) -> list[str]:
+    """The headline as lines of at most 80 columns.
+
+    Args:
+        title: what was tested, before the sizes of the corpus.
+        explained: whether what the numbers and words mean follows.
+    """
+    numbers = headline_numbers(summary)
+    corpus = summary["corpus"]
+    sizes = [count(corpus[f"{noun}s"], noun) for noun in ("video", "paragraph", "sentence")]
+    about = f"{title}: {', '.join(sizes)}" if title else ", ".join(sizes)
+    lines = [coloured(line, "bold") for line in textwrap.wrap(about, WIDTH)]
+    if not numbers:
+        return [*lines, "no number of the headline was counted"]
+    drawn = any(number.interval is not None for number in numbers)
+    head = f"{'95 % interval':>18}" if drawn else ""
+    lines.append(f"{'per cent':22}{'score':>8}{head}{'floor':>9}")
+    for number in numbers:
+        bounds = ""
+        if number.interval is not None:
+            bounds = f"{number.interval[0]:.2f} to {number.interval[1]:.2f}"
+        name = f"{number.question} {number.metric}"
+        row = f"{name:22}{number.score:8.2f}"
+        row += f"{bounds:>18}" if drawn else ""
+        if number.verdict:
+            verdict = coloured(f"{number.verdict} its floor", _COLOURS[number.verdict])
+            row += f"{number.floor:9.2f}  {verdict}"
+        lines.append(row)
+    return [*lines, *(_explanation(numbers) if explained else [])]
 
 
-def _headline(
-    summary: dict[str, Any], name: str, metric: str, title: str, meaning: str
-) -> Headline:
-    bounds = summary.get("intervals", {}).get(name, {}).get(metric)
-    floor, rule = best_floor(summary, name, metric)
-    known = bounds is not None and None not in bounds
-    return Headline(
-        protocol=name,
-        metric=metric,
-        title=title,
-        meaning=meaning.format(_passed(name, metric)),
-        score=summary["protocols"][name][metric],
-        floor=floor,
-        rule=rule,
-        interval=(bounds[0], bounds[1]) if known else None,
-        ceiling=summary.get("ceilings", {}).get(name, {}).get(metric),
-    )
+def _explanation(numbers: list[HeadlineNumber]) -> list[str]:
+    lines = []
+    for question in dict.fromkeys(number.question for number in numbers):
+        own = [number for number in numbers if number.question == question]
+        protocol = PROTOCOLS[own[0].protocol]
+        rules = " or ".join(dict.fromkeys(number.rule for number in own if number.rule))
+        guided = " in the videos that the run retrieves" if question == "joint" else ""
+        floor = f"; floor: {rules}{guided}" if rules else ""
+        lines.append(f"{question} ({protocol.name}): {_meaning(protocol)}{floor}")
+    if any(number.interval is not None for number in numbers):
+        verdicts = "above and below are said of the whole interval; not above: the floor is in it"
+    else:
+        verdicts = "without intervals, a score may be above it by chance"
+    lines.append(f"A floor is the best score without a model; {verdicts}.")
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
 
-def _passed(name: str, metric: str) -> str:
-    threshold = metric.rpartition("=")[2]
-    return f"more than {threshold}" if PROTOCOLS[name].strict else f"{threshold} or more"
+def _meaning(protocol: Protocol) -> str:
+    """What a recall of the protocol counts, as a clause."""
+    overlap = "by more than IoU" if protocol.strict else "by IoU or more"
+    return {
+        "videos": "the right video is among the first K",
+        "moments": f"one of the first K moments overlaps the true one {overlap}",
+        "pairs": f"one of the first K pairs is the right video and a moment right {overlap}",
+        "videos, then moments": (
+            "the right video is among the first K, and one of "
+            f"{count(protocol.moments_per_video or 1, 'moment')} in it is right {overlap}"
+        ),
+    }[protocol.ranked]
 
 
-def best_floor(summary: dict[str, Any], name: str, metric: str) -> tuple[float | None, str]:
-    """The best score without a model ("floor"), in per cent, and its rule; None without one."""
-    rows = summary.get("floors", {}).get(name, {})
-    values = [(row[metric], rule) for rule, row in rows.items() if row.get(metric) is not None]
-    choose = min if lower_is_better(metric) else max
-    return choose(values, default=(None, ""))
+def _known(row: Mapping[str, Any], metric: str) -> bool:
+    """Whether a row of scores has a number; results that were read from a file may lack some."""
+    return row.get(metric) is not None
 
 
-def below_floor(metric: str, score: float, floor: float | None) -> bool:
-    """Whether a score does not beat its floor."""
-    if floor is None:
-        return False
-    return score >= floor if lower_is_better(metric) else score <= floor
+def _nearest(wanted: str, scores: Mapping[str, float]) -> str | None:
+    """The metric itself, or the recall of the nearest IoU and K."""
+    if wanted in scores:
+        return wanted
+    target = _RECALL.fullmatch(wanted)
+    if target is None:
+        return None
+
+    def distance(found: re.Match[str]) -> tuple[float, float]:
+        overlaps = (float(each[2] or 0) for each in (found, target))
+        return abs(next(overlaps) - next(overlaps)), abs(math.log(int(found[1]) / int(target[1])))
+
+    recalls = [found for name in scores if (found := _RECALL.fullmatch(name))]
+    return min(recalls, key=distance)[0] if recalls else None

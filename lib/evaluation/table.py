@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from ..base.terminal import count
 from .protocols import PROTOCOLS
 
 Row = list[str]
@@ -32,12 +33,14 @@ def heading(summary: dict[str, Any], name: str) -> str:
     """What the numbers below it count, in one line."""
     protocol, corpus = PROTOCOLS[name], summary["corpus"]
     query = summary.get("queries", {}).get(name, {})
-    parts = [f"{corpus['videos']} videos", f"{query.get('counted', '?')} {protocol.unit}s"]
+    parts = [count(corpus["videos"], "video")]
+    if "counted" in query:
+        parts.append(count(query["counted"], protocol.unit))
     if query.get("missing"):
         parts.append(f"{query['missing']} missing, counted as misses")
     parts.append(f"K counts {protocol.k_counts}")
     if protocol.ranked == "videos, then moments":
-        parts.append(f"{protocol.moments_per_video} moment(s) shown in each")
+        parts.append(f"{count(protocol.moments_per_video or 1, 'moment')} shown in each")
     if protocol.strict is not None:
         parts.append(protocol.sign)
     if "alpha" in query:

@@ -8,13 +8,14 @@ from html import escape
 from ..comparison import Comparison
 from ..examples import error_breakdown
 from ..files.run import RunFiles
-from ..headline import Headline, headlines
+from ..headline import HeadlineNumber, headline_numbers
 from .cases import Shown, examples, shown
 from .charts import bar
 from .curves import curves
 from .markup import Cell, details, page, paragraph, table
 from .tables import changes_table, comparison_tables, headline_tables, number, score_tables
 from .videos import Videos
+from .words import headline_words
 
 _MOST_COLOURS = 4  # runs whose paragraphs and curves are drawn
 _NO_VIDEOS = Videos()
@@ -92,33 +93,40 @@ def _lead(run: RunFiles) -> str:
 
 
 def _answer(run: RunFiles) -> str:
-    cards = "".join(_card(line) for line in headlines(run.summary))
+    cards = "".join(_card(run, number) for number in headline_numbers(run.summary))
     legend = paragraph(
         "Bar: the score. Whiskers: 95 % interval, were other paragraphs asked. Dashed: the floor, "
-        "the best of the rules without a model. Pale: the ceiling, what the grid of spans allows.",
+        "the best of the rules without a model. Pale: the ceiling, what the grid of spans allows. "
+        "Above and below are said of the whole interval; not above: the floor is in it.",
         "soft",
     )
     return f'<div class="cards answer">{cards}</div>{legend}{_caveats(run)}'
 
 
-def _card(line: Headline) -> str:
+def _card(run: RunFiles, line: HeadlineNumber) -> str:
+    title, meaning = headline_words(line)
     facts = ["no interval (TEST.RESAMPLES was 0)"]
     if line.interval:
         facts = [f"95 % interval {line.interval[0]:.2f} to {line.interval[1]:.2f}"]
-    if line.floor is not None:
+    if line.verdict:
         facts.append(f"floor {line.floor:.2f} ({line.rule})")
-    if line.ceiling is not None:
-        facts.append(f"ceiling {line.ceiling:.2f}")
-    label = f"{line.title}: {line.score:.2f}; {'; '.join(facts)}"
+    ceiling = run.summary.get("ceilings", {}).get(line.protocol, {}).get(line.metric)
+    if ceiling is not None:
+        facts.append(f"ceiling {ceiling:.2f}")
     drawing = bar(
-        line.score, interval=line.interval, baseline=line.floor, ceiling=line.ceiling, label=label
+        line.score,
+        interval=line.interval,
+        baseline=line.floor if line.verdict else None,
+        ceiling=ceiling,
+        label=f"{title}: {line.score:.2f}; {'; '.join(facts)}",
     )
-    below = '<p class="below">Does not beat its floor.</p>' if line.below else ""
+    said = f"{line.verdict} its floor" if line.verdict else ""
+    kind = "right" if line.verdict == "above" else "below"
     return (
-        f'<div class="card"><h3>{escape(line.title)}</h3>'
-        f'<div class="value">{line.score:.2f} <small>%</small></div>{drawing}{below}'
-        f'<p class="facts">{"<br>".join(map(escape, facts))}</p>'
-        f'<p class="meaning">{escape(line.meaning)} <code>{escape(line.protocol)} '
+        f'<div class="card"><h3>{escape(title)}</h3>'
+        f'<div class="value">{line.score:.2f} <small>%</small></div>{drawing}'
+        f'<p class="{kind}">{said}</p><p class="facts">{"<br>".join(map(escape, facts))}</p>'
+        f'<p class="meaning">{escape(meaning)} <code>{escape(line.protocol)} '
         f"{escape(line.metric)}</code></p></div>"
     )
 

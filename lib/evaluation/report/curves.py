@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ..comparison import best_floor
 from ..files.run import RunFiles
-from ..headline import best_floor
 from .charts import Line, curve
 from .markup import details, table
 from .tables import number

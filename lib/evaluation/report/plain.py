@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from ..comparison import Comparison
-from ..headline import headlines
+from ..headline import headline_numbers
 from ..table import heading
 from .markup import Cell
 from .tables import HEAD, HOW, MARKED, NUMBERS, result_cells
-from .words import protocol_title
+from .words import headline_words, protocol_title
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _WIDTH = 48  # of all values of a line in the console's table of changes
@@ -58,14 +58,14 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def _headlines(comparison: Comparison) -> Iterable[Table]:
-    for line in headlines(comparison.columns[0].runs[0].summary):
+    for line in headline_numbers(comparison.columns[0].runs[0].summary):
         results = comparison.results.get(line.protocol, {}).get(line.metric)
         if results is not None:
             rows = [
                 [column.label, *map(_text, result_cells(result))]
                 for column, result in zip(comparison.columns, results, strict=True)
             ]
-            yield f"{line.title} ({line.protocol} {line.metric}), %", HEAD, rows
+            yield f"{headline_words(line)[0]} ({line.protocol} {line.metric}), %", HEAD, rows
 
 
 def _changes(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from ..comparison import Comparison, Result
 from ..files.run import RunFiles
-from ..headline import headlines
+from ..headline import headline_numbers
 from ..protocols import PROTOCOLS
 from ..table import heading, rows_of
 from .markup import Cell, details, paragraph, table
-from .words import metric_title, protocol_title
+from .words import headline_words, metric_title, protocol_title
 
 HOW = (
     "Differences are from the first column, in points, with 95 % intervals over paragraphs (and "
@@ -67,7 +69,7 @@ def changes_table(comparison: Comparison) -> str:
 def headline_tables(comparison: Comparison) -> str:
     """The first numbers that a reader wants, of every column."""
     parts = []
-    for number in headlines(comparison.columns[0].runs[0].summary):
+    for number in headline_numbers(comparison.columns[0].runs[0].summary):
         results = comparison.results.get(number.protocol, {}).get(number.metric)
         if results is None:
             continue
@@ -75,9 +77,10 @@ def headline_tables(comparison: Comparison) -> str:
             [column.label, *result_cells(result)]
             for column, result in zip(comparison.columns, results, strict=True)
         ]
-        caption = f"{number.title} ({number.protocol} {number.metric}), %"
+        title, meaning = headline_words(number)
+        caption = f"{title} ({number.protocol} {number.metric}), %"
         parts.append(
-            f"<h3>{number.title}</h3>{paragraph(number.meaning, 'soft')}"
+            f"<h3>{escape(title)}</h3>{paragraph(meaning, 'soft')}"
             + table(HEAD, rows, caption=caption)
         )
     return "".join(parts) + paragraph(MARKED, "soft") + paragraph(HOW, "soft")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..headline import HeadlineNumber
 from ..protocols import PROTOCOLS
 
 _PAIRS = "Moments from the whole corpus"
@@ -47,3 +48,37 @@ def metric_title(name: str, metric: str) -> str:
     words = "right first" if count == "1" else f"right among the {place}"
     words += f", overlap {threshold}" if threshold else ""
     return words + (", discounted" if kind == "dR" else "")
+
+
+def headline_words(number: HeadlineNumber) -> tuple[str, str]:
+    """A number of the headline in words: a title, and what the number says, in a sentence."""
+    protocol = PROTOCOLS[number.protocol]
+    recall, _, threshold = number.metric.partition(",IoU=")
+    k = recall.partition("@")[2]
+    over = f"more than {threshold}" if protocol.strict else f"{threshold} or more"
+    place = "first" if k == "1" else f"among the first {k}"
+    if number.metric == "mIoU":
+        return "Mean overlap", (
+            "Overlap (intersection over union) of the best-ranked moment in the right video with "
+            "the true one, mean over sentences."
+        )
+    if protocol.ranked == "videos":
+        return f"Right video {place}", (
+            f"{protocol.unit.capitalize()}s that rank their own video {place} of all videos."
+        )
+    if protocol.ranked == "moments":
+        best = "the best moment" if k == "1" else f"one of the {k} best moments"
+        return f"{best.removeprefix('the ').capitalize()} right", (
+            f"Sentences of which {best} in the right video overlaps the true one by {over}."
+        )
+    if protocol.ranked == "pairs":
+        return "Video and moment together", (
+            f"Sentences of which one of the first {k} pairs of a video and a moment is the right "
+            f"video, and overlaps the true moment by {over}."
+        )
+    shown = protocol.moments_per_video or 1
+    moments = f"one of {shown} moments" if shown > 1 else "the best moment"
+    return f"Right video {place}, {moments} in it right", (
+        f"Sentences whose paragraph ranks their video {place}, where {moments} in it overlaps the "
+        f"true one by {over}: {protocol.moment_budget(int(k)):,} moments may be shown."
+    )
