@@ -725,15 +725,18 @@ def test_two_runs_are_distinguished_or_not() -> None:
     noise = weak + np.random.default_rng(0).normal(0, 0.1, better.shape)
 
     def verdict(second: np.ndarray, metric: str) -> str:
-        runs = Predictions(similarity=weak), Predictions(similarity=second)
-        return compare_predictions(truth, *runs)["vr"][metric]["verdict"]
+        runs = [Predictions(similarity=weak)], [Predictions(similarity=second)]
+        row = compare_predictions(truth, runs)["vr"][metric][1]
+        assert row is not None
+        return row["verdict"]
 
     assert verdict(better, "R@1") == "better"
     assert verdict(better, "MedR") == "better"  # a lower rank
     assert verdict(noise, "R@1") == "cannot tell"
     assert verdict(weak.copy(), "R@1") == "the same"
-    runs = Predictions(similarity=better), Predictions(similarity=weak)
-    assert compare_predictions(truth, *runs)["vr"]["R@1"]["verdict"] == "worse"
+    runs = [Predictions(similarity=better)], [Predictions(similarity=weak)]
+    row = compare_predictions(truth, runs)["vr"]["R@1"][1]
+    assert row is not None and row["verdict"] == "worse"
 
 
 def test_one_query_per_sentence() -> None:

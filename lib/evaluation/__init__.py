@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..base.errors import InputError
 from .baselines import GridFit, baseline_rows, ceiling, fixed_list, grid_fit
-from .bootstrap import Counted, compare, interval, resampled
+from .bootstrap import Counted, interval, judge, mean_resampled, mean_scores, resampled
 from .diagnostics import (
     retrieval_diagnostics,
     shortlist_diagnostics,
@@ -180,33 +180,56 @@ def summarise(
 
 def compare_predictions(
     truth: Truth,
-    first: Predictions,
-    second: Predictions,
+    models: Sequence[Sequence[Predictions]],
     *,
     protocols: Sequence[str] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     **options: Any,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Two models on the same queries: protocol -> metric -> the result of ``bootstrap.compare``.
-
-    Protocols under which one of the two cannot be counted are left out.
+) -> dict[str, dict[str, list[dict[str, Any] | None]]]:
+    """Models on the same queries, each compared with the first.
 
     Args:
+        models: of each, the predictions of its runs, which differ in their seed alone.
         options: the fields of ``scoring.ScoringOptions``.
+
+    Returns:
+        protocol -> metric -> for each model ``score`` and ``deviation`` (``bootstrap.mean_scores``)
+        and, but for the first, ``difference``, ``interval`` and ``verdict`` (``bootstrap.judge``);
+        None where a model cannot be counted. Protocols that count the first alone, or do not count
+        it, are left out.
     """
-    out = {}
+    P = len(truth.paragraph_ids)
+    out: dict[str, dict[str, list[dict[str, Any] | None]]] = {}
     for name in PROTOCOLS if protocols is None else protocols:
-        try:
-            both = [count(name, truth, each, **options) for each in (first, second)]
-        except InputError:
-            if protocols is not None:
-                raise
+        counted = []
+        for runs in models:
+            try:
+                each = [count(name, truth, run, **options) for run in runs]
+            except InputError:
+                if protocols is not None:
+                    raise
+                each = [None]
+            counted.append([one for one in each if one is not None] if all(each) else [])
+        if not counted[0] or not any(counted[1:]):
             continue
-        old, new = both
-        if old is not None and new is not None:
-            P = len(truth.paragraph_ids)
-            out[name] = compare(old, new, P, resamples=resamples, seed=seed)
+        scores = [mean_scores(each) if each else {} for each in counted]
+        draws = [
+            mean_resampled(each, P, resamples=resamples, seed=seed) if each else {}
+            for each in counted
+        ]
+        out[name] = {}
+        for metric in (metric for metric in draws[0] if metric in scores[0]):
+            old, deviation = scores[0][metric]
+            rows: list[dict[str, Any] | None] = [{"score": old, "deviation": deviation}]
+            for own, drawn in zip(scores[1:], draws[1:], strict=True):
+                if metric not in drawn:
+                    rows.append(None)
+                    continue
+                new, deviation = own[metric]
+                verdict = judge(metric, draws[0][metric], drawn[metric], old=old, new=new)
+                rows.append({"score": new, "deviation": deviation, **verdict})
+            out[name][metric] = rows
     return out
 
 
