@@ -38,7 +38,7 @@ def test_every_reason_is_counted_in_sentences(tmp_path: Path) -> None:
     }
     group, cleaning = paragraphs_of(tmp_path, data, min_sentences=2)
     dropped = Dropped()
-    dropped.limit("test", group, group[:1])
+    dropped.limit("test", "test", group, group[:1])
     found = dropped.left_out("test", cleaning, group[:1])
     assert found.why == {
         EMPTY_MOMENT: 1,

@@ -4,9 +4,10 @@
     python best_test.py --cfg … --decode ../experiments/bench/decoding/in_order.yaml
 
 The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
-results.md there, every score beside its floor: results_val.* for --split val, and another name for
-weights that are decoded otherwise than they were trained with, or videos that TEST.CORRUPTION has
-changed, so that nothing is overwritten.
+results.md there, every score beside its floor, and predictions beside them. Those of another split
+of the corpus, --split val or a test_ood that DATASET.ANNOTATIONS names, go to results_SPLIT.*, and
+those of weights that are decoded otherwise than they were trained with, or of videos that
+TEST.CORRUPTION has changed, have another name too, so that nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from typing import Any
 from ..base import distributed
 from ..base.errors import InputError
 from ..config.config import load_config
+from ..datasets import LoadedCorpus
+from ..datasets.catalog import facts
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
@@ -32,6 +36,7 @@ from ..evaluation.records import CandidateMoments
 from ..training import checkpoint
 from ..training.build import (
     add_common_flags,
+    corpus_options,
     corruption_of,
     open_corpus,
     open_decoding,
@@ -56,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
         "--checkpoint", metavar="FILE", help="score this one (default: best.pt of the run)"
     )
     parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="test", help="default: test"
+        "--split", default="test", metavar="NAME", help="a split of the corpus (default: test)"
     )
     return parser.parse_args()
 
@@ -65,6 +70,7 @@ def main() -> None:
     args = parse_arguments()
     began = time.monotonic()
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
+    require_split(config, args.split)
     run = Run.open(run_folder(args.cfg, config), exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
@@ -152,7 +158,7 @@ def main() -> None:
         *how_it_came_about(corpus, config),
         *left_out.lines(args.split),
         *counted_as_misses(summary),
-        *([] if scorer.truth.timed else ["no timestamps to score against: retrieval alone is"]),
+        *timestamp_notes(args.split, scorer.truth.timed, corpus),
         *decoding_notes(decoding, trained, scorer.calibration),
     ]
     if "features" in state:
@@ -174,7 +180,8 @@ def main() -> None:
         about = {"files": digests} if digests else {}
         return {**tables, f"{stem}.json": strict_json(summary | about)}
 
-    if stem == "results":
+    plain = not corruption and decoding == trained
+    if plain and args.split not in ("train", "val"):
         save_run_predictions(
             run.folder,
             scorer.truth,
@@ -182,6 +189,7 @@ def main() -> None:
             results=results,
             maps=scorer.score_maps(model, predictions),
             alpha=alpha,
+            stem=stem.replace("results", "predictions"),
         )
     else:
         run.write_texts(results({}))
@@ -193,6 +201,28 @@ def main() -> None:
     print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
     if stem == "results_val" and "validation" in state:
         compare_with_training(summary, state)
+
+
+def require_split(config: Any, split: str) -> None:
+    """Raises InputError if the corpus has no such split."""
+    corpus = facts(config.DATASET.NAME, corpus_options(config))
+    known = corpus.splits
+    if split in ("train", "val") or split in known:
+        return
+    if not corpus.inside or not re.fullmatch(r"[A-Za-z]\w{0,39}", split):
+        raise InputError(
+            f"--split {split[:40]!r}: {corpus.title} has {', '.join(known)}; expected one of them "
+            "(DATASET.ANNOTATIONS names the files of more)"
+        )
+
+
+def timestamp_notes(split: str, timed: bool, corpus: LoadedCorpus) -> list[str]:
+    """What is not scored for want of timestamps, those of the split or of training."""
+    if not timed:
+        return [f"{split} has no timestamps to score against: retrieval is scored, and no moment"]
+    if len(corpus.training_fractions):
+        return []
+    return ["the floor of ten fixed spans is left out: no training sentence has a timestamp"]
 
 
 def trained_decoding(state: dict[str, Any], default: Decoding) -> Decoding:

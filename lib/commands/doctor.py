@@ -27,7 +27,7 @@ from ..datasets.fingerprint import difference, fingerprint
 from ..tools.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
 from ..tools.feature_checks import examine_features
 from ..training import checkpoint
-from ..training.build import resolve
+from ..training.build import corpus_options, resolve
 
 # A fork starts at once; macOS's own libraries do not survive one, and Windows has none.
 _START = "fork" if sys.platform == "linux" else "spawn"
@@ -66,15 +66,15 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args.cfg, args.set, vars(args))
     data = config.DATASET
-    corpus, data_dir = facts(data.NAME), resolve(config.DATA_DIR)
-    folder = corpus_folder(data.NAME, data_dir, data.DIR, data.get("SYNTHETIC"))
+    corpus, data_dir = facts(data.NAME, corpus_options(config)), resolve(config.DATA_DIR)
+    folder = corpus_folder(corpus, data_dir, data.get("SYNTHETIC"))
     print(f"{corpus.title} in {folder}")
     findings, records = examine_annotations(
         corpus, folder, bad_moments=data.BAD_MOMENTS, empty_sentences=data.EMPTY_SENTENCES
     )
     if not args.annotations_only:
         features = FeatureFile(
-            folder / (data.FEATURES or corpus.features),
+            folder / corpus.features,
             expected_dim=data.FEATURE_DIM,
             linked=data.LINKED_FEATURES,
         )

@@ -107,7 +107,6 @@ def write_simulated(args: argparse.Namespace, options: FeatureOptions) -> None:
             part / corpus.features,
             options,
             only=[paragraph.video_id for group in sampled.values() for paragraph in group],
-            key=corpus.feature_key,
             vectors=vectors,
         )
         counts = {split: len(group) for split, group in sampled.items()}

@@ -102,7 +102,8 @@ SCHEMA: dict[str, Option | Section] = {
         "NAME": Option(
             str,
             MISSING,
-            "The corpus: activitynet, charades, tacos, synthetic, or module:NAME of a CorpusFacts.",
+            "The corpus: activitynet, charades, synthetic, tacos, or any name for one that"
+            " ANNOTATIONS and FEATURES describe.",
         ),
         **dataclass_options(CorpusOptions, capitals=True),
         "SYNTHETIC": Option(dict, {}, "Knobs of the synthetic world; with NAME synthetic only."),

@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ from .vocabulary import has_words, tokenise
 MOST_SENTENCES, MOST_WORDS, MOST_LETTERS = 1_000, 500, 20_000
 _EXAMPLES = 3  # of each repair, kept for the log
 _CAPTION = re.compile(r"(\S+)\s+(.*?)\s*\[\s*([\d.]+)\s*,\s*([\d.]+)\s*\]\s*([\d.]+)\s*")
+
+
+class SplitMissing(InputError):
+    """The split asked for is not among those that a file holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,8 @@ def read_paragraphs(
     bad_moments: str = "drop",
     empty_sentences: str = "refuse",
     untimed: bool = False,
+    split: str = "",
+    videos: Collection[str] | None = None,
 ) -> tuple[list[Paragraph], Cleaning]:
     """Read one split.
 
@@ -116,15 +122,18 @@ def read_paragraphs(
         bad_moments: "drop", "keep" or "refuse" sentences with start >= end after clipping.
         empty_sentences: "refuse" or "drop" sentences without a word.
         untimed: keep sentences whose moment the file does not give, which are refused else.
+        split: which one, where the file holds several.
+        videos: read these only, named as videos or as paragraphs; None = all.
 
     Raises:
+        SplitMissing: the file holds several splits, and not this one.
         InputError: the file is missing, malformed, of another layout, or holds no paragraph, or a
             sentence or paragraph that is longer than any description.
     """
     cleaning = Cleaning(path)
     paragraphs: list[Paragraph] = []
     used: Counter[str] = Counter()
-    for record in read_records(path):
+    for record in records_of(path, split, videos):
         kept = _clean(record, path, cleaning, bad_moments, empty_sentences, untimed)
         for part in _cut(kept) if cut_descriptions else [kept]:
             if not part.sentences:
@@ -270,8 +279,30 @@ def _paragraph(record: Record, name: str, order: str, cleaning: Cleaning) -> Par
     )
 
 
-def read_records(path: Path) -> Iterable[Record]:
+def records_of(path: Path, split: str, videos: Collection[str] | None) -> Iterator[Record]:
+    """The records of a split, of the listed videos or paragraphs only; None = of all.
+
+    Raises:
+        InputError: see ``read_records``; or the file describes none of these videos.
+    """
+    found, first = False, ""
+    for record in read_records(path, split=split):
+        first = first or record.video_id
+        if videos is None or record.video_id in videos or record.paragraph_id in videos:
+            found = True
+            yield record
+    if videos is not None and not found:
+        raise InputError(
+            f"{path}: describes none of the {len(videos):,} videos that DATASET.SPLITS lists for "
+            f"{split}, e.g. {next(iter(videos), '')[:60]!r}; its first is {first[:60]!r}."
+        )
+
+
+def read_records(path: Path, *, split: str = "") -> Iterable[Record]:
     """Records of a file in whichever layout it has, as they stand there.
+
+    Args:
+        split: which one, where the file holds several; of the layouts here, none does.
 
     Raises:
         InputError: the file is missing, malformed, or of another layout.

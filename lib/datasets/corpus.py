@@ -18,7 +18,7 @@ from ..base.batch import DataDims
 from ..base.errors import InputError
 from .annotations import Cleaning, Paragraph
 from .cache import DirectRows, Rows, find_packed, make_rows
-from .catalog import facts
+from .catalog import CorpusFacts, facts
 from .corruption import Corruption, prepared_rows
 from .dense import DenseParagraphs
 from .features import FeatureFile
@@ -26,7 +26,7 @@ from .left_out import EMPTY_MOMENT, Dropped, LeftOut
 from .options import CorpusOptions
 from .splits import hold_out, limit, read_splits, with_moments
 from .standardization import Standardization
-from .statements import Groups, shared_videos, without_timestamps
+from .statements import Groups, statements, without_timestamps
 from .synthetic import WorldOptions, ensure_world, read_manifest
 from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from .word_features import WordFeatures
@@ -89,9 +89,9 @@ def load_corpus(
 
     Args:
         options: how it is read; ``changed`` are fields of it that differ.
-        name: a corpus of the catalog, or a reference to one from outside.
+        name: of a corpus that ships, or of the one that the options describe.
         data_dir: the data folder, in which the corpus has its own.
-        splits: any of train, val, test.
+        splits: any of train, val, test and the others that the corpus has.
         cache_fallback: folder of packed features where the one beside the feature file cannot be
             written.
         standardization: of the rows, known from a checkpoint; None: measured on the training split,
@@ -107,18 +107,17 @@ def load_corpus(
         InputError: anything missing or unusable, in a sentence.
     """
     options = dataclasses.replace(options or CorpusOptions(), **changed)
-    corpus = facts(name)
+    corpus = facts(name, options)
     if options.num_frames % options.num_clips:
         raise InputError(
             f"NUM_CLIPS {options.num_clips} does not divide NUM_FRAMES {options.num_frames}."
         )
     data_dir = Path(data_dir)
-    folder = corpus_folder(name, data_dir, options.dir, synthetic)
-    order = corpus.order if options.order == "auto" else options.order
+    folder = corpus_folder(corpus, data_dir, synthetic)
 
-    read = read_splits(corpus, folder, splits, options, weak=weak, order=order)
+    read = read_splits(corpus, folder, splits, options, weak=weak)
     paragraphs = read.paragraphs
-    notes = [*corpus.notes, *shared_videos(paragraphs)]
+    notes = [*corpus.notes, *read.notes, *statements(paragraphs, read.cleaning, splits)]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
     dropped = Dropped()
@@ -136,7 +135,7 @@ def load_corpus(
         )
 
     feature_file = FeatureFile(
-        folder / (options.features or corpus.features),
+        folder / corpus.features,
         expected_dim=options.feature_dim,
         linked=options.linked_features,
     )
@@ -189,7 +188,7 @@ def load_corpus(
     return LoadedCorpus(
         name,
         folder,
-        order,
+        corpus.order,
         datasets,
         dims,
         vocabulary,
@@ -211,14 +210,11 @@ def load_corpus(
 
 
 def corpus_folder(
-    name: str,
-    data_dir: Path | str,
-    directory: str = "",
-    synthetic: Mapping[str, Any] | None = None,
+    corpus: CorpusFacts, data_dir: Path | str, synthetic: Mapping[str, Any] | None = None
 ) -> Path:
     """The folder of a corpus; that of the synthetic world is made when it is missing."""
-    folder = Path(data_dir) / (directory or facts(name).folder)
-    return _synthetic_folder(folder, synthetic or {}) if name == "synthetic" else folder
+    folder = Path(data_dir) / corpus.folder
+    return _synthetic_folder(folder, synthetic or {}) if corpus.name == "synthetic" else folder
 
 
 def find_vectors(name: str, folder: Path, data_dir: Path) -> Path:

@@ -67,9 +67,11 @@ class Dropped:
         """Count the sentences of the file of one split that another split has."""
         self._held[of] += _sentences(taken)
 
-    def limit(self, split: str, before: Iterable[Paragraph], after: Iterable[Paragraph]) -> None:
-        """The same for the sentences that a LIMIT takes."""
-        self.note(split, f"{_LIMIT}{split.upper()}", before, after)
+    def limit(
+        self, split: str, name: str, before: Iterable[Paragraph], after: Iterable[Paragraph]
+    ) -> None:
+        """The same for the sentences that a LIMIT takes, by its ``name``."""
+        self.note(split, f"{_LIMIT}{name.upper()}", before, after)
 
     def left_out(
         self, split: str, cleaning: Cleaning | None, scored: Sequence[Paragraph]

@@ -12,8 +12,20 @@ from ..base.described import described
 class CorpusOptions:
     """All that can be chosen, with what it means; the defaults suit ActivityNet Captions."""
 
-    dir: str = described("", "Its folder below DATA_DIR; empty = the corpus's usual one.")
-    features: str = described("", "HDF5 file in DIR; empty = the corpus's usual one.")
+    title: str = described("", "What the corpus is called; empty = as it ships, or NAME.")
+    dir: str = described("", "Its folder below DATA_DIR; empty = as it ships, or NAME.")
+    annotations: str | dict[str, str | list[str]] = described(
+        {},
+        "Annotation file in DIR of each split: train, and if there are any val, test and others by"
+        " words of your own (test_ood), of which training opens none; of a list the first file"
+        " found. Or one file in which all splits lie. Empty = as it ships.",
+    )
+    splits: dict[str, str] = described(
+        {},
+        "Of one file that does not say where its videos belong: for each split a file in DIR that"
+        " lists ids of videos, as a JSON list or one in a line.",
+    )
+    features: str = described("", "HDF5 file in DIR; empty = as the corpus ships.")
     feature_dim: int = described(
         0, "Width of a feature row that the file must have; 0 = any.", low=0
     )
@@ -56,6 +68,17 @@ class CorpusOptions:
     order: Literal["auto", "file", "time"] = described(
         "auto",
         "Order of a paragraph's sentences; auto = by time for charades, as in the file else.",
+    )
+    cut_descriptions: bool | None = described(
+        None,
+        "Several descriptions of a video lie end to end (TACoS): cut them where a sentence starts"
+        " before its predecessor. Empty = as the corpus ships, or false.",
+    )
+    min_sentences: dict[str, int] = described(
+        {}, "For each split, sentences below which a paragraph is left out; empty = as it ships."
+    )
+    notes: list[str] = described(
+        [], "What a reader of the corpus's numbers must know; printed as it is."
     )
     max_sentences: int = described(
         0, "Longest training paragraph, the rest is cut; 0 = uncut.", low=0

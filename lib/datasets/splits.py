@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..base.errors import InputError
-from .annotations import Cleaning, Paragraph, read_paragraphs
-from .catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
+from ..base.files import open_input
+from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, records_of
+from .catalog import CorpusFacts, find_annotations, require_annotations
 from .left_out import EMPTY_MOMENT, Dropped
 from .options import CorpusOptions
+
+_MOST_LETTERS = 2**26  # of a list of videos: a million ids of 60
 
 
 @dataclass
@@ -22,8 +26,9 @@ class ReadSplits:
     """What was read; a split that is held out of the training has no file."""
 
     paragraphs: dict[str, list[Paragraph]]
-    cleaning: dict[str, Cleaning]  # per annotation file read
+    cleaning: dict[str, Cleaning]  # per split read
     files: dict[str, Path]
+    notes: list[str]
 
 
 def read_splits(
@@ -33,41 +38,91 @@ def read_splits(
     options: CorpusOptions,
     *,
     weak: bool,
-    order: str,
 ) -> ReadSplits:
-    """Training and validation, and the test if it is asked for; those asked for, and training, must
-    be there (validation may be held out).
+    """Training and validation, and the others if they are asked for; those asked for, and training,
+    must be there (validation may be held out).
 
     Args:
         weak: keep training sentences whose moment is empty or not known.
-        order: of the sentences in a paragraph, "file" or "time".
 
     Raises:
         InputError: a file is missing or unusable, or lacks some timestamps of a split that is
             scored.
     """
-    read = ReadSplits({}, {}, {})
-    for split in SPLITS:
-        if split == "test" and split not in splits:
-            continue
+    read = ReadSplits({}, {}, {}, [])
+    for split in dict.fromkeys(("train", "val", *splits)):
         keeps = weak and split == "train" and options.bad_moments == "drop"
         must = split == "train" or (split in splits and split != "val")
-        find = require_annotations if must else find_annotations
-        path = find(corpus, folder, split)
-        if path is not None:
-            read.files[split] = path
-            read.paragraphs[split], read.cleaning[split] = read_paragraphs(
+        path = (require_annotations if must else find_annotations)(corpus, folder, split)
+        if path is None:
+            continue
+        listed = listed_videos(corpus, folder, split)
+        try:
+            group, cleaning = read_paragraphs(
                 path,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments="keep" if keeps else options.bad_moments,
                 empty_sentences=options.empty_sentences,
                 untimed=weak or split != "train",
-                order=order,
+                order=corpus.order,
+                split=split,
+                videos=listed,
             )
-            if split != "train":
-                _require_all_or_none(read.paragraphs[split], path)
+        except SplitMissing:
+            if must or not corpus.inside:
+                raise
+            continue
+        if split != "train":
+            _require_all_or_none(group, path)
+        if listed is not None:
+            said = f"paragraphs of {cleaning.videos:,} of the {len(listed):,} listed videos"
+            read.notes.append(f"{split}: {said}")
+        read.files[split], read.paragraphs[split], read.cleaning[split] = path, group, cleaning
     return read
+
+
+def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> Iterator[Record]:
+    """The records of a split as they stand in its file.
+
+    Raises:
+        InputError: the file, or the list of its videos, is missing or unusable.
+    """
+    return records_of(path, split, listed_videos(corpus, folder, split))
+
+
+def listed_videos(corpus: CorpusFacts, folder: Path, split: str) -> Collection[str] | None:
+    """The videos that a split's list names, in its order; None: it has no list.
+
+    Raises:
+        InputError: the list is missing, no text, or no list of ids.
+    """
+    if split not in corpus.lists:
+        return None
+    path = folder / corpus.lists[split]
+    try:
+        with open_input(path, encoding="utf-8-sig") as file:
+            text = file.read(_MOST_LETTERS + 1)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected the {split} videos, which "
+            f"DATASET.SPLITS.{split} says are listed there."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}).") from None
+    if len(text) > _MOST_LETTERS:
+        raise InputError(f"{path}: is longer than any list of videos ({_MOST_LETTERS:,} letters).")
+    ids = [line.strip() for line in text.splitlines() if line.strip()]
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            ids = json.loads(text)
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}: is not valid JSON; expected a list of ids.") from None
+    if not isinstance(ids, list) or not ids or not all(isinstance(name, str) for name in ids):
+        raise InputError(
+            f"{path}: is no list of videos; expected a JSON list of ids, or one id in a line."
+        )
+    return dict.fromkeys(ids)
 
 
 def with_moments(group: list[Paragraph]) -> list[Paragraph]:
@@ -124,16 +179,16 @@ def limit(
     paragraphs: dict[str, list[Paragraph]], options: CorpusOptions, dropped: Dropped
 ) -> list[str]:
     """Keep a seeded part of each split that has a limit; what to say of it."""
-    limits = {"train": options.limit_train, "val": options.limit_val, "test": options.limit_test}
+    limits = {"train": options.limit_train, "val": options.limit_val}
     said = []
-    for split, most in limits.items():
-        if most and most < len(paragraphs.get(split, ())):
-            count = len(paragraphs[split])
-            said.append(f"{split}: {most:,} of {count:,} paragraphs (LIMIT_{split.upper()})")
+    for split, group in paragraphs.items():
+        most, count = limits.get(split, options.limit_test), len(group)
+        if most and most < count:
+            name = split if split in limits else "test"
+            said.append(f"{split}: {most:,} of {count:,} paragraphs (LIMIT_{name.upper()})")
             chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:most]
-            whole = paragraphs[split]
-            paragraphs[split] = [whole[i] for i in sorted(chosen)]
-            dropped.limit(split, whole, paragraphs[split])
+            paragraphs[split] = [group[i] for i in sorted(chosen)]
+            dropped.limit(split, name, group, paragraphs[split])
     return said
 
 

@@ -136,12 +136,8 @@ def open_corpus(
     if trained is not None:
         weak = weak and trained.get("empty_moments") == "kept"  # as no earlier release did
         positions = trained_positions(trained)
-    known = {field.name for field in dataclasses.fields(CorpusOptions)}
-    options = {key.lower(): value for key, value in data.items() if key.lower() in known}
-    if data.CACHE_DIR:
-        options["cache_dir"] = str(resolve(data.CACHE_DIR))
     return load_corpus(
-        CorpusOptions(**options),
+        corpus_options(config),
         name=data.NAME,
         data_dir=resolve(config.DATA_DIR),
         splits=splits,
@@ -153,6 +149,15 @@ def open_corpus(
         positions=positions,
         synthetic=data.get("SYNTHETIC"),
     )
+
+
+def corpus_options(config: EasyDict) -> CorpusOptions:
+    """The experiment's section DATASET."""
+    known = {field.name for field in dataclasses.fields(CorpusOptions)}
+    options = {k.lower(): value for k, value in config.DATASET.items() if k.lower() in known}
+    if config.DATASET.CACHE_DIR:
+        options["cache_dir"] = str(resolve(config.DATASET.CACHE_DIR))
+    return CorpusOptions(**options)
 
 
 def trained_positions(state: Mapping[str, Any]) -> int:

@@ -88,6 +88,7 @@ def save_run_predictions(
     alpha: float = 20.0,
     videos: int = 1000,
     note: dict[str, Any] | None = None,
+    stem: str = "predictions",
 ) -> None:
     """Write what a report and the standalone scorer need: truth, predictions, and score maps.
 
@@ -99,6 +100,7 @@ def save_run_predictions(
             that they belong together.
         arrays: also write everything, candidates of all videos included, as one ``.npz``.
         alpha, videos, note: see ``write_predictions``.
+        stem: with which the files' names begin; a run is read under the usual one.
 
     Raises:
         InputError: the disk is full, or the folder not writable; the old files are as they were.
@@ -113,6 +115,7 @@ def save_run_predictions(
         fill[ARRAYS] = partial(fill_arrays, truth, predictions)
     if maps is not None:
         fill[MAPS] = partial(fill_maps, maps)
+    fill = {name.replace("predictions", stem, 1): write for name, write in fill.items()}
     digests: dict[str, str] = {}
     texts: dict[str, str] = {}
 
