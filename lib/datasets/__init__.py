@@ -29,11 +29,12 @@ from .catalog import (
 )
 from .corruption import Corruption, prepared_rows
 from .dense import DenseParagraphs, EpochBatches, VideoFrames, epoch_order
-from .features import FeatureFile
+from .features import Features
 from .loading import Loader
 from .options import CorpusOptions
 from .standardization import Standardization
 from .synthetic import WorldOptions, ensure_world, read_manifest
+from .videos import features_in, find_videos, leave_out, require_videos
 from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from .word_features import WordFeatures
 
@@ -64,7 +65,7 @@ class LoadedCorpus:
     annotations: Mapping[str, Path]  # the file of each split that was read
     notes: tuple[str, ...]
     training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
-    features: FeatureFile
+    features: Features
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
     vector_file: Path = Path()
@@ -142,7 +143,17 @@ def load_corpus(
         bad_moments=options.bad_moments,
         empty_sentences=options.empty_sentences,
     )
-    notes = [*corpus.notes, *_shared_videos(paragraphs)]
+    features = features_in(
+        folder,
+        options.features or corpus.features,
+        expected_dim=options.feature_dim,
+        linked=options.linked_features,
+        member=options.feature_member,
+    )
+    missing, found = find_videos(features, paragraphs)
+    if options.missing_videos == "drop":
+        leave_out(missing, paragraphs, cleaning, features)
+    notes = [*corpus.notes, *_shared_videos(paragraphs), *found]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
     if "val" not in paragraphs:
@@ -164,15 +175,11 @@ def load_corpus(
             f"train: {cut:,} paragraphs cut to their first {options.max_sentences} sentences"
         )
 
-    feature_file = FeatureFile(
-        folder / (options.features or corpus.features),
-        expected_dim=options.feature_dim,
-        linked=options.linked_features,
-    )
-    beside = [feature_file.path.parent / "cache"]
+    require_videos(features, missing, {split: paragraphs[split] for split in splits})
+    beside = [features.path.parent / "cache"]
     beside += [Path(cache_fallback)] if cache_fallback else []
     rows = _open_rows(
-        feature_file,
+        features,
         paragraphs,
         splits,
         num_frames=options.num_frames,
@@ -253,7 +260,7 @@ def load_corpus(
         files,
         tuple(notes),
         np.concatenate(timed),
-        feature_file,
+        features,
         rows,
         standardization,
         vector_file,
@@ -441,7 +448,7 @@ def find_vectors(name: str, folder: Path, data_dir: Path) -> Path:
 
 
 def _open_rows(
-    features: FeatureFile,
+    features: Features,
     paragraphs: Mapping[str, Sequence[Paragraph]],
     splits: Sequence[str],
     *,
@@ -449,7 +456,7 @@ def _open_rows(
     folders: Sequence[Path],
     **setting: Any,
 ) -> Rows:
-    """Rows of the splits' videos, all of them there; a packed file has the other splits' too."""
+    """Rows of the splits' videos, which are there; a packed file has the other splits' too."""
     needed = list(dict.fromkeys(p.video_id for split in splits for p in paragraphs[split]))
     others = list(dict.fromkeys(p.video_id for group in paragraphs.values() for p in group))
     direct = DirectRows(features, needed[0], **setting)
@@ -457,19 +464,7 @@ def _open_rows(
         found = find_packed(direct, needed, folders)
         if found is not None:
             return found
-    _require_videos(features, {split: paragraphs[split] for split in splits})
     return make_rows(direct, needed, others, mode=mode, folders=folders)
-
-
-def _require_videos(features: FeatureFile, groups: Mapping[str, Sequence[Paragraph]]) -> None:
-    for split, group in groups.items():
-        videos = list(dict.fromkeys(paragraph.video_id for paragraph in group))
-        missing = features.missing(videos)
-        if missing:
-            raise InputError(
-                f"{features.path}: lacks {len(missing):,} of the {len(videos):,} {split} videos, "
-                f"e.g. {', '.join(missing[:5])}."
-            )
 
 
 def _synthetic_folder(folder: Path, knobs: Mapping[str, Any]) -> Path:
