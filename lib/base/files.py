@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+import numpy as np
+
 from . import locks
 from .errors import InputError
 
@@ -25,6 +27,7 @@ Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
 # Windows has neither pipes nor links that anybody could put into a file's place unasked.
 _NO_WAITING, _NO_LINKS = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
+_BLOCKS, _BLOCK = 32, 16384  # of a sample of a large file
 RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
 
 
@@ -114,6 +117,35 @@ def digest_of(path: Path) -> str:
         while block := file.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()
+
+
+def add_sample(digest: Any, file: BinaryIO, size: int) -> None:
+    """Update a digest of ``hashlib`` with blocks from the beginning of a file of so many bytes to
+    its end, by which a large one is known again without reading it all."""
+    for offset in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
+        file.seek(int(offset))
+        digest.update(file.read(_BLOCK))
+
+
+def what_it_is(path: Path) -> str:
+    """Why a file cannot be what it is named as, by its first bytes, as the rest of a sentence:
+    nothing in it, a pointer of Git LFS, or a web page; "" = none of these.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    with open_input(path, mode="rb") as file:
+        start = file.read(512)
+    if not start:
+        return "is empty; get the file again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS and not the file itself, which git lfs pull fetches"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return (
+            "is a web page that was saved under its name (a download that asked for a "
+            "confirmation, or for a password); get the file again"
+        )
+    return ""
 
 
 def sync_folder(folder: Path) -> None:

@@ -32,7 +32,7 @@ class CorpusFacts:
     name: str
     title: str
     folder: str  # below the data folder, or absolute
-    features: str  # in the folder, or absolute
+    features: str | list[str]  # in the folder, or absolute; several are joined by width
     # split -> accepted files in the folder, the first found wins
     annotations: Mapping[str, tuple[str, ...]]
     lists: Mapping[str, str] = field(default_factory=dict)  # split -> file that lists its videos

@@ -21,13 +21,14 @@ from .cache import DirectRows, Rows, find_packed, make_rows
 from .catalog import CorpusFacts, facts
 from .corruption import Corruption, prepared_rows
 from .dense import DenseParagraphs
-from .features import FeatureFile
+from .features import Features
 from .left_out import EMPTY_MOMENT, Dropped, LeftOut
 from .options import CorpusOptions
 from .splits import hold_out, limit, read_splits, with_moments
 from .standardization import Standardization
 from .statements import Groups, statements, without_timestamps
 from .synthetic import WorldOptions, ensure_world, read_manifest
+from .videos import features_in, find_videos, leave_out, require_videos
 from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from .word_features import WordFeatures
 
@@ -46,7 +47,7 @@ class LoadedCorpus:
     annotations: Mapping[str, Path]  # the file of each split that was read
     notes: tuple[str, ...]
     training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
-    features: FeatureFile
+    features: Features
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
     vector_file: Path = Path()
@@ -117,7 +118,17 @@ def load_corpus(
 
     read = read_splits(corpus, folder, splits, options, weak=weak)
     paragraphs = read.paragraphs
-    notes = [*corpus.notes, *read.notes, *statements(paragraphs, read.cleaning, splits)]
+    features = features_in(
+        folder,
+        corpus.features,
+        expected_dim=options.feature_dim,
+        linked=options.linked_features,
+        member=options.feature_member,
+    )
+    missing, found = find_videos(features, paragraphs)
+    if options.missing_videos == "drop":
+        leave_out(missing, paragraphs, read.cleaning, features)
+    notes = [*corpus.notes, *read.notes, *statements(paragraphs, read.cleaning, splits), *found]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
     dropped = Dropped()
@@ -134,12 +145,8 @@ def load_corpus(
             f"train: {cut:,} paragraphs cut to their first {options.max_sentences} sentences"
         )
 
-    feature_file = FeatureFile(
-        folder / corpus.features,
-        expected_dim=options.feature_dim,
-        linked=options.linked_features,
-    )
-    rows = _open_rows(feature_file, paragraphs, splits, options, fallback=cache_fallback)
+    require_videos(features, missing, {split: paragraphs[split] for split in splits})
+    rows = _open_rows(features, paragraphs, splits, options, fallback=cache_fallback)
     vector_file = find_vectors(options.word_vectors, folder, data_dir)
     vocabulary, said = _open_vocabulary(vector_file, words, paragraphs["train"], options)
     notes += [said, *without_timestamps(paragraphs)]
@@ -196,7 +203,7 @@ def load_corpus(
         read.files,
         tuple(notes),
         np.concatenate(timed),
-        feature_file,
+        features,
         rows,
         standardization,
         vector_file,
@@ -278,14 +285,14 @@ def _open_vocabulary(
 
 
 def _open_rows(
-    features: FeatureFile,
+    features: Features,
     paragraphs: Groups,
     splits: Sequence[str],
     options: CorpusOptions,
     *,
     fallback: Path | str,
 ) -> Rows:
-    """Rows of the splits' videos, all of them there; a packed file has the other splits' too."""
+    """Rows of the splits' videos, which are there; a packed file has the other splits' too."""
     folders = [features.path.parent / "cache"]
     folders += [Path(fallback)] if fallback else []
     if options.cache_dir:
@@ -303,19 +310,7 @@ def _open_rows(
         found = find_packed(direct, needed, folders)
         if found is not None:
             return found
-    _require_videos(features, {split: paragraphs[split] for split in splits})
     return make_rows(direct, needed, others, mode=options.cache, folders=folders)
-
-
-def _require_videos(features: FeatureFile, groups: Groups) -> None:
-    for split, group in groups.items():
-        videos = list(dict.fromkeys(paragraph.video_id for paragraph in group))
-        missing = features.missing(videos)
-        if missing:
-            raise InputError(
-                f"{features.path}: lacks {len(missing):,} of the {len(videos):,} {split} videos, "
-                f"e.g. {', '.join(missing[:5])}."
-            )
 
 
 def _synthetic_folder(folder: Path, knobs: Mapping[str, Any]) -> Path:

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .annotations import Cleaning, Paragraph
+from .videos import NO_FEATURES
 
 EMPTY_MOMENT = "with an empty moment"
 _REPAIRS = {  # as reading counts them -> as a result says it
     "sentences with an empty moment dropped": EMPTY_MOMENT,
     "sentences without a word dropped": "without a word",
+    NO_FEATURES: "whose video has no features",
 }
 _SHORT = "paragraphs under "  # how reading calls the paragraphs that are too short
 _LIMIT = "by LIMIT_"

@@ -97,7 +97,7 @@ def examine_annotations(
 
 
 def examine_word_vectors(
-    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words"
+    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words", width: int = 0
 ) -> list[Finding]:
     """Read the file, and count how many of each split's words it has.
 

@@ -97,6 +97,7 @@ def _features(value: Any, name: str) -> None:
             "rows": whole(),
             "dtype": text,
             "width": whole(1),
+            "parts": listed(whole(1)),
             "mean": tensor(1),
             "std": tensor(1),
             "standardization": record(
@@ -110,6 +111,8 @@ def _features(value: Any, name: str) -> None:
             ),
         }
     )(value, name)
+    if value.get("parts") and sum(value["parts"]) != value.get("width"):
+        raise Wrong(f"{name}.parts add up to {sum(value['parts'])}, expected the width")
     kept = value.get("standardization", {})
     sized = {"mean": value, "std": value, "standardization.mean": kept}
     sized["standardization.deviation"] = kept
