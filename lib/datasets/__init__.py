@@ -357,6 +357,7 @@ def _read_splits(
             files[split] = path
             paragraphs[split], cleaning[split] = read_paragraphs(
                 path,
+                split=split,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments="keep" if keeps else bad_moments,
@@ -389,6 +390,7 @@ def _with_moments(group: list[Paragraph]) -> list[Paragraph]:
             sentences=tuple(itertools.compress(p.sentences, keep)),
             moments=p.moments[keep],
             sentence_ids=tuple(itertools.compress(p.sentence_ids, keep)),
+            windows=tuple(itertools.compress(p.windows, keep)),
         )
         for p, keep in zip(group, known, strict=True)
         if keep.any()

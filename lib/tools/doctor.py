@@ -56,13 +56,14 @@ def examine_annotations(
             findings.append(_absent(corpus, folder, split))
             continue
         try:
-            records[split] = list(read_records(path))
+            records[split] = list(read_records(path, split=split))
         except InputError as fault:
             findings.append(Finding("problem", path.name, _without(fault, path), "repair the file"))
             continue
         try:
-            read_paragraphs(
+            _, cleaning = read_paragraphs(
                 path,
+                split=split,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments=bad_moments,
@@ -72,6 +73,8 @@ def examine_annotations(
         except InputError as fault:
             remedy = "repair the file, or choose another rule"
             findings.append(Finding("problem", path.name, _without(fault, path), remedy))
+        else:
+            findings += [Finding("note", path.name, text) for text in cleaning.remarks]
         findings += _of_timestamps(path.name, records[split], corpus.cut_descriptions)
         findings += _of_texts(path.name, records[split])
     findings += _between_splits(records)
