@@ -25,6 +25,11 @@ class CorpusOptions:
         "Of one file that does not say where its videos belong: for each split a file in DIR that"
         " lists ids of videos, as a JSON list or one in a line.",
     )
+    paragraphs: Literal["video", "row"] = described(
+        "video",
+        "What a paragraph is in a file of rows, such as JSON Lines: video = all sentences of a"
+        " video, row = each sentence by itself.",
+    )
     features: str | list[str] = described(
         "",
         "Features in DIR: an HDF5 file, a folder of .npy, .npz or .pt files, a .pt file of all"

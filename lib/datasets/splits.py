@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def read_splits(
                 empty_sentences=options.empty_sentences,
                 untimed=weak or split != "train",
                 order=corpus.order,
+                paragraphs=options.paragraphs,
                 split=split,
                 videos=listed,
             )
@@ -82,7 +83,7 @@ def read_splits(
     return read
 
 
-def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> Iterator[Record]:
+def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> list[Record]:
     """The records of a split as they stand in its file.
 
     Raises:
