@@ -365,6 +365,7 @@ GPUS: cpu
 
 
 def test_the_command_makes_a_run_that_best_test_scores(tmp_path) -> None:
+    from lib.base.terminal import shown_path
     from lib.commands import best_test, import_checkpoint
     from lib.datasets.synthetic import WorldOptions, write_world
     from tests.test_training import call
@@ -388,9 +389,11 @@ def test_the_command_makes_a_run_that_best_test_scores(tmp_path) -> None:
     assert outcome.status == 0, outcome.err
     assert "microsoft/2D-TAN" in outcome.out
     assert "--set DATASET.TOKENS=spaces" in outcome.out
-    assert f"score it: python best_test.py --cfg {experiment}" in outcome.out
-    outcome = call(best_test.main, *flags)
+    run = tmp_path / "save" / "tiny"
+    assert f"score it: python best_test.py {shown_path(run)}\n" in outcome.out
+    outcome = call(best_test.main, run)
     assert outcome.status == 0, outcome.err
+    assert "weights trained elsewhere of" in outcome.out
     assert (tmp_path / "save" / "tiny" / "results.json").is_file()
     wrong = call(import_checkpoint.main, *flags, "--layout", "2d-tan-chenjoya", "--from", file)
     assert wrong.status == 2 and "mask_fused=false" in wrong.err

@@ -459,9 +459,15 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
     with h5py.File(features, "r+") as file:
         for name in file:
             file[name]["c3d_features"][:, 2] += 1
+    said = "the features are not those of training: values of another kind"
+    saved = runs.folder / "save" / "tiny"
+    before = (saved / "results.json").read_bytes()
     ended = run("best_test", *flags, output=output)
-    assert ended.status == 0, ended.output
-    assert "note: the features are not those of training: values of another kind" in ended.output
+    assert ended.status == 2 and said in ended.output and "--other-data NAME" in ended.output
+    ended = run("best_test", *flags, "--other-data", "moved", output=output)
+    assert ended.status == 0 and f"note: {said}" in ended.output, ended.output
+    assert (saved / "results.json").read_bytes() == before
+    assert (saved / "results_on_moved.json").is_file()
 
 
 def test_weights_from_before_a_divergence_are_left(runs):

@@ -37,7 +37,7 @@ from ..datasets.fingerprint import fingerprint, require_recipe
 from ..datasets.packed_words import FILE as WORDS
 from ..datasets.packed_words import link_words, pack_words
 from ..datasets.standardization import Standardization
-from ..evaluation import console_table, headline_lines
+from ..evaluation import headline_lines
 from ..evaluation.records import Predictions, Truth
 from ..evaluation.retrieval import similarity_scale
 from ..training import checkpoint, nonfinite
@@ -298,8 +298,6 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
             rows = epochs.rows(epoch, means, summary, progress, **times)
             print("\n".join(rows), flush=True)
-            for line in calibration_lines(scorer.calibration) if args.verbose else ():
-                say(f"  calibrated: {line}")
             for warning in epochs.warnings(summary):
                 say(warning)
         elif run is not None:
@@ -315,7 +313,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             keep_lowest(run)
 
     if run is not None:
-        finish(run, config, hours_now(), verbose=args.verbose)
+        finish(run, config, hours_now())
 
 
 def scale_of(predictions: Predictions, truth: Truth) -> float:
@@ -496,12 +494,10 @@ class StopSignal:
             signal.raise_signal(number)
 
 
-def finish(run: Run, config: Any, hours: float, *, verbose: bool) -> None:
+def finish(run: Run, config: Any, hours: float) -> None:
     """Say what was best, what chose it, how long it took, and how to test it."""
     best = checkpoint.load(run.path("best.pt"))
     validation, chosen = best["validation"], best["select_by"]
-    if verbose:
-        print(f"\n{console_table(validation)}")
     for warning in validation["warnings"]:
         tell(f"WARNING: {warning}")
     print()
@@ -509,6 +505,8 @@ def finish(run: Run, config: Any, hours: float, *, verbose: bool) -> None:
     title = f"best epoch {epoch} of {config.TRAIN.EPOCHS} on validation"
     print("\n".join(headline_lines(validation, title, explained=False)))
     supervision = "saw no timestamps" if config.TRAIN.SUPERVISION == "weak" else "was supervised"
+    for line in calibration_lines(best["calibration"]):
+        tell(f"calibrated: {line}")
     tell(
         f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
         f"{duration(3600 * hours)}"

@@ -21,6 +21,7 @@ from typing import Any
 from ..base.command import COUNT
 from ..base.errors import InputError
 from ..base.files import write_text
+from ..base.terminal import count, shown_path, tell
 from ..config.config import load_config
 from ..datasets import corpus_folder, find_vectors
 from ..datasets.catalog import facts
@@ -72,7 +73,7 @@ def main() -> None:
     data = config.DATASET
     corpus, data_dir = facts(data.NAME, corpus_options(config)), resolve(config.DATA_DIR)
     folder = corpus_folder(corpus, data_dir, data.get("SYNTHETIC"))
-    print(f"{corpus.title} in {folder}")
+    tell(f"{corpus.title} in {shown_path(folder)}")
     findings, records = examine_annotations(
         corpus,
         folder,
@@ -109,11 +110,9 @@ def main() -> None:
         if args.fingerprint is not None:
             findings += take_fingerprint(features, args.fingerprint)
     print(table(findings, width=shutil.get_terminal_size((140, 24)).columns))
-    counts = {
-        f"{level}s": sum(finding.level == level for finding in findings)
-        for level in ("problem", "warning", "note")
-    }
-    print(", ".join(f"{count} {level}" for level, count in counts.items()))
+    levels = [finding.level for finding in findings]
+    told = [count(levels.count(level), level) for level in ("problem", "warning", "note")]
+    print(", ".join(told))
     sys.exit(0 if worst(findings) == "note" else 1)
 
 
@@ -148,8 +147,9 @@ def take_fingerprint(features: Features, against: str) -> list[Finding]:
     except InputError as fault:
         return [Finding("problem", name, str(fault), "see the lines about this file")]
     description = (
-        f"{current['entries']:,} entries (keys {current['keys'][:12]}), {current['dtype']}, "
-        f"width {current['width']}; in {current['rows']:,} rows of {len(current['sample'])} videos "
+        f"{count(current['entries'], 'entry', 'entries')} (keys {current['keys'][:12]}), "
+        f"{current['dtype']}, width {current['width']}; in {count(current['rows'], 'row')} of "
+        f"{count(len(current['sample']), 'video')} "
         f"the mean is {float(current['mean'].mean()):.4g} "
         f"and the spread {float(current['std'].mean()):.4g}"
     )

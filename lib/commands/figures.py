@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     tested = f"a run that {called('best_test')} tested"
-    parser.add_argument("run", type=Path, metavar="FOLDER", help=tested)
+    parser.add_argument("run", type=Path, metavar="RUN", help=tested)
     parser.add_argument("--paragraph", nargs="+", metavar="ID", help="which paragraphs")
     parser.add_argument("--count", type=COUNT, default=3, help="how many of the best (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")

@@ -20,6 +20,7 @@ from pathlib import Path
 from ..base.errors import InputError
 from ..base.installed import typed
 from ..base.runtime import Runtime
+from ..base.terminal import count, shown_path, tell
 from ..config.config import dump_config, load_config
 from ..datasets.vocabulary import ranked_words
 from ..tools.checkpoint_import import (
@@ -85,17 +86,19 @@ def main() -> None:
             "imported": {"file": Path(args.file).name, "layout": args.layout},
         },
     )
-    print(f"{args.file}: {len(weights)} weights of {layout.source} in {run.path('best.pt')}")
+    held = count(len(weights), "weight")
+    tell(f"{args.file}: {held} of {layout.source} in {shown_path(run.path('best.pt'))}")
+    again = "import them with it, and --overwrite"
     if layout.tokens != config.DATASET.TOKENS:
-        print(f"note: {layout.source} read words as --set DATASET.TOKENS={layout.tokens} does")
+        wanted = f"--set DATASET.TOKENS={layout.tokens}"
+        tell(f"note: {layout.source} read words as {wanted} does; {again}")
     for key, value in layout.data.items():
         if config.DATASET[key] != value:
-            wanted = str(value).lower()
-            print(f"note: {layout.source} read videos as --set DATASET.{key}={wanted} does")
+            wanted = f"--set DATASET.{key}={str(value).lower()}"
+            tell(f"note: {layout.source} read videos as {wanted} does; {again}")
     if rows is not None:
         known = sum(row is not None for row in rows) - 1
-        print(
+        tell(
             f"note: {known:,} of its {size:,} words have an id here; the others are never predicted"
         )
-    flags = ["--cfg", args.cfg, *(["--tag", config.TAG] if config.TAG else [])]
-    print("score it:", typed("best_test", *flags, *(f"--set={option}" for option in args.set)))
+    print("score it:", typed("best_test", shown_path(run.folder)))

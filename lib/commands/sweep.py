@@ -31,8 +31,10 @@ from tqdm import tqdm
 from ..base.command import POSITIVE
 from ..base.errors import InputError
 from ..base.installed import called
+from ..base.terminal import duration
 from ..config.config import load_config
 from ..training.build import run_folder
+from ..training.progress import Pace
 from . import command_line
 
 METRICS = (
@@ -143,10 +145,16 @@ def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
     failed = 0
     with ThreadPoolExecutor(at_once) as pool:
         ended = zip(jobs, pool.map(run, jobs), strict=True)
-        for job, fault in tqdm(ended, total=len(jobs), desc="runs", dynamic_ncols=True):
+        bar = tqdm(ended, total=len(jobs), desc="runs", dynamic_ncols=True, disable=None)
+        pace = Pace(len(jobs))
+        for done, (job, fault) in enumerate(bar, start=1):
             if fault:
                 failed += 1
                 tqdm.write(f"{job.name}, seed {job.seed}: {fault}", file=sys.stderr)
+            if bar.disable:  # nobody watches
+                left = duration(pace.left(done))
+                line = f"{done}/{len(jobs)} runs: {job.name}, seed {job.seed}; about {left} left"
+                print(line, file=sys.stderr, flush=True)
     return failed
 
 

@@ -62,7 +62,10 @@ UNIT = within(0, 1)
 SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
 LABEL = _matches(r"[\w.+=,-]*", "of letters, digits and _ . + = , -")
-_RELATIVE = "relative to the repository, or, where this is installed, to the current folder."
+_RELATIVE = (
+    "relative to the repository, or, where this is installed, to the current folder; on the command"
+    " line always to the current folder."
+)
 METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
 
 Section = dict[str, Option]
@@ -253,6 +256,12 @@ FLAGS = {
     "logDir": "LOG_DIR",
     "tag": "TAG",
 }
+# Options that are paths: on the command line relative to the current folder, as --cfg is.
+PATHS = {
+    *(("DATA_DIR",), ("MODEL_DIR",), ("LOG_DIR",), ("DATASET", "CACHE_DIR")),
+    ("MODEL", "PARAMS", "text_encoder"),
+}
+NO_PATHS = ("", "lstm")  # values of these that are none
 
 
 class Refused(Exception):

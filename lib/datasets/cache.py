@@ -37,6 +37,7 @@ from tqdm import tqdm
 from ..base import locks
 from ..base.errors import InputError
 from ..base.files import open_plain
+from ..base.terminal import count
 from .features import Features, as_read, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]
@@ -430,7 +431,7 @@ def _rules() -> str:
     """Digest of what normalisation and resampling make of some rows: when the code changes so that
     other bits come out, the files packed before are not read any more."""
     rows = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
-    made = [normalize_rows(rows), *(resample(rows, count) for count in (3, 7, 16))]
+    made = [normalize_rows(rows), *(resample(rows, length) for length in (3, 7, 16))]
     made.append(normalize_rows(rows * np.float32(1e30)))
     return hashlib.sha256(b"".join(each.tobytes() for each in made)).hexdigest()
 
@@ -544,7 +545,7 @@ def _watched(items: Iterable[Any], what: str) -> Iterable[Any]:
 def _described(rows: Float[Tensor, "G T C"]) -> str:
     size = " x ".join(f"{length:,}" for length in rows.shape[1:])
     kind = str(rows.dtype).removeprefix("torch.")
-    return f"{len(rows):,} videos x {size} {kind} ({_gigabytes(rows.nbytes)})"
+    return f"{count(len(rows), 'video')} x {size} {kind} ({_gigabytes(rows.nbytes)})"
 
 
 def _gigabytes(size: int) -> str:

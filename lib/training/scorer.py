@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,9 +232,10 @@ class Scorer:
             sentences_of(self.truth, paragraphs), maps_of_cells(predictions.proposal_spans, scores)
         )
 
-    def _watched(self, batches: Any, what: str) -> Any:
-        shown = self.verbose and distributed.is_main()
-        return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not shown)
+    def _watched(self, batches: Any, what: str) -> Iterator[Any]:
+        """With a bar where somebody watches, from the first batch on: one at a time."""
+        disable = None if self.verbose and distributed.is_main() else True
+        yield from tqdm(batches, desc=f"scoring: {what}", leave=False, disable=disable)
 
     def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
         """The summary of ``lib.evaluation`` with the experiment's thresholds and counts."""
