@@ -201,7 +201,7 @@ def load_corpus(
         if all(np.isnan(p.moments).all() for p in group)
     ]
     # The releases that read words between spaces have zeros for an unknown one.
-    unknown = torch.zeros(vectors.dim) if options.tokens == "spaces" else None
+    unknown = torch.zeros(vectors.dim) if options.tokens.startswith("spaces") else None
     known = vectors.restrict(words, unknown)
     vocabulary = Vocabulary(
         training_sentences,
