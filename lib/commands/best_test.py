@@ -307,7 +307,10 @@ def how_it_came_about(corpus: Any, config: Any) -> list[str]:
     chosen += f", among epochs that tie by {finer}" if finer else ""
     if not config.TRAIN.SELECT_BY.startswith("vr"):
         chosen += " (which reads validation timestamps)"
-    return [f"sentences stand {order}", supervision, chosen]
+    about = [f"sentences stand {order}", supervision, chosen]
+    if config.TEST.NMS_ROUNDED:
+        about.append("suppressed in rounded seconds, as 2D-TAN's release does (TEST.NMS_ROUNDED)")
+    return about
 
 
 def counted_as_misses(summary: dict[str, Any]) -> list[str]:

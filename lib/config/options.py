@@ -216,6 +216,12 @@ SCHEMA: dict[str, Option | Section] = {
             COUNT,
         ),
         "NMS_IOU": Option(float, 0.5, "Overlap above which a lesser moment is dropped.", UNIT),
+        "NMS_ROUNDED": Option(
+            bool,
+            False,
+            "Compare those overlaps in rounded seconds, as 2D-TAN's release does: on its grid some"
+            " that are NMS_IOU come out above it, and R@5 moves by up to two points; R@1 does not.",
+        ),
         "MOMENTS": Option(int, 10, "Moments kept per sentence.", COUNT),
         "IOU": Option(list[float], [0.3, 0.5, 0.7], "Overlaps at which a moment counts.", UNIT),
         "GROUNDING_N": Option(list[int], [1, 5], "n of grounding's R@n.", COUNT),

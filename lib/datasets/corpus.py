@@ -272,7 +272,7 @@ def _open_vocabulary(
     vectors = read_word_vectors(path)
     share, tail = coverage(words, vectors)
     # The releases that read words between spaces have zeros for an unknown one.
-    unknown = torch.zeros(vectors.dim) if options.tokens == "spaces" else None
+    unknown = torch.zeros(vectors.dim) if options.tokens.startswith("spaces") else None
     vocabulary = Vocabulary(
         [sentence for paragraph in training for sentence in paragraph.sentences],
         vectors.restrict(words, unknown),

@@ -93,10 +93,12 @@ class CorpusOptions:
         "function_words",
         "What finds the content words, which are masked twice as often.",
     )
-    tokens: Literal["words", "spaces"] = described(
+    tokens: Literal["words", "spaces", "spaces_no_stop", "words_and_marks"] = described(
         "words",
-        "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
-        " weights of 2D-TAN's release expect.",
+        "What a word is, for weights that were trained elsewhere: spaces leaves punctuation on it"
+        " and gives unknown words zeros, as 2D-TAN's release does; spaces_no_stop first cuts the"
+        " full stop that ends a sentence, as it does on Charades-STA; words_and_marks makes each"
+        " mark a word, as the DMR-JRG release does.",
     )
     stems: bool = described(
         False, "Words of one stem (opens, opening) share an id; each keeps its own vector."

@@ -61,6 +61,7 @@ class Options:
     pairs: int = 128  # sentences grounded at once
     moments: int = 10  # kept per sentence
     nms_iou: float = 0.5
+    nms_rounded: bool = False
     iou: Sequence[float] = (0.3, 0.5, 0.7)
     grounding_n: Sequence[int] = (1, 5)
     retrieval_k: Sequence[int] = (1, 5, 10, 100)
@@ -140,6 +141,7 @@ class Scorer:
             pairs=self.options.pairs,
             moments=self.options.moments,
             nms_iou=self.options.nms_iou,
+            durations=self.truth.durations if self.options.nms_rounded else None,
             watch=lambda batches: self._watched(batches, "grounding"),
         )
         if self.shared and grounding is not None:
