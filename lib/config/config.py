@@ -295,7 +295,7 @@ class _Source:
         """Keep the value, or report it."""
         try:
             value = fit_option(value_of(node, self._budget), option)
-            if key in (("MODEL", "NAME"), ("DATASET", "NAME")):
+            if key in (("MODEL", "NAME"), ("DATASET", "NAME"), ("LOGGER",)):
                 value = absolute(value, self.folder)
             self.layer[key] = _Setting(value, location)
         except Refused as fault:

@@ -62,6 +62,10 @@ UNIT = within(0, 1)
 SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
 LABEL = _matches(r"[\w.+=,-]*", "of letters, digits and _ . + = , -")
+LOGGER = _matches(
+    r"auto|none|tensorboard|wandb|trackio|.+:\w+",
+    "that is auto, none, tensorboard, wandb, trackio, or a reference module:function",
+)
 METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
 
 Section = dict[str, Option]
@@ -89,7 +93,15 @@ SCHEMA: dict[str, Option | Section] = {
     "WORKERS": Option(int, 2, "Processes that load data; 0 loads in the main one.", NOT_NEGATIVE),
     "DATA_DIR": Option(str, "data", "Folder of the corpora; relative to the repository."),
     "MODEL_DIR": Option(str, "save", "Folder of the runs; relative to the repository."),
-    "LOG_DIR": Option(str, "", "Folder of the TensorBoard scalars; empty = the run's own."),
+    "LOG_DIR": Option(str, "", "Folder of the logger's files; empty = the run's own."),
+    "LOGGER": Option(
+        str,
+        "auto",
+        "Where scores and losses go besides log.jsonl: auto = TensorBoard where it is installed,"
+        " none, tensorboard, wandb, trackio, or module:function or file.py:function, which is"
+        " called with a lib.training.loggers.RunInfo.",
+        LOGGER,
+    ),
     "GPUS": Option(
         str,
         "",
