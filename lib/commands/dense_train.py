@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import secrets
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 from ..base import distributed
@@ -58,13 +60,15 @@ from ..training.console import Console
 from ..training.diagnostics import inspect_training
 from ..training.engine import train_one_epoch
 from ..training.inference_state import inference_state
+from ..training.loggers import RunInfo, Scalars, find_logger
 from ..training.progress import Pace, Progress
-from ..training.reporting import EpochTable, Scalars, describe_change
+from ..training.reporting import EpochTable, describe_change
 from ..training.run import Run
 from ..training.scorer import calibration_lines, metric
 from ..training.selection import better, finer_metric, ties, value_of
 
 LOWEST = "lowest_loss.pt"
+LOGGER_ID = "logger.txt"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -83,11 +87,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    with Console() as console:
-        train_experiment(parse_arguments(), console)
+    with Console() as console, Scalars() as scalars:
+        train_experiment(parse_arguments(), console, scalars)
 
 
-def train_experiment(args: argparse.Namespace, console: Console) -> None:
+def train_experiment(args: argparse.Namespace, console: Console, scalars: Scalars) -> None:
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     train = config.TRAIN
     folder = run_folder(args.cfg, config)
@@ -97,6 +101,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     elif not args.overwrite and (folder / "config.yaml").exists():
         Run.create(folder, "")  # refuses, before anything is loaded
 
+    open_logger = find_logger(config.LOGGER)
     runtime = open_runtime(config)
     say = tell if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
@@ -159,7 +164,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
-        scalars = Scalars(log_dir, purge_from=progress.epoch)
+        if open_logger is not None:
+            about_it = about_run(run, config, log_dir, progress.epoch)
+            scalars.open(open_logger, config.LOGGER, about_it)
         for name in scalars.files if log_dir == folder else ():
             run.own(name)
         for name in ("last.pt", *(kept_name(epoch) for _, epoch in progress.kept)):
@@ -336,6 +343,22 @@ def probe_of(split: DenseParagraphs, train: Any) -> Batch:
     return batch
 
 
+def about_run(run: Run, config: Any, folder: Path, epoch: int) -> RunInfo:
+    """What a logger is told. The run's id is in its folder, so that a curve goes on with the run,
+    and a run that replaces it has a curve of its own."""
+    path = run.path(LOGGER_ID)
+    if not path.exists():
+        run.write_text(LOGGER_ID, secrets.token_hex(4) + "\n")
+    return RunInfo(
+        project=run.folder.parent.name,
+        name=run.folder.name,
+        id=path.read_text("utf-8").strip(),
+        folder=folder,
+        config=yaml.safe_load(dump_config(config)),
+        first_step=epoch,
+    )
+
+
 def refuse_changes(folder: Path, config: Any) -> None:
     """A run goes on as it was started; only its length and its machine may change.
 
@@ -343,7 +366,7 @@ def refuse_changes(folder: Path, config: Any) -> None:
         InputError: names every other option that differs.
     """
     may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
-    may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
+    may_change |= {"LOGGER", "TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
     may_change |= {"DATASET.CACHE", "DATASET.CACHE_DIR"}
     before = load_config(folder / "config.yaml")
     changes = describe_change(before, config, ignore=may_change)

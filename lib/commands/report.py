@@ -21,7 +21,6 @@ from ..base.installed import called
 from ..evaluation.files.run import read_run
 from ..evaluation.report import report
 from ..evaluation.report.videos import Videos
-from ..videos.extract import find_videos
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,6 +63,8 @@ def videos_beside(folder: Path | None, page: Path) -> Videos:
     """
     if folder is None:
         return Videos()
+    from ..videos.extract import find_videos  # which imports Torch
+
     found = find_videos([folder])
     return Videos({video: _address(path, page) for video, path in found.items()})
 

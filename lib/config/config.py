@@ -311,7 +311,7 @@ class _Source:
         """Keep the value, or report it."""
         try:
             value = fit_option(value_of(node, self._budget), option)
-            if key == ("MODEL", "NAME"):
+            if key in (("MODEL", "NAME"), ("LOGGER",)):
                 value = absolute(value, self.folder)
             if key in PATHS and self.typed and isinstance(value, str) and value not in NO_PATHS:
                 value = os.path.abspath(os.path.expanduser(value))

@@ -66,6 +66,10 @@ _RELATIVE = (
     "relative to the repository, or, where this is installed, to the current folder; on the command"
     " line always to the current folder."
 )
+LOGGER = _matches(
+    r"auto|none|tensorboard|wandb|trackio|.+:\w+",
+    "that is auto, none, tensorboard, wandb, trackio, or a reference module:function",
+)
 METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
 
 Section = dict[str, Option]
@@ -93,7 +97,15 @@ SCHEMA: dict[str, Option | Section] = {
     "WORKERS": Option(int, 2, "Processes that load data; 0 loads in the main one.", NOT_NEGATIVE),
     "DATA_DIR": Option(str, "data", "Folder of the corpora; " + _RELATIVE),
     "MODEL_DIR": Option(str, "save", "Folder of the runs; " + _RELATIVE),
-    "LOG_DIR": Option(str, "", "Folder of the TensorBoard scalars; empty = the run's own."),
+    "LOG_DIR": Option(str, "", "Folder of the logger's files; empty = the run's own."),
+    "LOGGER": Option(
+        str,
+        "auto",
+        "Where scores and losses go besides log.jsonl: auto = TensorBoard where it is installed,"
+        " none, tensorboard, wandb, trackio, or module:function or file.py:function, which is"
+        " called with a lib.training.loggers.RunInfo.",
+        LOGGER,
+    ),
     "GPUS": Option(
         str,
         "",

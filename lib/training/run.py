@@ -35,7 +35,8 @@ CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
 _NAMES = re.compile(
     r"results[^/]*\.(json|md|html)|predictions(_\w+)?\.[^/]*|"
     r"word_vectors\.pt|(last|lowest_loss|best(-\d+)?)\.pt|"
-    r"epoch\d+-step\d+\.step|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|config\.yaml"
+    r"epoch\d+-step\d+\.step|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|config\.yaml|"
+    r"logger\.txt"
 )
 # What every run of an earlier release wrote, which kept no record.
 _UNRECORDED = re.compile(

@@ -10,26 +10,29 @@ from ..comparison import Comparison
 from ..headline import headline_numbers
 from ..table import heading
 from .markup import Cell
-from .tables import HEAD, HOW, MARKED, NUMBERS, result_cells
+from .tables import HEAD, HOW, MARKED, result_cells
 from .words import headline_words, protocol_title
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-_WIDTH = 48  # of all values of a line in the console's table of changes
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_KEY, _NAME = 30, 16  # columns of 80 for the name of an option, and for that of a run
+_LONGEST = 200  # characters of an option
 
 
 def console_comparison(comparison: Comparison) -> str:
-    """What was changed, and the headline numbers of every column."""
-    from terminaltables import AsciiTable
-
-    blocks = [
-        f"{name}\n{_of(AsciiTable, head, rows)}" for name, head, rows in _headlines(comparison)
-    ]
+    """What was changed, and the headline numbers of every column, in lines of at most 80
+    characters (more only where there are more than four columns)."""
     head, rows = _changes(comparison)
-    width = max(_WIDTH // len(comparison.columns), 8)
-    shorter = [[key, *(_short(text, width) for text in each)] for key, *each in rows]
-    head = ["\n".join(textwrap.wrap(name, width)) for name in head]
-    changed = _of(AsciiTable, head, shorter, right=False) if rows else _UNCHANGED
-    return "\n\n".join([f"What was changed\n{changed}", *blocks, MARKED])
+    room = max((80 - _KEY) // len(comparison.columns) - 2, 8)
+    changed = _grid(head, rows, [_KEY, *[room] * len(comparison.columns)]) if rows else _UNCHANGED
+    blocks = [f"What was changed\n{changed}"]
+    for title, _, cells in _headlines(comparison):
+        short = [
+            [name, score, floor, f"{difference} ({interval})" if difference else "", verdict]
+            for name, score, floor, verdict, difference, interval in cells
+        ]
+        head = ["", "score", "floor", "difference (95 % interval)", "verdict"]
+        blocks.append(f"{title}\n{_grid(head, short, [_NAME, 14, 7, 26, 11])}")
+    return "\n\n".join([*blocks, MARKED])
 
 
 def markdown_comparison(comparison: Comparison) -> str:
@@ -77,19 +80,24 @@ def _text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell[0]
 
 
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+    """A table without borders, whose cells are wrapped."""
+    from terminaltables import AsciiTable
+
+    grid = AsciiTable(
+        [
+            [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+            for row in (head, *rows)
+        ]
+    )
+    grid.outer_border = grid.inner_column_border = False
+    grid.padding_left, grid.padding_right = 0, 2
+    return "\n".join(line.rstrip() for line in grid.table.splitlines())
 
 
-def _of(kind: type, head: Sequence[str], rows: list[list[str]], *, right: bool = True) -> str:
-    clean = [
-        [re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", cell) for cell in row]
-        for row in [head, *rows]
-    ]
-    grid = kind(clean)
-    if right:
-        grid.justify_columns = {at: "right" for at, name in enumerate(head) if name in NUMBERS}
-    return str(grid.table)
+def _wrapped(cell: str, width: int) -> str:
+    text = _CONTROL.sub("?", cell[:_LONGEST])
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=True))
 
 
 def _markdown(head: Sequence[str], rows: list[list[str]]) -> str:

@@ -20,7 +20,6 @@ HOW = (
 )
 MARK = "*"
 MARKED = f"{MARK} does not beat its floor: the best of the rules without a model does as well."
-NUMBERS = ("score", "floor", "difference", "95 % interval")
 HEAD = ["", "score", "floor", "verdict", "difference", "95 % interval"]
 
 
