@@ -1,14 +1,19 @@
-"""Names the packages, which pyproject.toml cannot: folders of ``lib/`` are installed as parts of
-``dmr_jrg``, and ``experiments/`` beside them."""
+"""Names the packages, which pyproject.toml cannot: the folders of ``lib/`` are installed as those
+of ``dmr_jrg``, and ``experiments/`` beside them."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
+
+FOLDERS = {"dmr_jrg": "lib", "dmr_jrg.experiments": "experiments"}
+
+
+def packages(name: str, folder: str) -> list[str]:
+    """A package and all below it; those of data, without modules, too."""
+    below = find_namespace_packages(folder, exclude=["*__pycache__"])
+    return [name, *(f"{name}.{inner}" for inner in below)]
+
 
 setup(
-    packages=[
-        "dmr_jrg",
-        "dmr_jrg.experiments",
-        *(f"dmr_jrg.{name}" for name in find_packages("lib")),
-    ],
-    package_dir={"dmr_jrg": "lib", "dmr_jrg.experiments": "experiments"},
-    package_data={"": ["**/*.yaml", "**/*.css", "**/*.js", "**/*.html"]},
+    packages=[each for name, folder in FOLDERS.items() for each in packages(name, folder)],
+    package_dir=FOLDERS,
+    package_data={"": ["*.yaml", "*.css", "*.js", "*.html"]},
 )
