@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from lib.base.errors import InputError
-from lib.datasets import _with_moments
 from lib.datasets.annotations import (
     Cleaning,
     Paragraph,
@@ -25,6 +24,7 @@ from lib.datasets.annotations import (
 )
 from lib.datasets.annotations.descriptions import separate
 from lib.datasets.catalog import CorpusFacts
+from lib.datasets.splits import with_moments
 from lib.tools.doctor import examine_annotations
 from tests.layouts import LAYOUTS, WORLD, Layout, lines, numpy_file
 from tests.stress.fuzz import Evil
@@ -117,7 +117,7 @@ def test_windows_stay_with_the_sentences_that_have_moments() -> None:
     moments = np.array([[0, 1], [np.nan, np.nan], [2, 3]])
     windows = tuple(np.full((n, 2), n, dtype=np.float64) for n in (2, 0, 1))
     whole = Paragraph("v", "v", 9.0, ("a", "b", "c"), moments, ("0", "1", "2"), windows)
-    ((kept),) = _with_moments([whole])
+    ((kept),) = with_moments([whole])
     assert kept.sentence_ids == ("0", "2")
     assert [len(one) for one in kept.windows] == [2, 1]
 
