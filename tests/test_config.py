@@ -293,7 +293,7 @@ class TestAFault:
             "--set TEST.IOU=x: TEST.IOU is 'x' (text), expected list of float from 0 to 1",
             "--workers: WORKERS is 'two' (text), expected int of at least 0",
             "acnet.yaml: DATASET.NAME is missing; "
-            "expected one of activitynet, charades, tacos, synthetic",
+            "expected one of activitynet, charades, synthetic, tacos, or a name for one's own",
             "acnet.yaml: MODEL.NAME is missing; expected one of painter, teacher, muralist",
             "acnet.yaml:3: TRAIN.LR is -1 (int), expected float above 0",
             "acnet.yaml:5: TRAIN.EPOCHS is set twice; it was set in line 4 already",
@@ -305,8 +305,8 @@ class TestAFault:
 
     def test_is_not_reported_twice_by_what_depends_on_it(self, write):
         lines = faults(write(SOUND.replace("activitynet", "anet, NUM_FRAMES: x, NUM_CLIPS: 48")))
-        assert [line.split()[1] for line in lines] == ["DATASET.NUM_FRAMES", "DATASET.NAME:"]
-        assert lines[1].endswith("expected one of activitynet, charades, tacos, synthetic.")
+        assert [line.split()[1] for line in lines] == ["DATASET.NUM_FRAMES", "DATASET.NAME"]
+        assert lines[1].endswith("described by ANNOTATIONS and FEATURES (data/README.md)")
 
     def test_of_the_synthetic_world_is_reported_in_the_worlds_words(self, write):
         world = "DATASET: {NAME: synthetic, SYNTHETIC: {overlap: 2, min_sentences: 9}}"

@@ -1,4 +1,4 @@
-"""A model, a loss term and a corpus from files outside the repository, and broken ones."""
+"""A model and a loss term from files outside the repository, and broken ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import pytest
 import torch
 import yaml
 
-from lib.datasets.catalog import CORPORA
-from lib.datasets.synthetic import WorldOptions, write_world
 from lib.training import checkpoint
 from tests.runs import REPOSITORY, Ended, run
 
@@ -108,19 +106,6 @@ def small(out, batch):
 
 NUMBER = 3
 '''
-CORPUS = """
-from lib.datasets.catalog import CorpusFacts
-
-CORPUS = CorpusFacts(
-    title="My corpus",
-    folder="mine",
-    features="features.hdf5",
-    feature_key="c3d_features",
-    feature_dim=8,
-    annotations={split: (f"{split}_data.json",) for split in ("train", "val", "test")},
-    notes=("made up by a test",),
-)
-"""
 
 
 class Folder:
@@ -228,19 +213,6 @@ def test_a_loss_term_serves_a_model_of_the_repository_too(folder: Folder) -> Non
     folder.experiment("clip_align", LOSS={"WEIGHTS": terms})
     ended = folder.call("dense_train")
     assert ended.status == 0, ended.output
-
-
-def test_a_corpus_is_read(folder: Folder) -> None:
-    folder.write("my_corpus.py", CORPUS)
-    world = WorldOptions(train=8, val=4, test=4, feature_dim=8, word_dim=6, rows_per_second=0.5)
-    write_world(folder.root / "data" / "mine", world)
-    data = {"NAME": "my_corpus.py:CORPUS", "NUM_FRAMES": 16, "NUM_CLIPS": 8}
-    folder.experiment(DATASET=data)
-    for script in ("dense_train", "best_test"):
-        ended = folder.call(script)
-        assert ended.status == 0, ended.output
-    assert "made up by a test" in folder.results()["notes"]
-    assert "my_corpus.py:CORPUS" not in CORPORA
 
 
 BROKEN = {
@@ -368,20 +340,6 @@ def test_a_model_that_answers_wrongly_gets_one_sentence_at_the_start(
 )
 def test_a_broken_loss_term_gets_one_sentence(folder: Folder, term: str, why: str) -> None:
     folder.experiment(LOSS={"WEIGHTS": {"match": 1, term: 1}})
-    assert why in folder.refused()
-
-
-@pytest.mark.parametrize(
-    ("corpus", "why"),
-    [
-        ("my_corpus.py:OTHER", "my_corpus.py has no OTHER; it has CorpusFacts, CORPUS"),
-        ("my_terms.py:NUMBER", "my_terms.py:NUMBER is no CorpusFacts"),
-        ("nowhere.py:CORPUS", "cannot be imported (FileNotFoundError: no file "),
-    ],
-)
-def test_a_broken_corpus_gets_one_sentence(folder: Folder, corpus: str, why: str) -> None:
-    folder.write("my_corpus.py", CORPUS)
-    folder.experiment(DATASET={"NAME": corpus, "NUM_FRAMES": 16, "NUM_CLIPS": 8})
     assert why in folder.refused()
 
 

@@ -142,7 +142,10 @@ def test_data_without_timestamps_train_and_are_tested_for_retrieval(plain, tmp_p
     results = world.results()
     assert {"vr", "vr_sentences"} <= set(results["protocols"])
     assert all(PROTOCOLS[name].ranked == "videos" for name in results["protocols"])
-    assert "no timestamps to score against: retrieval alone is" in results["notes"]
+    assert (
+        "test has no timestamps to score against: retrieval is scored, and no moment"
+        in results["notes"]
+    )
     files = read_run(world.saved)
     assert not files.truth.timed and files.predictions.spans is not None
     assert "truth not known" in report([files])

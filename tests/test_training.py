@@ -229,6 +229,19 @@ def test_the_validation_number_comes_out_again_to_the_last_digit(finished):
     assert f"vr/R@10 on val: {value:.2f}, in training and here: the same" in outcome.out
 
 
+def test_of_epochs_that_tie_the_finer_number_chooses_and_the_last_lines_say_so(trained):
+    """Of five videos, the right one is always among the first ten."""
+    log = trained.log()
+    assert [record["protocols"]["vr"]["R@10"] for record in log] == [100.0, 100.0]
+    means = [record["protocols"]["vr"]["MRR"] for record in log]
+    best = means.index(max(means))
+    assert means[0] != means[1] and trained.state("best.pt")["epoch"] == best
+    assert [record["best_epoch"] for record in log] == [0, best]
+    told = (trained.run / "console.log").read_text("utf-8")
+    said = f"epochs 1, 2 tie by vr/R@10 at 100.00: epoch {best + 1} is the best of them by vr/MRR"
+    assert said in " ".join(told.split())
+
+
 def test_testing_writes_tables_with_floors_and_names_its_checkpoint(finished):
     outcome = finished.test()
     assert outcome.status == 0, outcome.err

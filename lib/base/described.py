@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -16,6 +17,6 @@ def described(
         low, high: both allowed, unless ``open``.
     """
     about = {"help": help, "low": low, "high": high, "open": open}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=about)
+    if isinstance(default, dict | list):
+        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=about)
     return dataclasses.field(default=default, metadata=about)

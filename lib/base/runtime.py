@@ -159,7 +159,7 @@ def _keep_memory() -> None:
     By default it gives large pieces back to the system, and to have them again, zeroed page by
     page, takes up to a quarter of a step. Libraries without such a switch are left as they are.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # TypeError: on Windows
         library = ctypes.CDLL(None)
         library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -7,9 +7,10 @@
 Every option is the one that the run was trained with (config.yaml in its folder); --set and
 --decode change those of TEST and DECODE. The checkpoint is best.pt there, or the one given. The
 last lines are five numbers, each beside its floor; every score goes to results.json and results.md
-there: results_val.* for --split val, and another name for weights that are decoded otherwise than
-they were trained with, videos that TEST.CORRUPTION has changed, or data of another corpus
-(--other-data), so that nothing is overwritten.
+there, and predictions beside them. Results of another split (--split val, or a test_ood that
+DATASET.ANNOTATIONS names) go to results_SPLIT.*, and weights that are decoded otherwise than they
+were trained with, videos that TEST.CORRUPTION has changed, and data of another corpus
+(--other-data) have names of their own too, so that nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 from ..base import distributed
 from ..base.errors import InputError
 from ..base.terminal import shown_path, tell
+from ..datasets import LoadedCorpus
+from ..datasets.catalog import facts
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
@@ -36,6 +39,7 @@ from ..evaluation.records import CandidateMoments
 from ..training import checkpoint
 from ..training.build import (
     add_common_flags,
+    corpus_options,
     corruption_of,
     open_corpus,
     open_decoding,
@@ -48,6 +52,7 @@ from ..training.provenance import lines as provenance_lines
 from ..training.run import Run, strict_json
 from ..training.run_options import other_data, tested_run
 from ..training.scorer import calibration_lines, metric
+from ..training.selection import finer_metric
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
         "--checkpoint", metavar="FILE", help="score this one (default: best.pt of the run)"
     )
     parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="test", help="default: test"
+        "--split", default="test", metavar="NAME", help="a split of the corpus (default: test)"
     )
     parser.add_argument(
         "--other-data",
@@ -75,6 +80,7 @@ def main() -> None:
     args = parse_arguments()
     began = time.monotonic()
     folder, config, notes = tested_run(args)
+    require_split(config, args.split)
     run = Run.open(folder, exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
@@ -139,6 +145,7 @@ def main() -> None:
     predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
     if not distributed.is_main():
         return
+    left_out = corpus.left_out[args.split]
     summary = scorer.summarise(
         predictions,
         resamples=config.TEST.RESAMPLES,
@@ -146,7 +153,9 @@ def main() -> None:
         if len(corpus.training_fractions)
         else None,
         alpha=alpha,
+        left_out=left_out.misses,
     )
+    summary["left_out"] = dataclasses.asdict(left_out)
     summary["checkpoint"] = {
         "file": str(path),
         "epoch": state["epoch"],
@@ -165,7 +174,9 @@ def main() -> None:
     summary["notes"] = [
         *corpus.notes,
         *how_it_came_about(corpus, config),
-        *([] if scorer.truth.timed else ["no timestamps to score against: retrieval alone is"]),
+        *left_out.lines(args.split),
+        *counted_as_misses(summary),
+        *timestamp_notes(args.split, scorer.truth.timed, corpus),
         *decoding_notes(decoding, trained, scorer.calibration),
         *notes,
         *others,
@@ -187,7 +198,8 @@ def main() -> None:
         about = {"files": digests} if digests else {}
         return {**tables, f"{stem}.json": strict_json(summary | about)}
 
-    if stem == "results":
+    plain = not corruption and decoding == trained
+    if plain and args.split not in ("train", "val"):
         save_run_predictions(
             run.folder,
             scorer.truth,
@@ -195,6 +207,7 @@ def main() -> None:
             results=results,
             maps=scorer.score_maps(model, predictions),
             alpha=alpha,
+            stem=stem.replace("results", "predictions"),
         )
     else:
         run.write_texts(results({}))
@@ -222,6 +235,28 @@ def label(text: str) -> str:
 def name_of(folder: Path) -> str:
     """The last two folders of a run's path, by which people know it."""
     return "/".join(folder.resolve().parts[-2:])
+
+
+def require_split(config: Any, split: str) -> None:
+    """Raises InputError if the corpus has no such split."""
+    corpus = facts(config.DATASET.NAME, corpus_options(config))
+    known = corpus.splits
+    if split in ("train", "val") or split in known:
+        return
+    if not corpus.inside or not re.fullmatch(r"[A-Za-z]\w{0,39}", split):
+        raise InputError(
+            f"--split {split[:40]!r}: {corpus.title} has {', '.join(known)}; expected one of them "
+            "(DATASET.ANNOTATIONS names the files of more)"
+        )
+
+
+def timestamp_notes(split: str, timed: bool, corpus: LoadedCorpus) -> list[str]:
+    """What is not scored for want of timestamps, those of the split or of training."""
+    if not timed:
+        return [f"{split} has no timestamps to score against: retrieval is scored, and no moment"]
+    if len(corpus.training_fractions):
+        return []
+    return ["the floor of ten fixed spans is left out: no training sentence has a timestamp"]
 
 
 def trained_decoding(state: dict[str, Any], default: Decoding) -> Decoding:
@@ -268,9 +303,26 @@ def how_it_came_about(corpus: Any, config: Any) -> list[str]:
         "full": "training saw the timestamps (full supervision)",
     }[config.TRAIN.SUPERVISION]
     chosen = f"checkpoint chosen on validation by {config.TRAIN.SELECT_BY}"
+    finer = finer_metric(config.TRAIN.SELECT_BY)
+    chosen += f", among epochs that tie by {finer}" if finer else ""
     if not config.TRAIN.SELECT_BY.startswith("vr"):
         chosen += " (which reads validation timestamps)"
-    return [f"sentences stand {order}", supervision, chosen]
+    about = [f"sentences stand {order}", supervision, chosen]
+    if config.TEST.NMS_ROUNDED:
+        about.append("suppressed in rounded seconds, as 2D-TAN's release does (TEST.NMS_ROUNDED)")
+    return about
+
+
+def counted_as_misses(summary: dict[str, Any]) -> list[str]:
+    """What grounding would be if sentences that are left out were misses, as published protocols
+    have it; empty where none is left out."""
+    for name in ("svmr_any", "svmr", "svmr_2dtan"):
+        as_misses = summary["queries"].get(name, {}).get("as_misses", {})
+        recalls = [metric for metric in as_misses if metric.startswith("R@1,")]
+        if recalls:
+            listed = ", ".join(f"{metric} {as_misses[metric]:.2f}" for metric in recalls)
+            return [f"{name} with them counted as misses: {listed} (all scores: the tables)"]
+    return []
 
 
 def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@
 
 The run's folder holds config.yaml, log.jsonl, console.log, last.pt (to go on from), best.pt (to
 test) and lowest_loss.pt (as last.pt was when the training loss was lowest). The best epoch is the
-best on validation by TRAIN.SELECT_BY; the test split is not read here.
+best on validation by TRAIN.SELECT_BY, and where epochs tie by a finer number of the same task; the
+test split is not read here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import secrets
 import signal
 import sys
 import time
@@ -20,12 +22,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 from ..base import distributed
 from ..base.batch import Batch, collate
 from ..base.errors import InputError, WorkerDied
 from ..base.files import link_file
+from ..base.installed import typed
 from ..base.runtime import Runtime
 from ..base.terminal import count, duration, shown_path, tell
 from ..config.config import dump_config, load_config
@@ -56,13 +60,15 @@ from ..training.console import Console
 from ..training.diagnostics import inspect_training
 from ..training.engine import train_one_epoch
 from ..training.inference_state import inference_state
+from ..training.loggers import RunInfo, Scalars, find_logger
 from ..training.progress import Pace, Progress
-from ..training.reporting import EpochTable, Scalars, describe_change
+from ..training.reporting import EpochTable, describe_change
 from ..training.run import Run
 from ..training.scorer import calibration_lines, metric
-from . import command_here
+from ..training.selection import better, finer_metric, ties, value_of
 
 LOWEST = "lowest_loss.pt"
+LOGGER_ID = "logger.txt"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -81,11 +87,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    with Console() as console:
-        train_experiment(parse_arguments(), console)
+    with Console() as console, Scalars() as scalars:
+        train_experiment(parse_arguments(), console, scalars)
 
 
-def train_experiment(args: argparse.Namespace, console: Console) -> None:
+def train_experiment(args: argparse.Namespace, console: Console, scalars: Scalars) -> None:
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     train = config.TRAIN
     folder = run_folder(args.cfg, config)
@@ -95,6 +101,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     elif not args.overwrite and (folder / "config.yaml").exists():
         Run.create(folder, "")  # refuses, before anything is loaded
 
+    open_logger = find_logger(config.LOGGER)
     runtime = open_runtime(config)
     say = tell if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
@@ -157,7 +164,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
-        scalars = Scalars(log_dir, purge_from=progress.epoch)
+        if open_logger is not None:
+            about_it = about_run(run, config, log_dir, progress.epoch)
+            scalars.open(open_logger, config.LOGGER, about_it)
         for name in scalars.files if log_dir == folder else ():
             run.own(name)
         for name in ("last.pt", *(kept_name(epoch) for _, epoch in progress.kept)):
@@ -277,6 +286,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             record["inspection"] = inspection
             record["calibration"] = scorer.calibration
             score = metric(summary, train.SELECT_BY)
+            finer = value_of(summary["protocols"], finer_metric(train.SELECT_BY) or "")
+            if finer is not None:
+                progress.finer[str(epoch)] = finer
             state = state_now() | {
                 "epoch": epoch,
                 "select_by": train.SELECT_BY,
@@ -284,10 +296,12 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 "validation": summary,
                 "inference": carried | {"similarity_scale": scale_of(predictions, scorer.truth)},
             }
-            if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
+            best = (progress.best_score, progress.finer.get(str(progress.best_epoch)))
+            if best[0] is None or better(train.SELECT_BY, (score, finer), (best[0], best[1])):
                 progress.best_score, progress.best_epoch = score, epoch
                 checkpoint.save(run.own("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
+            record["best_epoch"] = progress.best_epoch
             times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
             rows = epochs.rows(epoch, means, summary, progress, **times)
             print("\n".join(rows), flush=True)
@@ -329,6 +343,22 @@ def probe_of(split: DenseParagraphs, train: Any) -> Batch:
     return batch
 
 
+def about_run(run: Run, config: Any, folder: Path, epoch: int) -> RunInfo:
+    """What a logger is told. The run's id is in its folder, so that a curve goes on with the run,
+    and a run that replaces it has a curve of its own."""
+    path = run.path(LOGGER_ID)
+    if not path.exists():
+        run.write_text(LOGGER_ID, secrets.token_hex(4) + "\n")
+    return RunInfo(
+        project=run.folder.parent.name,
+        name=run.folder.name,
+        id=path.read_text("utf-8").strip(),
+        folder=folder,
+        config=yaml.safe_load(dump_config(config)),
+        first_step=epoch,
+    )
+
+
 def refuse_changes(folder: Path, config: Any) -> None:
     """A run goes on as it was started; only its length and its machine may change.
 
@@ -336,7 +366,7 @@ def refuse_changes(folder: Path, config: Any) -> None:
         InputError: names every other option that differs.
     """
     may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
-    may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
+    may_change |= {"LOGGER", "TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
     may_change |= {"DATASET.CACHE", "DATASET.CACHE_DIR"}
     before = load_config(folder / "config.yaml")
     changes = describe_change(before, config, ignore=may_change)
@@ -375,16 +405,15 @@ def restore(
     return Progress(**state["progress"]), state.get("provenance", {}).get("hours", 0.0)
 
 
-def better(name: str, score: float, best: float) -> bool:
-    """Ranks are better when lower, everything else when higher; a tie keeps the earlier epoch."""
-    return score < best if name.endswith("MedR") else score > best
-
-
 def keep_best(
     run: Run, state: dict[str, Any], score: float, progress: Progress, *, count: int
 ) -> None:
     """Hold the best ``count`` epochs as best-EPOCH.pt; EPOCH counts from 1, as the lines do."""
-    place = sum(not better(state["select_by"], score, other) for other, _ in progress.kept)
+    mine = (score, progress.finer.get(str(state["epoch"])))
+    place = sum(
+        not better(state["select_by"], mine, (other, progress.finer.get(str(epoch))))
+        for other, epoch in progress.kept
+    )
     progress.kept.insert(place, (score, state["epoch"]))
     dropped = [epoch for _, epoch in progress.kept[count:]]
     del progress.kept[count:]
@@ -451,7 +480,7 @@ def stop_not_finite(
         lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
         lines.append(
             "the step was not taken; the checkpoints are as they were, of which "
-            f"{LOWEST} is from before the loss grew. See it again: replay.py {path}"
+            f"{LOWEST} is from before the loss grew. See it again: {typed('replay', str(path))}"
         )
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
@@ -505,4 +534,6 @@ def finish(run: Run, config: Any, hours: float) -> None:
         f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
         f"{duration(3600 * hours)}"
     )
-    print(f"test it: {command_here('best_test', shown_path(run.folder))}")
+    if tied := ties(run.records(), chosen, best["epoch"]):
+        tell(tied)
+    print(f"test it: {typed('best_test', shown_path(run.folder))}")

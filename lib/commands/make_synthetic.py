@@ -86,6 +86,7 @@ def write_simulated(args: argparse.Namespace, options: FeatureOptions) -> None:
         if path is not None:
             everything[split], report = read_paragraphs(
                 path,
+                split=split,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
             )
@@ -104,10 +105,9 @@ def write_simulated(args: argparse.Namespace, options: FeatureOptions) -> None:
         )
         simulate_features(
             [paragraph for group in everything.values() for paragraph in group],
-            part / corpus.features,
+            part / str(corpus.features),  # one file, of a corpus that ships
             options,
             only=[paragraph.video_id for group in sampled.values() for paragraph in group],
-            key=corpus.feature_key,
             vectors=vectors,
         )
         counts = {split: len(group) for split, group in sampled.items()}

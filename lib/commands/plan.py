@@ -1,4 +1,4 @@
-"""Estimates how long an experiment takes, its memory and disk space, and its bottleneck.
+"""Estimate how long an experiment takes, its memory and disk space, and its bottleneck.
 
     python plan.py --cfg ../experiments/dense_activitynet/acnet.yaml
 
@@ -137,7 +137,7 @@ def main() -> None:
     tell("\n".join(prediction.lines()))
     where = "on the device" if runtime.counts_memory else "in this process"
     tell(
-        f"memory: {size(peak)} {where} in training, "
+        f"memory: {size(peak) if peak else 'unknown'} {where} in training, "
         f"{size(kept)} for the encoded videos of a validation"
     )
     weights, state = tensor_bytes(model.state_dict()), tensor_bytes(optimization.state_dict())

@@ -4,10 +4,10 @@
     python score.py --protocols
     python score.py --define vcmr_jsg
 
-PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission in TVR's format. Every
-number is printed with chance, baselines without a model, its ceiling and its 95 % interval (a
-narrow terminal shows the best baseline, --markdown writes all); the last lines are five of them,
-each above or below its floor.
+PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission to TVR or
+QVHighlights, whose annotation files can be the truth. Every number is printed with chance,
+baselines without a model, its ceiling and its 95 % interval (a narrow terminal shows the best
+baseline, --markdown writes all); the last lines are five of them, each above or below its floor.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..evaluation import (
 )
 from ..evaluation.files import read_any, read_truth
 from ..evaluation.retrieval import TIES
+from ..evaluation.scoring import OVERLAPS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -58,7 +59,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--ties",
         choices=TIES,
         default="expected",
-        help="equal scores: in random order (default), the right one first, or last",
+        help="equal scores: in random order (default), the right one first, or last, or in the "
+        "order of the file",
+    )
+    parser.add_argument(
+        "--overlaps",
+        choices=OVERLAPS,
+        default="exact",
+        help="float64: in svmr, an overlap that is the threshold may miss it by a rounding error, "
+        "as in programs that compare plain floats",
     )
     parser.add_argument(
         "--alpha",
@@ -121,6 +130,7 @@ def score(args: argparse.Namespace) -> dict[str, Any]:
         alpha=args.alpha,
         fixed_spans=fixed,
         ties=args.ties,
+        overlaps=args.overlaps,
         resamples=args.resamples,
     )
     if not summary["protocols"]:

@@ -6,8 +6,8 @@ configuration; all other modules take keyword arguments.
 
 A child overrides its parent key by key, also inside ``LOSS.WEIGHTS`` and the ``PARAMS`` sections.
 A child that names another model starts these sections empty, because they belong to the parent's
-model, unless its model derives from the parent's; one that names another corpus likewise drops
-``DATASET.SYNTHETIC``.
+model, unless its model derives from the parent's; one that names another corpus likewise drops what
+describes the parent's (``OF_CORPUS``).
 
 ``python -m lib.config.config > docs/options.md`` writes the reference page, and with the name of a
 model behind it prints that model's keywords.
@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -31,6 +32,7 @@ from easydict import EasyDict
 from ..base.errors import InputError
 from ..base.external import absolute, is_external
 from ..datasets.catalog import CORPORA, facts
+from ..datasets.options import CorpusOptions
 from ..datasets.synthetic import WorldOptions
 from ..models import MODELS
 from .external import find_model, find_term
@@ -63,6 +65,11 @@ from .strict_yaml import (
 
 _MAX_FAULTS = 50
 WEIGHT = Option(float, 0.0, "", NOT_NEGATIVE)
+# Options of DATASET that describe one corpus and no other.
+OF_CORPUS = (
+    *("TITLE", "DIR", "ANNOTATIONS", "SPLITS", "FEATURES", "FEATURE_DIM", "WORD_FEATURES"),
+    *("ORDER", "CUT_DESCRIPTIONS", "MIN_SENTENCES", "NOTES", "SYNTHETIC"),
+)
 
 
 def load_config(
@@ -134,8 +141,9 @@ def explain(models: Mapping[str, Any] | None = None) -> str:
         "the file then states only what differs. Sections are merged key by key, `LOSS.WEIGHTS` "
         "and `PARAMS` included; a file that names another model starts these empty, unless that "
         "model derives from the one before (`dmr_jrg_evidence` from `dmr_jrg`), and one that "
-        "names another corpus drops `DATASET.SYNTHETIC`. Each option can be set on the command "
-        "line, `--set TRAIN.LR=3e-4`, and again for the next one.",
+        "names another corpus drops what describes the one before: `DATASET`'s "
+        f"{', '.join(OF_CORPUS)}. Each option can be set on the command line, `--set "
+        "TRAIN.LR=3e-4`, and again for the next one.",
         "## Top level",
         _listed(top),
     ]
@@ -303,7 +311,7 @@ class _Source:
         """Keep the value, or report it."""
         try:
             value = fit_option(value_of(node, self._budget), option)
-            if key in (("MODEL", "NAME"), ("DATASET", "NAME")):
+            if key in (("MODEL", "NAME"), ("LOGGER",)):
                 value = absolute(value, self.folder)
             if key in PATHS and self.typed and isinstance(value, str) and value not in NO_PATHS:
                 value = os.path.abspath(os.path.expanduser(value))
@@ -406,7 +414,7 @@ def _merge(layers: Sequence[Layer], models: Mapping[str, Any]) -> Layer:
             *(("MODEL", "PARAMS"), ("TRAIN", "PARAMS")),
             *(("LOSS", "WEIGHTS"), ("LOSS", "PARAMS")),
         ],
-        ("DATASET", "NAME"): [("DATASET", "SYNTHETIC")],
+        ("DATASET", "NAME"): [("DATASET", key) for key in OF_CORPUS],
     }
     for layer in layers:
         for name, sections in sections_of.items():
@@ -448,6 +456,7 @@ class _Resolver:
                     for name, option in options.items()
                     if option.hint is not dict
                 }
+        self._check_corpus(config)
         self._fill_world(config)
         self._fill_model(config)
         self._compare(config)
@@ -462,7 +471,9 @@ class _Resolver:
                 ("DATASET", "NAME"): Literal[tuple(CORPORA)],
             }
             choices = names.get(key, option.hint)
-            self.report.add(self.file, f"{_dotted(key)} is missing; expected {kind_of(choices)}")
+            own = ", or a name for one's own" if key == ("DATASET", "NAME") else ""
+            sentence = f"{_dotted(key)} is missing; expected {kind_of(choices)}{own}"
+            self.report.add(self.file, sentence)
         return None if option.default is MISSING else _plain(option.default)
 
     def _open(self, section: Key, options: Section) -> dict[str, Any]:
@@ -483,14 +494,23 @@ class _Resolver:
                 self.report.add(given[name].location, f"{_dotted(key)} {fault}", key)
         return filled
 
+    def _check_corpus(self, config: dict[str, Any]) -> None:
+        """Whether the corpus ships, or is described."""
+        section = config["DATASET"]
+        keys = [("DATASET", key) for key in ("NAME", "ANNOTATIONS", "SPLITS", "FEATURES")]
+        if section["NAME"] is None or self.report.refused.intersection(keys):
+            return
+        known = {field.name for field in dataclasses.fields(CorpusOptions)}
+        options = {k.lower(): value for k, value in section.items() if k.lower() in known}
+        try:
+            facts(section["NAME"], CorpusOptions(**options))
+        except InputError as fault:
+            option = re.split(r"\W", str(fault))[0]
+            key = ("DATASET", option) if ("DATASET", option) in self.settings else keys[0]
+            self._conflict(f"DATASET.{str(fault).rstrip('.')}", key)
+
     def _fill_world(self, config: dict[str, Any]) -> None:
         section, corpus = ("DATASET", "SYNTHETIC"), config["DATASET"]["NAME"]
-        if corpus is not None:
-            try:
-                facts(corpus)
-            except InputError as fault:
-                key = ("DATASET", "NAME")
-                self.report.add(self._location(key), f"DATASET.NAME: {fault}", key)
         given = [key for key in self.settings if key[:2] == section]
         config["DATASET"]["SYNTHETIC"] = {}
         if corpus == "synthetic":

@@ -1,21 +1,23 @@
-"""The one Dataset of paragraphs, and the videos beneath it."""
+"""The one Dataset of paragraphs, the videos beneath it, and their batches."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..base.batch import Sample
+from ..base.batch import Sample, collate
 from ..base.errors import InputError
 from .annotations import Paragraph
 from .cache import Rows
+from .loading import Loader
 from .vocabulary import Vocabulary
 from .word_features import WordFeatures
 
@@ -179,3 +181,38 @@ class EpochBatches(Sampler[list[int]]):
         batches = np.array_split(epoch_order(self.n, self.seed, self.epoch), self.total)
         for batch in batches[self.first_batch :]:
             yield np.array_split(batch, self.shares)[self.share].tolist()
+
+
+def build_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    sampler: EpochBatches | None = None,
+    rows: Sequence[int] | None = None,
+    pin_memory: bool = False,
+    start_method: str | None = None,
+) -> DataLoader:
+    """Batches of a dataset: Batch for paragraphs, (B, T, C) tensors for videos.
+
+    In the dataset's order, or in the batches of ``sampler`` (``batch_size`` is then the sampler's).
+
+    Args:
+        workers: loader processes, kept between epochs; 0 = load in this process.
+        rows: the items wanted, in this order; None = all.
+        start_method: of the processes: fork, spawn or forkserver; None = the platform's.
+    """
+    options: dict[str, Any] = (
+        {"batch_sampler": sampler}
+        if sampler is not None
+        else {"batch_size": batch_size, "sampler": rows}
+    )
+    if workers:
+        options |= {"persistent_workers": True, "multiprocessing_context": start_method}
+    return Loader(
+        dataset,
+        num_workers=workers,
+        collate_fn=torch.stack if isinstance(dataset, VideoFrames) else collate,
+        pin_memory=pin_memory,
+        **options,
+    )

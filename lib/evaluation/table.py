@@ -22,6 +22,9 @@ def rows_of(summary: dict[str, Any], name: str, *, narrow: bool = False) -> list
     intervals = summary.get("intervals", {}).get(name, {})
     ceiling = summary.get("ceilings", {}).get(name, {})
     cells: dict[str, list[str]] = {"score": [_number(scores[m]) for m in scores]}
+    as_misses = summary.get("queries", {}).get(name, {}).get("as_misses", {})
+    if as_misses:
+        cells["left out as misses"] = [_number(as_misses.get(m)) for m in scores]
     if intervals:
         cells["95 % interval"] = [_range(intervals.get(m)) for m in scores]
     baselines = summary.get("floors", {}).get(name, {})
@@ -47,11 +50,17 @@ def heading(summary: dict[str, Any], name: str) -> str:
         parts.append(count(query["counted"], protocol.unit))
     if query.get("missing"):
         parts.append(f"{query['missing']} missing, counted as misses")
+    if query.get("left_out"):
+        parts.append(f"{query['left_out']} left out, not counted")
     parts.append(f"K counts {protocol.k_counts}")
     if protocol.ranked == "videos, then moments":
         parts.append(f"{count(protocol.moments_per_video or 1, 'moment')} shown in each")
     if protocol.strict is not None:
         parts.append(protocol.sign)
+    if protocol.ranked == "moments" and summary.get("settings", {}).get("overlaps") == "float64":
+        parts.append("overlaps in float64")
+    if query.get("several"):
+        parts.append(f"{query['windows']} of several true moments ({query['several']} sentences)")
     if "alpha" in query:
         parts.append(f"alpha = {query['alpha']:g}")
     return f"{name}: " + ", ".join(parts)

@@ -17,12 +17,14 @@ from typing import Literal
 from terminaltables import AsciiTable
 
 from ..base.errors import InputError
-from ..datasets.annotations import Record, read_paragraphs, read_records
-from ..datasets.catalog import SPLITS, CorpusFacts, find_annotations, require_annotations
+from ..datasets.annotations import Record, SplitMissing, read_paragraphs
+from ..datasets.catalog import CorpusFacts, find_annotations, require_annotations
+from ..datasets.splits import listed_videos, split_records
 from ..datasets.vocabulary import TOKENISERS, coverage, read_word_vectors, tokenise
 from .statistics import repeats, shared, timestamps
 
 LEVELS = ("problem", "warning", "note")
+_HELD_OUT = "VAL_FRACTION of the training videos is held out instead"
 _COVERED = 0.95  # of the words of a split: GloVe has 99.8 % of each corpus, if tokens are words
 
 
@@ -42,6 +44,7 @@ def examine_annotations(
     *,
     bad_moments: str = "drop",
     empty_sentences: str = "refuse",
+    paragraphs: str = "video",
 ) -> tuple[list[Finding], dict[str, list[Record]]]:
     """Check every split's file without repairs, and by the experiment's rules for reading it.
 
@@ -50,36 +53,55 @@ def examine_annotations(
     """
     findings: list[Finding] = []
     records: dict[str, list[Record]] = {}
-    for split in SPLITS:
-        path = find_annotations(corpus, folder, split)
+    one_file = len(set(corpus.annotations.values())) < len(corpus.annotations)
+    for split in corpus.splits:
+        try:
+            path = find_annotations(corpus, folder, split)
+        except InputError as fault:
+            findings.append(Finding("problem", split, str(fault), "correct DATASET.ANNOTATIONS"))
+            continue
         if path is None:
             findings.append(_absent(corpus, folder, split))
             continue
+        name = f"{path.name} ({split})" if one_file else path.name
         try:
-            records[split] = list(read_records(path))
+            records[split] = list(split_records(corpus, folder, split, path))
+        except SplitMissing as fault:
+            if corpus.inside and split != "train":
+                findings.append(_not_inside(path, split))
+                continue
+            findings.append(Finding("problem", name, _without(fault, path), "name its splits"))
+            continue
         except InputError as fault:
-            findings.append(Finding("problem", path.name, _without(fault, path), "repair the file"))
+            findings.append(Finding("problem", name, _without(fault, path), "repair the file"))
             continue
         try:
-            read_paragraphs(
+            _, cleaning = read_paragraphs(
                 path,
+                split=split,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments=bad_moments,
                 empty_sentences=empty_sentences,
+                paragraphs=paragraphs,
                 untimed=True,
+                videos=listed_videos(corpus, folder, split),
             )
         except InputError as fault:
             remedy = "repair the file, or choose another rule"
-            findings.append(Finding("problem", path.name, _without(fault, path), remedy))
-        findings += _of_timestamps(path.name, records[split], corpus.cut_descriptions)
-        findings += _of_texts(path.name, records[split])
+            findings.append(Finding("problem", name, _without(fault, path), remedy))
+        else:
+            findings += [Finding("note", name, text) for text in cleaning.remarks]
+        findings += _of_timestamps(name, records[split], corpus.cut_descriptions)
+        findings += _of_texts(name, records[split])
+    if "val" not in corpus.splits:
+        findings.append(Finding("note", "val", "the corpus has no such split", _HELD_OUT))
     findings += _between_splits(records)
     return findings, records
 
 
 def examine_word_vectors(
-    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words"
+    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words", width: int = 0
 ) -> list[Finding]:
     """Read the file, and count how many of each split's words it has.
 
@@ -128,11 +150,15 @@ def worst(findings: Iterable[Finding]) -> str:
     return min((f.level for f in findings), key=LEVELS.index, default="note")
 
 
+def _not_inside(path: Path, split: str) -> Finding:
+    remedy = _HELD_OUT if split == "val" else "nothing to do, unless it is to be scored"
+    return Finding("note", split, f"{path.name} holds no such split", remedy)
+
+
 def _absent(corpus: CorpusFacts, folder: Path, split: str) -> Finding:
     names = " or ".join(corpus.annotations[split][:2])
     if split == "val":
-        remedy = "VAL_FRACTION of the training videos is held out instead"
-        return Finding("note", "val", f"there is no {names}", remedy)
+        return Finding("note", "val", f"there is no {names}", _HELD_OUT)
     try:
         require_annotations(corpus, folder, split)
     except InputError as fault:
@@ -277,9 +303,13 @@ def _between_splits(records: Mapping[str, Sequence[Record]]) -> list[Finding]:
             if first == "train":
                 remedy = f"take them out of one: {second} scores what was trained on"
                 findings.append(Finding("problem", source, description, remedy))
-            else:
-                remedy = "a model chosen on val was chosen on test's videos; never train on val"
+            elif first == "val":
+                remedy = (
+                    f"a model chosen on val was chosen on videos of {second}; never train on val"
+                )
                 findings.append(Finding("warning", source, description, remedy))
+            else:
+                findings.append(Finding("note", source, description, "each is scored on its own"))
         if common.sentences:
             share = 100 * common.sentences / common.of_sentences
             description = f"{common.sentences:,} {second} sentences ({share:.2f} %) are in {first}"

@@ -16,6 +16,7 @@ from easydict import EasyDict
 from ..base.batch import DataDims, collate
 from ..base.errors import InputError
 from ..base.external import is_external
+from ..base.installed import INSTALLED, OPTIONS_PAGE, home
 from ..base.memory import bounded_memory, free_memory
 from ..base.runtime import Runtime
 from ..config.config import experiment_name
@@ -38,18 +39,18 @@ from .scorer import Options, Scorer
 
 _BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
 MOST_POSITIONS = 10_000  # that a checkpoint is believed to have
-ROOT = Path(__file__).resolve().parents[2]
-DATA_HELP = "default: data of the repository"
+DATA_HELP = f"default: data of the {'current folder' if INSTALLED else 'repository'}"
 PATHS_HELP = (
     "Paths on the command line, those of --set too, are relative to the current\n"
-    "folder; those in a YAML to the repository (BASE and files of code: to the YAML)."
+    f"folder; those in a YAML to {'it too' if INSTALLED else 'the repository'} (BASE and files of "
+    "code: to the YAML)."
 )
 
 
 def resolve(path: str) -> Path:
-    """A path of the configuration: relative ones start at the repository's root. Those of the
-    command line are absolute when they come here."""
-    return Path(path) if Path(path).is_absolute() else ROOT / path
+    """A path of the configuration; see ``home`` for relative ones. Those of the command line are
+    absolute when they come here."""
+    return home() / path
 
 
 def add_common_flags(parser: argparse.ArgumentParser, *, of_run: bool = False) -> None:
@@ -67,7 +68,7 @@ def add_common_flags(parser: argparse.ArgumentParser, *, of_run: bool = False) -
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change one option of the experiment; may be repeated (options: docs/options.md)",
+        help=f"change one option of the experiment; may be repeated (options: {OPTIONS_PAGE})",
     )
     parser.add_argument("--decode", metavar="YAML", help="take the DECODE section of another file")
     parser.add_argument(
@@ -152,12 +153,8 @@ def open_corpus(
     if trained is not None:
         weak = weak and trained.get("empty_moments") == "kept"  # as no earlier release did
         positions = trained_positions(trained)
-    known = {field.name for field in dataclasses.fields(CorpusOptions)}
-    options = {key.lower(): value for key, value in data.items() if key.lower() in known}
-    if data.CACHE_DIR:
-        options["cache_dir"] = str(resolve(data.CACHE_DIR))
     return load_corpus(
-        CorpusOptions(**options),
+        corpus_options(config),
         name=data.NAME,
         data_dir=resolve(config.DATA_DIR),
         splits=splits,
@@ -169,6 +166,15 @@ def open_corpus(
         positions=positions,
         synthetic=data.get("SYNTHETIC"),
     )
+
+
+def corpus_options(config: EasyDict) -> CorpusOptions:
+    """The experiment's section DATASET."""
+    known = {field.name for field in dataclasses.fields(CorpusOptions)}
+    options = {k.lower(): value for k, value in config.DATASET.items() if k.lower() in known}
+    if config.DATASET.CACHE_DIR:
+        options["cache_dir"] = str(resolve(config.DATASET.CACHE_DIR))
+    return CorpusOptions(**options)
 
 
 def trained_positions(state: Mapping[str, Any]) -> int:

@@ -18,6 +18,8 @@ class Progress:
     best_score: float | None = None
     best_epoch: int | None = None
     kept: list[tuple[float, int]] = field(default_factory=list)  # (score, epoch), best first
+    # Epoch, as text -> the number that decides between epochs of one score
+    finer: dict[str, float] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
         """Mean of each term over the steps of the epoch so far."""

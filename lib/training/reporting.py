@@ -1,18 +1,17 @@
-"""The progress reports of a run: lines for the console, scalars for TensorBoard."""
+"""The progress reports of a run: lines for the console."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.terminal import coloured, duration
 from ..evaluation import headline_numbers
+from .loggers import leaves
 from .progress import Progress
 
-_EVENTS = "events.out.tfevents.*"
 _ROOM = 41  # of 80 columns, for the scores of an epoch
 
 
@@ -113,44 +112,9 @@ def describe_change(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: set[str]
 ) -> list[str]:
     """Options that differ between two configurations, as ``KEY was x and is y``."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     return [
         f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
         for key in sorted(old | new)
         if key not in ignore and old.get(key) != new.get(key)
     ]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, list(value) if isinstance(value, tuple | list) else value
-
-
-class Scalars:
-    """TensorBoard, where it is installed; nothing otherwise (log.jsonl always has the numbers).
-
-    Attributes:
-        files: names of what it writes in the folder.
-    """
-
-    def __init__(self, folder: Path, *, purge_from: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.writer, self.files = None, []
-            return
-        there = set(folder.glob(_EVENTS))
-        self.writer = SummaryWriter(str(folder), purge_step=purge_from)
-        self.files = sorted(path.name for path in set(folder.glob(_EVENTS)) - there)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Every number of a log record, under its path."""
-        if self.writer is None:
-            return
-        for key, value in _leaves(record):
-            if isinstance(value, int | float) and not isinstance(value, bool) and key != "epoch":
-                self.writer.add_scalar(key.replace(".", "/"), value, record["epoch"])
-        self.writer.flush()

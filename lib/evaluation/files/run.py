@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from ...base.errors import InputError
 from ...base.files import Write, digest_of, open_input, record_file, replace_files
+from ...base.installed import called
 from ...base.schema import (
     Wrong,
     listed,
@@ -55,6 +56,7 @@ _SUMMARY = record(
                 optional(number()),
             )
         ),
+        "left_out": record({"sentences": whole(), "of": whole(), "clipped": whole()}),
         "warnings": listed(text),
         "notes": listed(text),
         "settings": record({"ties": one_of(*TIES), "alpha": number()}),
@@ -86,6 +88,7 @@ def save_run_predictions(
     alpha: float = 20.0,
     videos: int = 1000,
     note: dict[str, Any] | None = None,
+    stem: str = "predictions",
 ) -> None:
     """Write what a report and the standalone scorer need: truth, predictions, and score maps.
 
@@ -97,6 +100,7 @@ def save_run_predictions(
             that they belong together.
         arrays: also write everything, candidates of all videos included, as one ``.npz``.
         alpha, videos, note: see ``write_predictions``.
+        stem: with which the files' names begin; a run is read under the usual one.
 
     Raises:
         InputError: the disk is full, or the folder not writable; the old files are as they were.
@@ -111,6 +115,7 @@ def save_run_predictions(
         fill[ARRAYS] = partial(fill_arrays, truth, predictions)
     if maps is not None:
         fill[MAPS] = partial(fill_maps, maps)
+    fill = {name.replace("predictions", stem, 1): write for name, write in fill.items()}
     digests: dict[str, str] = {}
     texts: dict[str, str] = {}
 
@@ -155,7 +160,7 @@ def read_run(folder: str | Path, *, name: str | None = None) -> RunFiles:
     if not (folder / TRUTH).is_file() or not source.is_file():
         raise InputError(
             f"{folder}: holds no {TRUTH} with {LINES} or {ARRAYS}; a report needs them, and "
-            "best_test.py writes them"
+            f"{called('best_test')} writes them"
         )
     results = folder / "results.json"
     stored = _json(results) if results.is_file() else None
@@ -192,7 +197,8 @@ def _require_same(folder: Path, digests: Any) -> None:
         if found != digest:
             raise InputError(
                 f"{path}: is not the file that results.json was written with: it was cut or "
-                "changed, or a test was stopped as it replaced them; run best_test.py again"
+                "changed, or a test was stopped as it replaced them; run "
+                f"{called('best_test')} again"
             )
 
 
@@ -203,7 +209,8 @@ def _json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({str(error)[:100]})") from None
     except Wrong as fault:
-        raise InputError(f"{path}: {fault}; expected the results of best_test.py") from None
+        expected = f"expected the results of {called('best_test')}"
+        raise InputError(f"{path}: {fault}; {expected}") from None
     unknown = [name for name in value["protocols"] if name not in PROTOCOLS]
     if unknown:
         raise InputError(f"{path}: has scores of the unknown protocol {unknown[0][:40]!r}")
