@@ -186,7 +186,8 @@ def test_a_run_keeps_its_statistics_and_is_tested_without_training_features(
     first = json.loads(results.read_text())
     assert any("rows standardised by" in note for note in first["notes"])
 
-    refused = command(tmp_path, "best_test")
+    off = ("--set", "DATASET.STANDARDIZE=false", "--other-data", "raw")
+    refused = command(tmp_path, "best_test", *off)
     assert refused.status == 2
     assert "DATASET.STANDARDIZE is false, but the checkpoint was trained with" in refused.output
     assert command(tmp_path, "dense_train", *ON, "--resume").status == 0  # the same numbers
@@ -200,8 +201,10 @@ def test_a_run_keeps_its_statistics_and_is_tested_without_training_features(
     with h5py.File(source, "a") as file:
         for video in [name for name in file if "train" in name]:
             del file[video]
-    assert command(tmp_path, "best_test", *ON).status == 0
-    assert json.loads(results.read_text())["protocols"] == first["protocols"]
+    assert command(tmp_path, "best_test").status == 0
+    again = json.loads(results.read_text())
+    assert again["protocols"] == first["protocols"]
+    assert any("other videos (24 there, 12 here)" in note for note in again["notes"])
 
 
 def test_a_run_on_raw_rows_is_not_tested_on_standardised_ones(tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_a_run_on_raw_rows_is_not_tested_on_standardised_ones(tmp_path: Path) ->
     (folder,) = (path.parent for path in (tmp_path / "save").rglob("best.pt"))
     assert "standardization" not in checkpoint.load(folder / "best.pt")["features"]
     for split in ("test", "train"):
-        refused = command(tmp_path, "best_test", *ON, "--split", split)
+        refused = command(tmp_path, "best_test", *ON, "--split", split, "--other-data", "x")
         assert refused.status == 2
         assert "was trained without standardised rows" in refused.output
 

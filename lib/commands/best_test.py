@@ -29,7 +29,7 @@ from ..base.errors import InputError
 from ..base.terminal import shown_path, tell
 from ..datasets import LoadedCorpus
 from ..datasets.catalog import facts
-from ..datasets.fingerprint import difference, fingerprint, require_recipe
+from ..datasets.fingerprint import difference, differences, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
 from ..decoding.calibration import measures_split
@@ -116,8 +116,9 @@ def main() -> None:
     features = fingerprint(corpus.features)
     require_recipe(state.get("features", {}), features, str(corpus.features.path))
     here = provenance_of(config, corpus, runtime, features)
-    differing = difference(state["features"], features) if "features" in state else ""
-    others = other_data(state, here["annotations"], differing)
+    trained_on = state.get("features")
+    differing = differences(trained_on, features, of_kind=True) if trained_on else []
+    others = other_data(state, here["annotations"], "; ".join(differing))
     if others and not args.other_data:
         raise InputError(
             f"{shown_path(run.folder)}: {'; '.join(others)}; --other-data NAME scores these, into "
@@ -181,6 +182,8 @@ def main() -> None:
         *notes,
         *others,
     ]
+    if trained_on and not differing and (fewer := difference(trained_on, features)):
+        summary["notes"].append(f"the features are not those of training: {fewer}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
     if args.other_data:

@@ -80,17 +80,28 @@ def require_recipe(there: Mapping[str, Any], here: Mapping[str, Any], where: str
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """How the file here differs from the one a checkpoint was trained on, in a line; "" = it does
-    not. Files of the same videos must agree in every number; of others, in kind."""
+    """``differences`` in a line; "" = there are none."""
+    return "; ".join(differences(there, here))
+
+
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], *, of_kind: bool = False
+) -> list[str]:
+    """How the file here differs from the one a checkpoint was trained on. Files of the same videos
+    must agree in every number; of others, in kind.
+
+    Args:
+        of_kind: which videos a file holds is no difference: a test needs those of its split alone.
+    """
     told = [
         f"{name} {there.get(name)} there, {here.get(name)} here"
         for name in ("width", "parts", "dtype")
         if there.get(name) != here.get(name)
     ]
     same_videos = there.get("keys") == here["keys"]
-    if not same_videos:
+    if not same_videos and not of_kind:
         told.append(f"other videos ({there.get('entries', 0):,} there, {here['entries']:,} here)")
-    elif there.get("rows") != here["rows"]:
+    elif same_videos and there.get("rows") != here["rows"]:
         told.append(f"{there.get('rows')} rows in a sample there, {here['rows']} here")
     if there.get("width") == here["width"]:
         apart = (there["mean"] - here["mean"]).abs() / there["std"].clamp(min=1e-6)
@@ -108,4 +119,4 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
                 f"values of another kind (dimension {worst}: mean {next(mean)} there, "
                 f"{next(mean)} here; spread {float(std):.3g} times as wide)"
             )
-    return "; ".join(told)
+    return told
