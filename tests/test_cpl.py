@@ -453,8 +453,8 @@ GPUS: cpu
     assert outcome.status == 2 and "fc_comp.weight (4×8, expected 7×8)" in outcome.err
     outcome = call(import_checkpoint.main, *flags, *source, "--words", words)
     assert outcome.status == 0, outcome.err
-    assert "--set DATASET.NUM_FRAMES=200" in outcome.out
-    assert "--set DATASET.NORMALIZE=false" in outcome.out
+    assert "DATASET.NUM_FRAMES=200" in outcome.out
+    assert "DATASET.NORMALIZE=false" in outcome.out
     assert "2 of its 3 words have an id here" in outcome.out
     found = checkpoint.load(tmp_path / "save" / "tiny" / "best.pt")["model"]["vocabulary.weight"]
     theirs = weights["fc_comp.weight"]

@@ -15,6 +15,7 @@ from typing import Any
 from easydict import EasyDict
 
 from ..base.errors import InputError
+from ..base.installed import typed
 from ..base.terminal import shown_path
 from ..config.config import load_config
 from .build import resolve, run_folder
@@ -56,6 +57,13 @@ def tested_run(args: argparse.Namespace) -> tuple[Path, EasyDict, list[str]]:
     folder = run_folder(args.cfg, experiment)
     require_run(folder)
     config = _options(folder, args)
+    for section in ("MODEL", "DATASET"):
+        there, here = config[section].NAME, experiment[section].NAME
+        if there != here:
+            raise InputError(
+                f"{args.cfg}: {section}.NAME is {here}, and the run in {shown_path(folder)} was "
+                f"trained with {there}; to test it: {typed('best_test', shown_path(folder))}"
+            )
     if not resolve(config.DATA_DIR).is_dir():
         config.DATA_DIR = experiment.DATA_DIR
     ignored = _PLACES | {"DATA_DIR", "WORKERS", "GPUS", "DATASET.CACHE", "DATASET.CACHE_DIR"}
