@@ -409,6 +409,14 @@ class TestTheCommandLine:
         assert (config.TAG, config.GPUS, config.WORKERS) == ("", "0", 0)
         assert (os.path.abspath("7"), "save") == (config.DATA_DIR, config.MODEL_DIR)
 
+    def test_installed_no_path_depends_on_where_a_run_is_tested(self, write, tmp_path, monkeypatch):
+        path = write(SOUND + "DATA_DIR: corpora\nMODEL_DIR: /runs\n")
+        monkeypatch.setattr("lib.config.config.INSTALLED", True)
+        monkeypatch.setattr("lib.config.config.home", lambda: tmp_path / "here")
+        config = load(path)
+        assert str(tmp_path / "here/corpora") == config.DATA_DIR
+        assert (config.MODEL_DIR, config.LOG_DIR, config.DATASET.CACHE_DIR) == ("/runs", "", "")
+
     def test_paths_are_relative_to_the_current_folder_and_those_of_a_file_stay(
         self, write, tmp_path, monkeypatch
     ):

@@ -45,15 +45,19 @@ def for_file(text: str) -> str:
     return "" if "\r" in text or _CONTROL.search(text) else text
 
 
+def columns() -> int:
+    """The width of the terminal."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 40)
+
+
 def wrapped(text: str, indent: str = "  ") -> str:
     """A sentence in lines that a terminal does not break, those after the first indented; as it is
     where nobody watches."""
     if not is_terminal():
         return text
-    columns = max(shutil.get_terminal_size((80, 24)).columns, 40)
     options = {"break_long_words": False, "break_on_hyphens": False}
     return "\n".join(
-        textwrap.fill(line, columns, subsequent_indent=indent, **options)  # type: ignore[arg-type]
+        textwrap.fill(line, columns(), subsequent_indent=indent, **options)  # type: ignore[arg-type]
         for line in text.split("\n")
     )
 

@@ -6,8 +6,8 @@
 
 PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission to TVR or
 QVHighlights, whose annotation files can be the truth. Every number is printed with chance,
-baselines without a model, its ceiling and its 95 % interval; the last lines are five of them, each
-with what it is worth.
+baselines without a model, its ceiling and its 95 % interval (a narrow terminal shows the best
+baseline, --markdown writes all); the last lines are five of them, each above or below its floor.
 """
 
 from __future__ import annotations

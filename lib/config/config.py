@@ -31,6 +31,7 @@ from easydict import EasyDict
 
 from ..base.errors import InputError
 from ..base.external import absolute, is_external
+from ..base.installed import INSTALLED, home
 from ..datasets.catalog import CORPORA, facts
 from ..datasets.options import CorpusOptions
 from ..datasets.synthetic import WorldOptions
@@ -111,7 +112,7 @@ def load_config(
     merged = _merge(layers, models)
     config = _Resolver(merged, models, report, _Location(0, 0, str(path))).resolve()
     report.raise_if_any()
-    return EasyDict(config)
+    return EasyDict(_rooted(config) if INSTALLED else config)
 
 
 def dump_config(config: Mapping[str, Any]) -> str:
@@ -186,6 +187,18 @@ def _first_paragraph(model: Any) -> str:
     """Of the docstring of the model's file, which says what it is."""
     text = inspect.getmodule(model).__doc__ or inspect.getdoc(model) or ""  # type: ignore
     return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+
+
+def _rooted(config: dict[str, Any]) -> dict[str, Any]:
+    """The same with absolute paths: installed, the relative ones of a file begin in the current
+    folder, which a run's ``config.yaml`` must not depend on."""
+    for *sections, name in PATHS:
+        inner = config
+        for section in sections:
+            inner = inner[section]
+        if isinstance(value := inner.get(name), str) and value not in NO_PATHS:
+            inner[name] = str(home() / value)
+    return config
 
 
 # Reading: text -> {key: value and location}

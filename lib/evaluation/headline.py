@@ -113,7 +113,7 @@ def headline_lines(
             verdict = coloured(f"{number.verdict} its floor", _COLOURS[number.verdict])
             row += f"{number.floor:9.2f}  {verdict}"
         lines.append(row)
-    return [*lines, *(_explanation(numbers) if explained else [])]
+    return [*lines, "", *_explanation(numbers)] if explained else lines
 
 
 def _explanation(numbers: list[HeadlineNumber]) -> list[str]:

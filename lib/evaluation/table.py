@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
-from ..base.terminal import count
+from ..base.terminal import columns, count, is_terminal, wrapped
 from .protocols import PROTOCOLS
 
 Row = list[str]
 
 
-def rows_of(summary: dict[str, Any], name: str) -> list[Row]:
-    """One protocol as rows of text, the head first: metric, score, interval, baselines, ceiling."""
+def rows_of(summary: dict[str, Any], name: str, *, narrow: bool = False) -> list[Row]:
+    """One protocol as rows of text, the head first: metric, score, interval, baselines, ceiling.
+
+    Args:
+        narrow: one column with the best baseline of each metric in the place of all.
+    """
     scores = summary["protocols"][name]
     intervals = summary.get("intervals", {}).get(name, {})
     ceiling = summary.get("ceilings", {}).get(name, {})
-    columns: dict[str, list[str]] = {"score": [_number(scores[m]) for m in scores]}
+    cells: dict[str, list[str]] = {"score": [_number(scores[m]) for m in scores]}
     as_misses = summary.get("queries", {}).get(name, {}).get("as_misses", {})
     if as_misses:
-        columns["left out as misses"] = [_number(as_misses.get(m)) for m in scores]
+        cells["left out as misses"] = [_number(as_misses.get(m)) for m in scores]
     if intervals:
-        columns["95 % interval"] = [_range(intervals.get(m)) for m in scores]
-    for rule, baseline in summary.get("floors", {}).get(name, {}).items():
-        columns[rule] = [_number(baseline.get(m)) for m in scores]
+        cells["95 % interval"] = [_range(intervals.get(m)) for m in scores]
+    baselines = summary.get("floors", {}).get(name, {})
+    if narrow and len(baselines) > 1:
+        cells["best floor"] = [_best(m, baselines.values()) for m in scores]
+    else:
+        for rule, baseline in baselines.items():
+            cells[rule] = [_number(baseline.get(m)) for m in scores]
     if ceiling:
-        columns["ceiling"] = [_number(ceiling.get(m)) for m in scores]
+        cells["ceiling"] = [_number(ceiling.get(m)) for m in scores]
     return [
-        ["", *columns],
-        *([m, *cells] for m, *cells in zip(scores, *columns.values(), strict=True)),
+        ["", *cells],
+        *(list(row) for row in zip(scores, *cells.values(), strict=True)),
     ]
 
 
@@ -58,16 +67,24 @@ def heading(summary: dict[str, Any], name: str) -> str:
 
 
 def console_table(summary: dict[str, Any]) -> str:
-    """All protocols of ``summarise``, one table each, then the warnings."""
+    """All protocols of ``summarise``, one table each, then the warnings. In a terminal that is too
+    narrow for all baselines, a table has the best of them."""
     from terminaltables import AsciiTable
+
+    def table(rows: list[Row]) -> Any:
+        head, *others = rows
+        made = AsciiTable([["\n".join(textwrap.wrap(cell, 13)) for cell in head], *others])
+        made.justify_columns = dict.fromkeys(range(1, len(head)), "right")
+        return made
 
     blocks = []
     for name in summary["protocols"]:
-        head, *rows = rows_of(summary, name)
-        table = AsciiTable([["\n".join(textwrap.wrap(cell, 13)) for cell in head], *rows])
-        table.justify_columns = dict.fromkeys(range(1, len(head)), "right")
-        blocks.append(f"{heading(summary, name)}\n{table.table}")
-    return "\n\n".join(blocks + [f"warning: {text}" for text in summary.get("warnings", [])])
+        made = table(rows_of(summary, name))
+        if is_terminal() and made.table_width > columns():
+            made = table(rows_of(summary, name, narrow=True))
+        blocks.append(f"{wrapped(heading(summary, name))}\n{made.table}")
+    warnings = [wrapped(f"warning: {text}") for text in summary.get("warnings", [])]
+    return "\n\n".join(blocks + warnings)
 
 
 def markdown_table(summary: dict[str, Any]) -> str:
@@ -81,6 +98,12 @@ def markdown_table(summary: dict[str, Any]) -> str:
         blocks.append(text + "\n".join(lines))
     notes = [f"> **Warning:** {text}" for text in summary.get("warnings", [])]
     return "\n\n".join(blocks + notes) + "\n"
+
+
+def _best(metric: str, baselines: Iterable[dict[str, float | None]]) -> str:
+    """The best baseline of a metric; of a rank the lowest."""
+    values = [row[metric] for row in baselines if row.get(metric) is not None]
+    return _number((min if metric == "MedR" else max)(values, default=None))  # type: ignore
 
 
 def _number(value: float | None) -> str:

@@ -49,7 +49,7 @@ class EpochTable:
             seconds: that the epoch took; ``left``: that the run still takes.
         """
         columns = _columns(summary, self.select_by)
-        head = [f"{'':16}", f"{'':7}{'loss':>9}", f"{'floors':16}"]
+        head = [f"{'':16}", f"{'epoch':>7}{'loss':>9}", f"{'floors':16}"]
         for question, group in groupby(columns, key=lambda column: column.question):
             head[0] += f"{question:^{sum(column.width for column in group)}}"
         for column in columns:
