@@ -21,7 +21,7 @@ from pathlib import Path
 from ..base.errors import InputError
 from ..base.runtime import Runtime
 from ..config.config import dump_config, load_config
-from ..datasets.vocabulary import ranked_words
+from ..datasets.word_vectors import ranked_words
 from ..tools.checkpoint_import import (
     LAYOUTS,
     check_experiment,

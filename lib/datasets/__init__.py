@@ -35,8 +35,9 @@ from .options import CorpusOptions
 from .standardization import Standardization
 from .synthetic import WorldOptions, ensure_world, read_manifest
 from .videos import features_in, find_videos, leave_out, require_videos
-from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
+from .vocabulary import TOKENISERS, Vocabulary
 from .word_features import WordFeatures
+from .word_vectors import WordVectors, coverage, read_word_vectors
 
 __all__ = [
     "DenseParagraphs",
@@ -68,7 +69,7 @@ class LoadedCorpus:
     features: Features
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
-    vector_file: Path = Path()
+    vector_file: Path | None = None  # of word vectors; None where sentences bring features
     durations: tuple[float, ...] = ()  # seconds, of the training videos
     empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
 
@@ -188,10 +189,15 @@ def load_corpus(
         mode=options.cache,
         folders=[Path(options.cache_dir)] if options.cache_dir else beside,
     )
-    vector_file = find_vectors(options.word_vectors, folder, data_dir)
-    vectors = read_word_vectors(vector_file)
-    share, tail = coverage(words, vectors)
-    notes.append(f"word vectors: {100 * share:.2f} % of the words have one{tail}")
+    vector_file, vectors = None, WordVectors.none()
+    if not options.word_features:
+        vector_file = find_vectors(options.word_vectors, folder, data_dir)
+        vectors = read_word_vectors(vector_file, width=options.word_dim, words=words)
+        share, tail = coverage(words, vectors)
+        notes += [
+            *vectors.notes,
+            f"word vectors: {100 * share:.2f} % of the words have one{tail}",
+        ]
     training_sentences = [s for p in paragraphs["train"] for s in p.sentences]
     timed = [p.moments[~np.isnan(p.moments[:, 0])] / p.duration for p in paragraphs["train"]]
     notes += [
