@@ -49,7 +49,7 @@ from lib.config.config import dump_config, load_config
 from lib.datasets.annotations import read_paragraphs
 from lib.datasets.features import FeatureFile
 from lib.datasets.fingerprint import fingerprint
-from lib.datasets.vocabulary import read_word_vectors
+from lib.datasets.word_vectors import read_word_vectors
 from lib.evaluation import summarise
 from lib.evaluation.files import read_any, read_truth, read_tvr
 from lib.training import checkpoint, nonfinite
