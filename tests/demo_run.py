@@ -1,8 +1,19 @@
-"""A run folder that looks like a real one, for the report: 60 paragraphs of a made-up corpus."""
+"""A run folder that looks like a real one, for the report: 60 paragraphs of a made-up corpus.
+
+    python -m tests.demo_run docs/report.png
+
+writes the picture of such a run's report that the documentation shows (needs playwright, Pillow and
+a Chromium).
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +26,8 @@ from lib.evaluation.examples import (
     paragraph_quality,
     sentences_of,
 )
-from lib.evaluation.files.run import save_run_predictions
+from lib.evaluation.files.run import read_run, save_run_predictions
+from lib.evaluation.report import report
 
 CLIPS = 16
 ACTS = (
@@ -104,3 +116,36 @@ def _record(summary: dict, epoch: int, part: float) -> dict:
     train = {"total": 4 * (1 - part) + 1, "retrieval_nce": 2 * (1 - part), "rank": 0.7}
     floors = {name: summary["floors"][name] for name in names}
     return {"epoch": epoch, "lr": 1e-4, "train": train, "protocols": protocols, "floors": floors}
+
+
+def draw_picture(path: Path) -> None:
+    """A report as a desk shows it, and beside it one example as a phone does, in the dark."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        make_run(folder / "made_up", skill=0.9, seed=2)
+        page = folder / "page.html"
+        page.write_text(report(read_run(folder / "made_up")))
+        browser = playwright.chromium.launch(executable_path=chromium)
+        desk = browser.new_page(viewport={"width": 1180, "height": 1000}, color_scheme="light")
+        desk.goto(page.as_uri())
+        desk.evaluate("document.querySelector('details.example').open = false")
+        phone = browser.new_page(viewport={"width": 420, "height": 1000}, color_scheme="dark")
+        phone.goto(page.as_uri())
+        phone.locator("#filter").select_option("wrong")
+        example = phone.locator("details.example:visible", has=phone.locator("svg.map")).first
+        example.locator("summary").click()
+        example.evaluate("element => window.scrollTo(0, element.offsetTop - 12)")
+        shots = [Image.open(io.BytesIO(each.screenshot())).convert("RGB") for each in (desk, phone)]
+        browser.close()
+    whole = Image.new("RGB", (sum(shot.width for shot in shots) + 16, shots[0].height), "#80828a")
+    whole.paste(shots[0], (0, 0))
+    whole.paste(shots[1], (shots[0].width + 16, 0))
+    whole.quantize(128).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    draw_picture(Path(sys.argv[1]))

@@ -126,10 +126,12 @@ def _ego4d() -> dict[str, Any]:
                 {
                     "annotation_uid": f"{video}/x",
                     "language_queries": [
-                        {"query": text, "clip_start_sec": start, "clip_end_sec": end}
-                        for text, (start, end) in sentences
-                    ]
-                    + [{"query": None, "clip_start_sec": 0, "clip_end_sec": 1}],
+                        {"query": None, "clip_start_sec": 0, "clip_end_sec": 1},
+                        *(
+                            {"query": text, "clip_start_sec": start, "clip_end_sec": end}
+                            for text, (start, end) in sentences
+                        ),
+                    ],
                 }
             ],
         }
@@ -228,7 +230,7 @@ LAYOUTS = (
         beside=(("all_data_test.json", json.dumps(_hirest())),),
     ),
     Layout(
-        "ego4d", "a.json", _json(_ego4d()), {"v_a": ("v_a/x_0", "v_a/x_1"), "v_b": ("v_b/x_0",)}
+        "ego4d", "a.json", _json(_ego4d()), {"v_a": ("v_a/x_1", "v_a/x_2"), "v_b": ("v_b/x_1",)}
     ),
     Layout("numpy", "a.npy", numpy_file(_chunks()), PLAIN),
     Layout("list_of_paragraphs", "a.json", _json(_chunks()), PLAIN),
@@ -242,6 +244,27 @@ LAYOUTS = (
     Layout("dciml", "a.caption.txt", _captions(True), _CAPTION_IDS),
     Layout(
         "ms_sl", "a.caption.txt", _captions(False), _CAPTION_IDS, beside=_SECONDS, timed=False
+    ),
+    Layout(
+        "msrvtt_data",
+        "a.json",
+        _json(
+            {
+                "videos": [
+                    {"video_id": v, "split": "validate", "start time": 7, "end time": 7 + s}
+                    for v, s, _ in WORLD
+                ]
+                + [{"video_id": "v_t", "split": "test", "start time": 0, "end time": 1}],
+                "sentences": [
+                    {"caption": t, "video_id": v, "sen_id": 100 + i}
+                    for i, (v, _, t, _, _) in enumerate(ROWS)
+                ]
+                + [{"caption": "It rains.", "video_id": "v_t", "sen_id": 9}],
+            }
+        ),
+        OWN,
+        split="val",
+        timed=False,
     ),
     Layout(
         "msrvtt",

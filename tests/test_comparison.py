@@ -129,6 +129,19 @@ def test_options_are_texts_and_build_nothing(runs: list[RunFiles]) -> None:
     assert found == {"A": "[exit]", "B.C": "1e-3", "B.E": "[]"}
 
 
+def test_a_console_counts_the_options_of_one_model_alone(runs: list[RunFiles]) -> None:
+    first = changed(runs[0], "A: 1\nB: 2\nTRAIN: {SEED: 0}\n")
+    second = changed(runs[1], "A: 2\nC: 3\nD: 4\nTRAIN: {SEED: 0}\n")
+    comparison = compare_runs([first, second], resamples=20)
+    head = console_comparison(comparison).split("\n\n")[0].splitlines()
+    assert [line.split() for line in head[3:-1]] == [["A", "1", "2"]]
+    assert head[-1] == "and 3 options that not all of them have: see --out FILE"
+    assert "| B | 2 | – |" in markdown_comparison(comparison)
+    other = changed(runs[1], "B: 2\nA: 1\nC: 3\nTRAIN: {SEED: 0}\n")
+    head = console_comparison(compare_runs([first, other], resamples=20)).splitlines()
+    assert head[1] == "1 option that not all of them have: see --out FILE"
+
+
 def test_seeds_are_a_mean_with_its_deviation(runs: list[RunFiles]) -> None:
     comparison = compare_runs(runs, resamples=50)
     scores = [run.summary["protocols"]["vr"]["R@1"] for run in runs[1:]]

@@ -21,7 +21,7 @@ from lib.base.errors import InputError
 from lib.base.schema import Wrong
 from lib.datasets import packed_words
 from lib.datasets.packed_words import PackedWords
-from lib.datasets.vocabulary import ranked_words, read_word_vectors
+from lib.datasets.word_vectors import ranked_words, read_word_vectors
 from lib.inference import load
 from lib.training import checkpoint, schema
 from tests.runs import Ended, run

@@ -154,6 +154,16 @@ def test_several_true_moments_agree_with_the_slow_scorer(case: brute_force.Case)
         assert precision[metric] == pytest.approx(slow, abs=1e-9)
 
 
+def test_the_sum_of_recalls_is_counted_per_paragraph_and_per_sentence() -> None:
+    truth, predictions = world(paragraphs=20, videos=15, candidates=3)
+    found = summarise(truth, predictions, protocols=["vr", "vr_sentences"], resamples=0)
+    for row in found["protocols"].values():
+        recalls = [value for metric, value in row.items() if metric.startswith("R@")]
+        assert len(recalls) == 4 and row["SumR"] == pytest.approx(sum(recalls))
+    sums = {name: row["SumR"] for name, row in found["protocols"].items()}
+    assert sums["vr"] != sums["vr_sentences"]
+
+
 def test_average_precision_ranks_the_first_ten_of_the_list_by_score() -> None:
     truth, predictions = world(paragraphs=4, videos=4, candidates=2)
     true = truth.fractions[:, None]

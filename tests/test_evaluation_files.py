@@ -189,6 +189,15 @@ def test_a_malformed_file_is_reported_by_line(tmp_path: Path, lines: str, messag
         ({"vid_name": "v", "duration": 5, "desc": "x"}, ":1: lacks desc_id"),
         ({"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": [3, 1]}, "is none"),
         ({"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": 3}, ":1: ts is 3"),
+        (
+            {"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": [[1, 2]] * 1001},
+            ":1: ts holds 1,001 moments, expected at most 1,000",
+        ),
+        (
+            {"vid_name": "v", "duration": 5, "desc": "x", "desc_id": 1, "ts": [6, 8]},
+            r":1: the moment \[6, 8\] lies outside of its video of 5 s",
+        ),
+        ({"qid": 1, "vid": "v", "duration": 5}, ":1: lacks query"),
     ],
 )
 def test_a_malformed_truth_is_reported_by_line(

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.base.errors import InputError
-from lib.datasets.vocabulary import read_word_vectors
+from lib.datasets.word_vectors import read_word_vectors
 from lib.training import checkpoint
 from tests.stress import fuzz
 from tests.stress.fuzz import FORMATS, FOUND, Evil

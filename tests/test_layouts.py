@@ -19,8 +19,10 @@ from lib.datasets.annotations import (
     Paragraph,
     Record,
     SplitMissing,
+    durations,
     read_paragraphs,
     read_records,
+    recognise,
 )
 from lib.datasets.annotations.descriptions import separate
 from lib.datasets.catalog import CorpusFacts
@@ -328,6 +330,22 @@ def test_numpy_files_of_every_protocol_are_read(tmp_path: Path, protocol: int) -
         (lines([{"desc": "x", "desc_id": 1}] * 2),
          "line 1 lacks a video .vid, .*; its keys are desc, desc_id"),
         ({"v": {"duration": 9}}, "v lacks a sentence .*; its keys are duration"),
+        ({"videos": [{"video_id": "v"}], "sentences": [{"video_id": "w"}]},
+         "caption 1 is .*; expected one of a video in the file"),
+        ({"videos": [{}], "sentences": []}, "video 1 is {}; expected one with a video_id"),
+        ({"videos": [{"video_uid": "v"}]}, "lacks a list clips, as Ego4D's"),
+        ({"v": {"fps": 1e-320, "num_frames": 1, "timestamps": [[0, 1]], "sentences": ["x"]}},
+         "v: num_frames / fps is inf s"),
+        ({"a": {"subset": "x", "sentences": [], "timestamps": []}, "b": {"sentences": []}},
+         "b has the split None; others have 'x'"),
+        ({"p": {"v": {"steps": [1], "v_duration": 9}}}, "v sentence 1 is 1; expected an object"),
+        ({"p": {"v": {"steps": []}}, "q": 3}, "q is 3; expected an object of videos"),
+        ({"p": {"v": {"steps": []}}, "q": {"w": 3}}, "w is 3; expected an object with steps"),
+        (b"video_id,sentence\nv,x,y\n", "line 2 has 3 columns; expected 2"),
+        (b"video_id,sentence,duration\nv,x,long\n", "line 2: duration is nan"),
+        (b'video_id,sentence\nv,"' + b"x" * 140_000, "is not a readable CSV file"),
+        (b"v#0 A man runs. [0, 1] 9\nv#1 He stops.\n", "line 2 is 'v#1 He stops.'; expected"),
+        (b"v#0 A man runs.\nv He stops.\n", "line 2 is 'v He stops.'; expected 'sentence-id"),
         (b"id,subject,length\nv,1,9\n", "is neither JSON nor JSON Lines"),
         (b"video_id\nv\n", "is neither JSON nor JSON Lines"),
         (b"video_id,split\nv,train\n", "the first line lacks a sentence"),
@@ -383,6 +401,26 @@ def test_json_lines_may_be_one_line_or_hold_other_separators(tmp_path: Path) -> 
     path = written(tmp_path, "b.jsonl", f"\ufeff{text}\r\n\r\n{other}".encode())
     ((paragraph,), _) = read_paragraphs(path)
     assert paragraph.sentences == ("A man runs on.", "A man runs.")
+
+
+def test_files_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "a.caption.txt", CAPTIONS)
+    written(tmp_path, "b.csv", "v_a,20\nv_b,10\n")
+    assert len(read_records(path)) == 2
+    monkeypatch.setattr(durations, "_MOST_BYTES", 9)
+    with pytest.raises(InputError, match="b.csv is too large"):
+        read_records(path)
+    monkeypatch.setattr(recognise, "_MOST_BYTES", 9)
+    with pytest.raises(InputError, match="has more than 9 bytes"):
+        read_records(path)
+
+
+def test_videos_without_annotations_are_counted_in_a_file_of_all_videos(tmp_path: Path) -> None:
+    (layout,) = (layout for layout in LAYOUTS if layout.name == "youcook2")
+    data = json.loads(layout.data)
+    data["database"]["v_c"] = {"duration": 9, "subset": "training"}
+    _, cleaning = read_paragraphs(written(tmp_path, "a.json", data), split="train")
+    assert cleaning.counts == {"videos without sentences": 1}
 
 
 def test_keys_that_are_not_read_are_said_once(tmp_path: Path) -> None:

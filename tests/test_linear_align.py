@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib.datasets.vocabulary import Vocabulary, WordVectors
+from lib.datasets.vocabulary import Vocabulary
+from lib.datasets.word_vectors import WordVectors
 from lib.losses.similarity import sentence_nce, within_paragraph_nce
 from lib.models.layers.bag import BagOfWords
 from lib.models.linear_align import LinearAlign

@@ -24,7 +24,8 @@ from lib.datasets.synthetic import (
     simulate_features,
     write_world,
 )
-from lib.datasets.vocabulary import WordVectors, read_word_vectors, tokenise
+from lib.datasets.vocabulary import tokenise
+from lib.datasets.word_vectors import WordVectors, read_word_vectors
 from tests.conftest import TINY
 
 SPLITS = ("train", "val", "test")

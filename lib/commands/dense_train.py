@@ -160,7 +160,9 @@ def train_experiment(args: argparse.Namespace, console: Console, scalars: Scalar
                 keep_lowest(run)  # as the run may have been killed before it did
         console.attach(run.own("console.log"), append=resuming)
         run.own(WORDS)
-        link_words(pack_words(corpus.vector_file, cache_folder(config)), folder)
+        if corpus.vector_file is not None:
+            width = corpus.vocabulary.vectors.dim
+            link_words(pack_words(corpus.vector_file, cache_folder(config), width=width), folder)
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))

@@ -23,7 +23,7 @@ from ..base.installed import typed
 from ..base.runtime import Runtime
 from ..base.terminal import count, shown_path, tell
 from ..config.config import dump_config, load_config
-from ..datasets.vocabulary import ranked_words
+from ..datasets.word_vectors import ranked_words
 from ..tools.checkpoint_import import (
     LAYOUTS,
     Layout,

@@ -29,7 +29,7 @@ from ..datasets.synthetic import (
     write_word_vectors,
     write_world,
 )
-from ..datasets.vocabulary import read_word_vectors
+from ..datasets.word_vectors import read_word_vectors
 
 
 def main(arguments: list[str] | None = None) -> None:

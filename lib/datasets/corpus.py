@@ -29,8 +29,9 @@ from .standardization import Standardization
 from .statements import Groups, statements, without_timestamps
 from .synthetic import WorldOptions, ensure_world, read_manifest
 from .videos import features_in, find_videos, leave_out, require_videos
-from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
+from .vocabulary import TOKENISERS, Vocabulary
 from .word_features import WordFeatures
+from .word_vectors import WordVectors, coverage, read_word_vectors
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class LoadedCorpus:
     features: Features
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
-    vector_file: Path = Path()
+    vector_file: Path | None = None  # of word vectors; None where sentences bring features
     durations: tuple[float, ...] = ()  # seconds, of the training videos
     empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # of each split asked for
@@ -147,9 +148,11 @@ def load_corpus(
 
     require_videos(features, missing, {split: paragraphs[split] for split in splits})
     rows = _open_rows(features, paragraphs, splits, options, fallback=cache_fallback)
-    vector_file = find_vectors(options.word_vectors, folder, data_dir)
+    vector_file = None
+    if not options.word_features:
+        vector_file = find_vectors(options.word_vectors, folder, data_dir)
     vocabulary, said = _open_vocabulary(vector_file, words, paragraphs["train"], options)
-    notes += [said, *without_timestamps(paragraphs)]
+    notes += [*said, *without_timestamps(paragraphs)]
     contextual, word_dim = None, vocabulary.vectors.dim
     if options.word_features:
         names = [i for split in splits for p in paragraphs[split] for i in p.sentence_ids]
@@ -265,12 +268,15 @@ def _standardization(
 
 
 def _open_vocabulary(
-    path: Path, words: Counter[str], training: Sequence[Paragraph], options: CorpusOptions
-) -> tuple[Vocabulary, str]:
-    """The vocabulary of the training sentences with the vectors of all words, and what to say of
-    them."""
-    vectors = read_word_vectors(path)
-    share, tail = coverage(words, vectors)
+    path: Path | None, words: Counter[str], training: Sequence[Paragraph], options: CorpusOptions
+) -> tuple[Vocabulary, list[str]]:
+    """The vocabulary of the training sentences with the vectors of all words, if there are any, and
+    what to say of them."""
+    vectors, said = WordVectors.none(), []
+    if path is not None:
+        vectors = read_word_vectors(path, width=options.word_dim, words=words)
+        share, tail = coverage(words, vectors)
+        said = [*vectors.notes, f"word vectors: {100 * share:.2f} % of the words have one{tail}"]
     # The releases that read words between spaces have zeros for an unknown one.
     unknown = torch.zeros(vectors.dim) if options.tokens.startswith("spaces") else None
     vocabulary = Vocabulary(
@@ -281,7 +287,7 @@ def _open_vocabulary(
         tokens=options.tokens,
         stems=options.stems,
     )
-    return vocabulary, f"word vectors: {100 * share:.2f} % of the words have one{tail}"
+    return vocabulary, said
 
 
 def _open_rows(

@@ -25,7 +25,7 @@ from ..base.archive import Unusable, read_archive
 from ..base.errors import InputError
 from ..base.files import add_sample, replace_file
 from ..base.schema import Wrong, record, shown, text, whole
-from .vocabulary import read_word_vectors
+from .word_vectors import read_word_vectors
 
 FILE = "word_vectors.pt"  # in the folder of a run
 FORMAT, VERSION = "dmr-jrg word vectors", 1
@@ -43,18 +43,21 @@ def fingerprint_of(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def pack_words(source: Path, folder: Path) -> Path:
+def pack_words(source: Path, folder: Path, *, width: int = 0) -> Path:
     """The packed vectors of a vector file in ``folder``, written where they are not there yet.
+
+    Args:
+        width: of the vectors, where the file has several; 0 = any.
 
     Raises:
         InputError: the folder cannot be written.
     """
     about = fingerprint_of(source)
-    path = folder / f"words-{about['sha256'][:16]}.pt"
+    path = folder / f"words-{about['sha256'][:16]}-{width}.pt"
     if path.is_file():
         return path
-    vectors = read_word_vectors(source)
-    words = [word for word in list(vectors.index)[:MOST_WORDS] if "\n" not in word]
+    vectors = read_word_vectors(source, width=width, most=MOST_WORDS)
+    words = [word for word in vectors.index if "\n" not in word]
     matrix = vectors.lookup(words)
     fits = bool(matrix.abs().amax() <= _LARGEST)
     text = np.frombuffer("\n".join(words).encode(*_TEXT), np.uint8)

@@ -43,7 +43,8 @@ from .simulated_rows import (
     video_gain,
     visible_parts,
 )
-from .vocabulary import FUNCTION_WORDS, WordVectors, tokenise
+from .vocabulary import FUNCTION_WORDS, tokenise
+from .word_vectors import WordVectors
 
 _FORMAT = 1  # raised when the same knobs would give another world
 _COMMON = 24  # events that recur from video to video, for training videos and for the others

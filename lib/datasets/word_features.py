@@ -11,21 +11,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..base.errors import InputError
-from .features import FeatureFile
+from .features import FeatureFile, SentenceNames
 
 
 class WordFeatures:
-    """Rows of every sentence's tokens in an HDF5 file, one (rows, E) dataset per sentence id.
+    """Rows of every sentence's tokens, one (rows, E) array per sentence id, in any layout that
+    features of videos may have. Of a file with several arrays ``last_hidden_state`` is read.
 
     The first row is the start token's. A tokeniser of another kind made the others, so they are
     given to our words in order: row k + 1 to word k. What is left (the full stop, the end token,
     pieces of words) is not read, and where there are too few rows the last words share the last.
 
-    Source: the RoBERTa features that MS-SL, GMMFormer and DCIML read, DCIML with this pairing.
+    Source: the RoBERTa features that MS-SL, GMMFormer and DCIML read, DCIML with this pairing; the
+    files ``qid{qid}.npz`` of moment_detr.
     """
 
     def __init__(self, path: Path, *, linked: bool = False) -> None:
-        self.file = FeatureFile(path, linked=linked)
+        self.file = FeatureFile(path, linked=linked, names=SentenceNames)
 
     def width(self, sentence_id: str) -> int:
         """E, as this sentence has it."""
@@ -37,7 +39,7 @@ class WordFeatures:
         if missing:
             raise InputError(
                 f"{self.file.path}: lacks {len(missing):,} of the {len(sentence_ids):,} sentences, "
-                f"e.g. {', '.join(missing[:3])}; expected one dataset for each sentence id."
+                f"e.g. {', '.join(missing[:3])}; expected one array for each sentence id."
             )
 
     def read(self, sentence_ids: Iterable[str], counts: Int[Tensor, " S"]) -> Float[Tensor, "L E"]:

@@ -28,6 +28,7 @@ _NO_CHANGE = frozenset(
 )
 _MOST_CHARACTERS, _MOST_VALUES = 64 * 1024, 10_000  # of a config.yaml; a real one has 4 KB
 _CODE = "code version"
+ABSENT = "–"  # the value of an option that a model does not have
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,8 @@ def _spend(budget: list[int]) -> None:
 
 def _changes(columns: Sequence[Column]) -> dict[str, list[str]]:
     keys = dict.fromkeys(key for column in columns for key in column.facts)
-    changes = {key: [column.facts.get(key, "–") for column in columns] for key in keys}
-    seeds = [", ".join(column.seeds) or "–" for column in columns]
+    changes = {key: [column.facts.get(key, ABSENT) for column in columns] for key in keys}
+    seeds = [", ".join(column.seeds) or ABSENT for column in columns]
     return {key: values for key, values in {**changes, SEED: seeds}.items() if len(set(values)) > 1}
 
 

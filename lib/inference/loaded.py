@@ -22,7 +22,8 @@ from ..datasets.features import as_read
 from ..datasets.packed_words import FILE as WORDS
 from ..datasets.packed_words import PackedWords
 from ..datasets.standardization import Standardization
-from ..datasets.vocabulary import FUNCTION_WORDS, Vocabulary, WordVectors
+from ..datasets.vocabulary import FUNCTION_WORDS, Vocabulary
+from ..datasets.word_vectors import WordVectors
 from ..decoding import Decoding, Evidence, decode
 from ..models.interface import Encoded, Model
 from ..training.build import model_of_file

@@ -20,7 +20,8 @@ from ..base.errors import InputError
 from ..datasets.annotations import Record, SplitMissing, read_paragraphs
 from ..datasets.catalog import CorpusFacts, find_annotations, require_annotations
 from ..datasets.splits import listed_videos, split_records
-from ..datasets.vocabulary import TOKENISERS, coverage, read_word_vectors, tokenise
+from ..datasets.vocabulary import TOKENISERS, tokenise
+from ..datasets.word_vectors import coverage, read_word_vectors
 from .statistics import repeats, shared, timestamps
 
 LEVELS = ("problem", "warning", "note")
@@ -107,16 +108,29 @@ def examine_word_vectors(
 
     Args:
         tokens: how sentences become words, one of ``TOKENISERS``.
+        width: that the vectors must have; 0 = any.
     """
+    counted = {
+        split: Counter(
+            word
+            for record in group
+            for text in record.sentences
+            for word in TOKENISERS[tokens](text)
+        )
+        for split, group in records.items()
+    }
+    wanted = {word for words in counted.values() for word in words}
     try:
-        vectors = read_word_vectors(path)
+        vectors = read_word_vectors(path, width=width, words=wanted)
     except InputError as fault:
         return [Finding("problem", path.name, _without(fault, path), "get the file again")]
-    size = f"{len(vectors.index):,} words of width {vectors.dim}"
+    size = f"{vectors.size:,} words of width {vectors.dim}"
     findings = [Finding("note", path.name, size)]
-    for split, group in records.items():
-        sentences = (text for record in group for text in record.sentences)
-        words = Counter(word for text in sentences for word in TOKENISERS[tokens](text))
+    findings += [
+        Finding("warning", path.name, note.removeprefix(f"{path}: "), "get the file again")
+        for note in vectors.notes
+    ]
+    for split, words in counted.items():
         share, tail = coverage(words, vectors)
         description = f"{100 * share:.2f} % of the {split} words have a vector{tail}"
         if share < _COVERED:

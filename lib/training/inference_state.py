@@ -32,7 +32,7 @@ def inference_state(config: Mapping[str, Any], corpus: LoadedCorpus) -> dict[str
         "config": json.loads(json.dumps(config)),
         "order": corpus.order,
         "vocabulary": corpus.vocabulary.state(),
-        "word_vectors": fingerprint_of(corpus.vector_file),
+        "word_vectors": fingerprint_of(corpus.vector_file) if corpus.vector_file else {},
         "durations": {
             "videos": len(corpus.durations),
             "median": float(np.median(corpus.durations)),

@@ -49,10 +49,11 @@ from lib.config.config import dump_config, load_config
 from lib.datasets.annotations import read_paragraphs
 from lib.datasets.features import FeatureFile
 from lib.datasets.fingerprint import fingerprint
-from lib.datasets.vocabulary import read_word_vectors
+from lib.datasets.word_vectors import read_word_vectors
 from lib.evaluation import summarise
 from lib.evaluation.files import read_any, read_truth, read_tvr
 from lib.training import checkpoint, nonfinite
+from tests.layouts import LAYOUTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOUND = REPOSITORY / "tests" / "data" / "fuzz"  # what was found once, kept
@@ -222,6 +223,8 @@ def read_yaml(path: Path) -> None:
 
 
 def make_annotations(draw: random.Random) -> bytes:
+    if draw.random() < 0.5:
+        return _of_a_layout(draw)
     sentences = ["A man slices an apple.", "He eats it!", "person closes the door.", "naïve café"]
     count = draw.randint(1, 4)
     spans = [[round(draw.uniform(0, 5), 2), round(draw.uniform(5, 12), 2)] for _ in range(count)]
@@ -245,9 +248,29 @@ def make_annotations(draw: random.Random) -> bytes:
     return damage(_json(tree), draw)
 
 
+def _of_a_layout(draw: random.Random) -> bytes:
+    """A file of one of the field's layouts, damaged, or with its JSON rearranged."""
+    data = draw.choice(LAYOUTS).data
+    kind = draw.random()
+    if kind < 0.5:
+        return damage(data, draw)
+    try:
+        rows = [json.loads(line) for line in data.splitlines()]
+    except ValueError:
+        return damage(data, draw)
+    for _ in range(draw.randint(1, 3)):
+        place = draw.randrange(len(rows))
+        rows[place] = rearrange(rows[place], draw)
+    return b"\n".join(map(_json, rows))
+
+
 def read_annotations(path: Path) -> None:
     """As a JSON or text file, and as the CSV of durations beside a sound text."""
-    for rules in ({}, {"order": "time", "cut_descriptions": True, "empty_sentences": "drop"}):
+    for rules in (
+        {},
+        {"order": "time", "cut_descriptions": True, "empty_sentences": "drop"},
+        {"split": "train", "paragraphs": "row", "untimed": True, "bad_moments": "keep"},
+    ):
         with contextlib.suppress(InputError):
             read_paragraphs(path, **rules)
     text = path.with_name("charades_sta_test.txt")

@@ -21,7 +21,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         *("sentences", "sentence", "query", "desc", "description", "heading", "captions"),
         *("caption", "text"),
     ),
-    "id": ("qid", "desc_id", "annotation_id", "sentence_id"),
+    "id": ("qid", "desc_id", "annotation_id", "sentence_id", "sen_id"),
     "split": ("subset", "split"),
 }
 # Lists of objects, one for each sentence: YouCook2 and SnAG, HiREST, COOT.

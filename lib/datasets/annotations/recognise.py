@@ -12,6 +12,7 @@ from .chunks import MAGIC, read_chunks
 from .ego4d import read_clips
 from .hirest import read_prompts
 from .json_text import read_json, read_lines
+from .msrvtt import read_captions_of_clips
 from .queries import is_query, read_queries
 from .records import Cleaning, Record
 from .rows import read_rows
@@ -118,6 +119,8 @@ def _from_object(data: dict[str, Any], source: Source) -> list[Record]:
         )
     if isinstance(data.get("database"), dict):
         return read_videos(data["database"], source, skip_empty=True)
+    if isinstance(data.get("videos"), list) and isinstance(data.get("sentences"), list):
+        return read_captions_of_clips(data["videos"], data["sentences"], source)
     if isinstance(data.get("videos"), list):
         return read_clips(data["videos"], source)
     if is_query(data):

@@ -10,7 +10,7 @@ from ...base.errors import InputError
 
 _ALIKE = (
     ("train", "training"),
-    ("val", "valid", "validation", "dev"),
+    ("val", "valid", "validation", "validate", "dev"),
     ("test", "testing"),
 )
 USUAL = {name: names[0] for names in _ALIKE for name in names}

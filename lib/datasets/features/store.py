@@ -23,7 +23,7 @@ MOST_VALUES = 2**28  # of a video: a day of one row a second, 3,000 wide
 # What a damaged file makes its reader raise, or one that asks for more memory than there is.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, EOFError)
 # Of several members, that which is meant where nothing else is said, the first of these.
-MEMBERS = ("c3d_features", "features", "frame_scores")
+MEMBERS = ("c3d_features", "features", "frame_scores", "last_hidden_state")
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from ..records import Predictions, Truth
 from .lines import for_each_line, listed_span, number, require_same_queries, rows
 
 WINDOWS = "pred_relevant_windows"
+_MOST = 100  # windows of a query that are looked at
 
 
 def read_qvhighlights(path: str | Path, truth: Truth) -> Predictions:
-    """The windows of a submission, in the order of the file. Saliency scores are not read.
+    """The windows of a submission, in the order of the file, the first 100 of each query. Saliency
+    scores are not read.
 
     A window that does not end after it starts keeps its place in the list, and is a miss.
 
@@ -41,9 +43,10 @@ def read_qvhighlights(path: str | Path, truth: Truth) -> Predictions:
         location = f"{location}: qid {name!r}"
         if name in listed:
             raise InputError(f"{location}: occurs twice")
+        windows = rows(record[WINDOWS], location, WINDOWS, "[start, end, score]")
         listed[name] = [
             [*listed_span(start, end, location), number(score, location, "a score")]
-            for start, end, score in rows(record[WINDOWS], location, WINDOWS, "[start, end, score]")
+            for start, end, score in windows[:_MOST]
         ]
 
     for_each_line(path, read)

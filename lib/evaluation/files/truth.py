@@ -23,6 +23,8 @@ from .lines import (
     write_line,
 )
 
+_MOST_MOMENTS = 1_000  # of a sentence: every sentence has room for as many as the longest list
+
 
 def write_truth(path: str | Path, truth: Truth) -> None:
     """One line per sentence; videos that no paragraph describes follow. The first line says how
@@ -199,6 +201,10 @@ def _spans(value: Any, location: str) -> list[tuple[float, float]]:
         value = [value]
     if not isinstance(value, list) or not value:
         raise InputError(f"{location}: ts is {short(value)}, expected [start, end] in seconds")
+    if len(value) > _MOST_MOMENTS:
+        raise InputError(
+            f"{location}: ts holds {len(value):,} moments, expected at most {_MOST_MOMENTS:,}"
+        )
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
             raise InputError(

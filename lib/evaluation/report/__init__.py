@@ -89,7 +89,9 @@ def comparison_report(
 
 def _lead(run: RunFiles) -> str:
     facts = ", ".join(f"{size:,} {kind}" for kind, size in run.summary["corpus"].items())
-    return paragraph(f"{facts}. Scores are per cent.", "soft")
+    split = run.summary.get("split")
+    where = f"Split {split}: " if isinstance(split, str) else ""
+    return paragraph(f"{where}{facts}. Scores are per cent.", "soft")
 
 
 def _answer(run: RunFiles) -> str:
@@ -233,7 +235,7 @@ def _examples(runs: Sequence[Shown], count: int, seed: int, videos: Videos) -> s
     controls = (
         '<div id="controls" role="search" hidden><label>Search '
         '<input id="search" type="search" placeholder="words or an id"></label>'
-        f"{_choice('kind', 'Kind', {'all': 'all'} | found.kinds)}"
+        f"{_choice('kind', 'Kind', {'all': 'all'} | found.kinds) if found.kinds else ''}"
         f"{_choice('filter', 'Only', filters)}"
         f"{_choice('sort', 'Order', orders)}"
         '<span id="shown" role="status"></span></div>'

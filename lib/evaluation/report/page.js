@@ -9,6 +9,7 @@
     const more = document.getElementById("more");
     const first = 10, step = 40;
     const field = (name) => document.getElementById(name);
+    const chosen = (name) => (field(name) ? field(name).value : "all");
     const items = Array.from(list.querySelectorAll("details.example"), (element, place) => {
       const texts = element.querySelectorAll(".name, .query");
       return {
@@ -32,8 +33,8 @@
 
     function update() {
       const words = field("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-      const kind = field("kind").value;
-      const fit = fits[field("filter").value];
+      const kind = chosen("kind");
+      const fit = fits[chosen("filter")];
       const [key, direction] = field("sort").value.split(" ");
       const found = items.filter(
         (item) =>
@@ -58,9 +59,7 @@
       update();
     }
 
-    for (const name of ["search", "kind", "filter", "sort"]) {
-      field(name).addEventListener("input", restart);
-    }
+    controls.addEventListener("input", restart);
     more.addEventListener("click", () => {
       const before = most;
       most += step;

@@ -6,7 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from ..comparison import Comparison
+from ...base.terminal import count
+from ..comparison import ABSENT, Comparison
 from ..headline import headline_numbers
 from ..table import heading
 from .markup import Cell
@@ -20,10 +21,16 @@ _LONGEST = 200  # characters of an option
 
 def console_comparison(comparison: Comparison) -> str:
     """What was changed, and the headline numbers of every column, in lines of at most 80
-    characters (more only where there are more than four columns)."""
+    characters (more only where there are more than four columns). Options that not every model has
+    are counted."""
     head, rows = _changes(comparison)
+    every = len(rows)
+    rows = [row for row in rows if ABSENT not in row]
     room = max((80 - _KEY) // len(comparison.columns) - 2, 8)
     changed = _grid(head, rows, [_KEY, *[room] * len(comparison.columns)]) if rows else _UNCHANGED
+    if len(rows) < every:
+        more = f"{count(every - len(rows), 'option')} that not all of them have: see --out FILE"
+        changed = f"{changed}\nand {more}" if rows else more
     blocks = [f"What was changed\n{changed}"]
     for title, _, cells in _headlines(comparison):
         short = [
@@ -31,6 +38,7 @@ def console_comparison(comparison: Comparison) -> str:
             for name, score, floor, verdict, difference, interval in cells
         ]
         head = ["", "score", "floor", "difference (95 % interval)", "verdict"]
+        title = "\n".join(textwrap.wrap(title, 80))
         blocks.append(f"{title}\n{_grid(head, short, [_NAME, 14, 7, 26, 11])}")
     return "\n\n".join([*blocks, MARKED])
 

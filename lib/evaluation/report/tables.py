@@ -77,7 +77,7 @@ def headline_tables(comparison: Comparison) -> str:
             for column, result in zip(comparison.columns, results, strict=True)
         ]
         title, meaning = headline_words(number)
-        caption = f"{title} ({number.protocol} {number.metric}), %"
+        caption = f"{number.protocol} {number.metric}, %"
         parts.append(
             f"<h3>{escape(title)}</h3>{paragraph(meaning, 'soft')}"
             + table(HEAD, rows, caption=caption)

@@ -13,6 +13,8 @@ TITLES = {
     "vr_two_stages": "Retrieval in two stages",
     "svmr_2dtan": "Grounding in the right video, overlap above m",
     "svmr": "Grounding in the right video, overlap of m or more",
+    "svmr_any": "Grounding in the right video, any of several right moments",
+    "svmr_map": "Average precision over all right moments in the right video",
     "svmr_discounted": "Grounding in the right video, discounted by the errors of both ends",
     "vcmr_tvr": f"{_PAIRS}, as TVR counts them",
     "vcmr_tvr_nms": f"{_PAIRS}, as TVR counts them, with suppression",
