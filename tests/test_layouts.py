@@ -474,7 +474,7 @@ def test_two_descriptions_under_one_key_are_cut_apart(tmp_path: Path) -> None:
     assert [p.paragraph_id for p in paragraphs[:2]] == ["v_j0", "v_j0#2"]
     assert [len(p.sentences) for p in paragraphs[:2]] == [3, 2]
     assert paragraphs[1].sentence_ids == ("v_j0#3", "v_j0#4")
-    assert cleaning.counts == {"paragraphs cut in two where another description begins": 5}
+    assert "  5 of 25 paragraphs hold two annotators' descriptions" in "\n".join(cleaning.lines())
 
 
 @pytest.mark.parametrize(
@@ -487,7 +487,7 @@ def test_files_of_one_description_each_stay_as_they_are(
 ) -> None:
     path = written(tmp_path, "a.json", joined_file(count, whole, space))
     paragraphs, cleaning = read_paragraphs(path)
-    assert len(paragraphs) == count + whole and not cleaning.counts
+    assert len(paragraphs) == count + whole and not cleaning.remarks
 
 
 def test_the_two_validation_files_joined_come_apart_again(shared: Path) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from ...base.errors import InputError
 from ..vocabulary import has_words, tokenise
-from .descriptions import cut_at_starts, separate
+from .descriptions import cut_at_starts
 from .recognise import read_records, read_source
 from .records import (
     MOST_LETTERS,
@@ -74,8 +74,6 @@ def read_paragraphs(
     records = _named(_listed(read_source(Source(path, split, cleaning)), path, split, videos))
     if paragraphs == "row":
         records = [_alone(record, i) for record in records for i in range(len(record.sentences))]
-    elif not cut_descriptions:
-        records = separate(records, cleaning)
     for record in records:
         kept = _clean(record, path, cleaning, bad_moments, empty_sentences, untimed)
         for part in cut_at_starts(kept) if cut_descriptions else [kept]:
@@ -159,7 +157,7 @@ def _clean(
     if len(record.sentences) > MOST_SENTENCES:
         raise InputError(
             f"{path}: {record.video_id} has {len(record.sentences):,} sentences; expected at most "
-            f"{MOST_SENTENCES:,} of a paragraph."
+            f"{MOST_SENTENCES:,} of a paragraph (DATASET.PARAGRAPHS: row makes each sentence one)."
         )
     kept = record.part([])
     windows = record.windows or [[]] * len(record.sentences)

@@ -9,6 +9,7 @@ from typing import Any
 from ...base.files import open_input
 from . import durations
 from .chunks import MAGIC, read_chunks
+from .descriptions import separate
 from .ego4d import read_clips
 from .hirest import read_prompts
 from .json_text import read_json, read_lines
@@ -35,7 +36,8 @@ _OTHERS = (
 def read_records(path: Path, *, split: str = "") -> list[Record]:
     """Records of a file in whichever layout it has, as they stand there.
 
-    Durations that it lacks are looked for beside it.
+    Durations that it lacks are looked for beside it. Where a file has two annotators' descriptions
+    under one key (ActivityNet-CD), each has its record.
 
     Args:
         split: which, where one file holds several ("train" finds "training" too); "" = its only
@@ -52,7 +54,7 @@ def read_source(source: Source) -> list[Record]:
     records = _read(source)
     durations.fill(records, source)
     source.say_ignored()
-    return records
+    return separate(records, source.cleaning)
 
 
 def _read(source: Source) -> list[Record]:
