@@ -25,9 +25,9 @@ from tests.runs import TINY_WORLD, run, write_experiment
 # Source: spec/data.md 7.5 and 7.7.
 TIMES = {
     "activitynet": {
-        "train": (4, 261, 0, 0, 0, 4, 4, 10005, 37395, 37417, 245, 0),
-        "val": (0, 134, 0, 0, 0, 0, 0, 4917, 17505, 17505, 131, 0),
-        "test": (0, 111, 0, 0, 0, 0, 0, 4885, 17031, 17031, 171, 0),
+        "train": (4, 29, 0, 0, 0, 4, 4, 10005, 37395, 37417, 245, 0),
+        "val": (0, 5, 0, 0, 0, 0, 0, 4917, 17505, 17505, 131, 0),
+        "test": (0, 1, 0, 0, 0, 0, 0, 4885, 17031, 17031, 171, 0),
     },
     "charades": {
         "train": (4, 1805, 734, 3, 0, 4, 3, 5335, 12403, 12404, 1800, 2331),
@@ -221,7 +221,7 @@ def test_faults_of_annotations_are_found_and_none_hides_another(folder: Path) ->
     reported = {(f.level, f.source, f.description.split(" (")[0]) for f in examined(folder)}
     size = f"of {sum(len(entry['sentences']) for entry in train.values())} sentences"
     missing = {
-        ("problem", "val_data.json", "v_x lacks sentences."),
+        ("problem", "val_data.json", "v_x lacks a sentence"),
         ("problem", "train_data.json", f"{third} sentence 1 is '?!', which holds no word"),
         ("warning", "train_data.json", f"1 moments that do not end after their start, {size}"),
         (

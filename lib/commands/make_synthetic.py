@@ -86,6 +86,7 @@ def write_simulated(args: argparse.Namespace, options: FeatureOptions) -> None:
         if path is not None:
             everything[split], report = read_paragraphs(
                 path,
+                split=split,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
             )

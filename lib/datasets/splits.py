@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.errors import InputError
 from ..base.files import open_input
-from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, records_of
+from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, read_records
 from .catalog import CorpusFacts, find_annotations, require_annotations
 from .options import CorpusOptions
 
@@ -73,6 +73,7 @@ def read_splits(
                 raise
             continue
         if split != "train":
+            _require_apart(split, group, path, read)
             _require_all_or_none(group, path)
         if listed is not None:
             said = f"paragraphs of {cleaning.videos:,} of the {len(listed):,} listed videos"
@@ -81,13 +82,13 @@ def read_splits(
     return read
 
 
-def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> Iterator[Record]:
+def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> list[Record]:
     """The records of a split as they stand in its file.
 
     Raises:
         InputError: the file, or the list of its videos, is missing or unusable.
     """
-    return records_of(path, split, listed_videos(corpus, folder, split))
+    return read_records(path, split=split, videos=listed_videos(corpus, folder, split))
 
 
 def listed_videos(corpus: CorpusFacts, folder: Path, split: str) -> Collection[str] | None:
@@ -135,6 +136,7 @@ def with_moments(group: list[Paragraph]) -> list[Paragraph]:
             sentences=tuple(itertools.compress(p.sentences, keep)),
             moments=p.moments[keep],
             sentence_ids=tuple(itertools.compress(p.sentence_ids, keep)),
+            windows=tuple(itertools.compress(p.windows, keep)),
         )
         for p, keep in zip(group, known, strict=True)
         if keep.any()
@@ -177,6 +179,16 @@ def limit(paragraphs: dict[str, list[Paragraph]], options: CorpusOptions) -> lis
             chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:most]
             paragraphs[split] = [group[i] for i in sorted(chosen)]
     return said
+
+
+def _require_apart(split: str, group: Sequence[Paragraph], path: Path, read: ReadSplits) -> None:
+    """Raises InputError if a file that is also that of training gives the same videos for both."""
+    trained = {p.video_id for p in read.paragraphs["train"]}
+    if path == read.files["train"] and trained == {p.video_id for p in group}:
+        raise InputError(
+            f"{path}: says of no video whether it belongs to train or to {split}; expected a list "
+            "of each split's videos (DATASET.SPLITS), or a file for each (DATASET.ANNOTATIONS)."
+        )
 
 
 def _require_all_or_none(group: Sequence[Paragraph], path: Path) -> None:

@@ -75,19 +75,21 @@ def examine_annotations(
             findings.append(Finding("problem", name, _without(fault, path), "repair the file"))
             continue
         try:
-            read_paragraphs(
+            _, cleaning = read_paragraphs(
                 path,
+                split=split,
                 cut_descriptions=corpus.cut_descriptions,
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments=bad_moments,
                 empty_sentences=empty_sentences,
                 untimed=True,
-                split=split,
                 videos=listed_videos(corpus, folder, split),
             )
         except InputError as fault:
             remedy = "repair the file, or choose another rule"
             findings.append(Finding("problem", name, _without(fault, path), remedy))
+        else:
+            findings += [Finding("note", name, text) for text in cleaning.remarks]
         findings += _of_timestamps(name, records[split], corpus.cut_descriptions)
         findings += _of_texts(name, records[split])
     if "val" not in corpus.splits:

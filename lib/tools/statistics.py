@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..datasets.annotations import Record
+from ..datasets.annotations import TOLERANCE, Record
 
 
 @dataclass
@@ -47,10 +47,10 @@ def timestamps(records: Sequence[Record]) -> Timestamps:
             example = f"{record.video_id} [{start:g}, {end:g}] of {record.duration:g} s"
             faults = {
                 "start_past_end": start >= end,
-                "end_past_duration": end > record.duration,
+                "end_past_duration": end > record.duration + TOLERANCE,
                 "end_past_duration_by_a_second": end > record.duration + 1,
                 "start_past_duration": start >= record.duration,
-                "start_below_zero": start < 0,
+                "start_below_zero": start < -TOLERANCE,
                 "empty_after_clipping": min(max(start, 0), record.duration)
                 >= min(max(end, 0), record.duration),
             }
