@@ -67,7 +67,11 @@ def main() -> None:
     folder = corpus_folder(corpus, data_dir, data.get("SYNTHETIC"))
     print(f"{corpus.title} in {folder}")
     findings, records = examine_annotations(
-        corpus, folder, bad_moments=data.BAD_MOMENTS, empty_sentences=data.EMPTY_SENTENCES
+        corpus,
+        folder,
+        bad_moments=data.BAD_MOMENTS,
+        empty_sentences=data.EMPTY_SENTENCES,
+        paragraphs=data.PARAGRAPHS,
     )
     if not args.annotations_only:
         features = FeatureFile(

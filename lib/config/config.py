@@ -66,7 +66,7 @@ WEIGHT = Option(float, 0.0, "", NOT_NEGATIVE)
 # Options of DATASET that describe one corpus and no other.
 OF_CORPUS = (
     *("TITLE", "DIR", "ANNOTATIONS", "SPLITS", "FEATURES", "FEATURE_DIM", "WORD_FEATURES"),
-    *("ORDER", "CUT_DESCRIPTIONS", "MIN_SENTENCES", "NOTES", "SYNTHETIC"),
+    *("PARAGRAPHS", "ORDER", "CUT_DESCRIPTIONS", "MIN_SENTENCES", "NOTES", "SYNTHETIC"),
 )
 
 

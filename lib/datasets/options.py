@@ -65,6 +65,11 @@ class CorpusOptions:
     stems: bool = described(
         False, "Words of one stem (opens, opening) share an id; each keeps its own vector."
     )
+    paragraphs: Literal["video", "row"] = described(
+        "video",
+        "A paragraph: all sentences of a video, or row = each row of the annotation file by itself,"
+        " as queries that belong to no text (QVHighlights).",
+    )
     order: Literal["auto", "file", "time"] = described(
         "auto",
         "Order of a paragraph's sentences; auto = by time for charades, as in the file else.",

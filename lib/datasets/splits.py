@@ -67,6 +67,7 @@ def read_splits(
                 order=corpus.order,
                 split=split,
                 videos=listed,
+                paragraphs=options.paragraphs,
             )
         except SplitMissing:
             if must or not corpus.inside:

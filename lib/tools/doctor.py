@@ -44,6 +44,7 @@ def examine_annotations(
     *,
     bad_moments: str = "drop",
     empty_sentences: str = "refuse",
+    paragraphs: str = "video",
 ) -> tuple[list[Finding], dict[str, list[Record]]]:
     """Check every split's file without repairs, and by the experiment's rules for reading it.
 
@@ -83,6 +84,7 @@ def examine_annotations(
                 bad_moments=bad_moments,
                 empty_sentences=empty_sentences,
                 untimed=True,
+                paragraphs=paragraphs,
                 videos=listed_videos(corpus, folder, split),
             )
         except InputError as fault:
