@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Estimates how long an experiment takes, its memory and disk space, and its bottleneck."""
+"""Estimate how long an experiment takes, its memory and disk space, and its bottleneck."""
 
 import sys
 from pathlib import Path

@@ -42,7 +42,10 @@ def places(case: Case, paragraph: int, ties: str) -> list[int]:
     better = sum(score > own for score in row)
     equal = sum(score == own for score in row)
     every = list(range(better + 1, better + equal + 1))
-    return {"expected": every, "optimistic": every[:1], "pessimistic": every[-1:]}[ties]
+    before = sum(score == own for score in row[: case.video[paragraph]])
+    listed = [better + before + 1]
+    rules = {"expected": every, "optimistic": every[:1], "pessimistic": every[-1:], "file": listed}
+    return rules[ties]
 
 
 def vr(case: Case, k: int, ties: str, unit: str = "paragraph") -> float:
@@ -62,6 +65,40 @@ def svmr(case: Case, n: int, m: float, strict: bool) -> float:
         for i in range(len(case.owner))
     ]
     return 100 * sum(hits) / len(hits)
+
+
+def svmr_any(case: Case, n: int, m: float) -> float:
+    hits = [
+        any(passes(iou(s, true), m, False) for s in case.moments[i][:n] for true in case.truth[i])
+        for i in range(len(case.owner))
+    ]
+    return 100 * sum(hits) / len(hits)
+
+
+def mean_best_iou(case: Case) -> float:
+    first = [
+        max(iou(listed[0], true) for true in case.truth[i]) if listed else 0
+        for i, listed in enumerate(case.moments)
+    ]
+    return float(100 * sum(first) / len(first))
+
+
+def mean_average_precision(case: Case, thresholds: list[float]) -> float:
+    """The area under the interpolated precision-recall curve, step by step."""
+    total = Fraction(0)
+    for i, listed in enumerate(case.moments):
+        for m in thresholds:
+            left, points = list(case.truth[i]), [(Fraction(0), Fraction(0))]
+            for place, span in enumerate(listed[:10], start=1):
+                near = max(left, key=lambda true: iou(span, true), default=None)
+                if near is not None and passes(iou(span, near), m, False):
+                    left.remove(near)
+                found = len(case.truth[i]) - len(left)
+                points.append((Fraction(found, len(case.truth[i])), Fraction(found, place)))
+            for (before, _), (recall, _) in itertools.pairwise(points):
+                best = max(precision for there, precision in points if there >= recall)
+                total += (recall - before) * best
+    return float(100 * total / len(case.moments) / len(thresholds))
 
 
 def mean_iou(case: Case) -> float:
@@ -118,8 +155,9 @@ def vcmr(
     nms: bool = False,
     annotators: int = 1,
     after: int = 100,
+    ties: str = "expected",
 ) -> float:
-    """Mean over the orders in which equal scores of the finished list may stand."""
+    """Mean over the orders in which equal scores of the finished list may stand, or as listed."""
     total = 0.0
     for i, p in enumerate(case.owner):
         ranked = finished(case.pairs[i], n, before, nms)
@@ -132,6 +170,7 @@ def vcmr(
             sorted(order, key=lambda j: -ranked[j][2])
             for order in itertools.permutations(range(len(ranked)))
         ]
+        orders = orders[:1] if ties == "file" else orders
         first = [any(hits[j] for j in order[: min(k, after)]) for order in orders]
         total += sum(first) / len(first)
     return 100 * total / len(case.owner)

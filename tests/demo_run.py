@@ -35,7 +35,8 @@ def make_run(folder: Path, *, skill: float, seed: int = 0, epochs: int = 12) -> 
     summary = summarise(truth, predictions, alpha=5.0, resamples=200)
     summary["notes"] = ["made up: no model was trained"]
     (folder / "results.json").write_text(json.dumps(summary))
-    (folder / "config.yaml").write_text(f"MODEL:\n  NAME: demo\nTRAIN:\n  SEED: {seed}\n")
+    options = f"MODEL:\n  NAME: demo\n  PARAMS: {{skill: {skill}}}\nTRAIN:\n  SEED: {seed}\n"
+    (folder / "config.yaml").write_text(options)
     save_run_predictions(folder, truth, predictions, maps=maps, alpha=5.0)
     with (folder / "log.jsonl").open("w") as file:
         for epoch in range(epochs):

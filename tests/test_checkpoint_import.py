@@ -7,6 +7,9 @@ The formulas are written from the descriptions of the networks, with the origina
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 import lib.models.layers.text as text_module
 from lib.base.errors import InputError
+from lib.datasets.vocabulary import TOKENISERS
 from lib.models.interface import ground
 from lib.models.mmn import MMN
 from lib.models.tan2d import TAN2D
@@ -21,6 +25,7 @@ from lib.tools.checkpoint_import import LAYOUTS, check_experiment, convert, read
 from tests.properties import DIMS, make_batch
 from tests.tiny_text import TinyTransformer, tiny_pretrained, tiny_tokenizer
 
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 D, K, DEPTH, N = 6, 3, 2, 18  # 18 clips: the map has a group of stride 2
 SIZES = dataclasses.replace(DIMS, num_frames=36, num_clips=N)
 conv1d, conv2d = nn.functional.conv1d, nn.functional.conv2d
@@ -364,7 +369,53 @@ GPUS: cpu
 """
 
 
+def test_sentences_of_charades_are_read_as_2d_tan_s_loader_reads_them() -> None:
+    """It cuts the text at the full stop that ends the line; elsewhere it leaves all marks."""
+    layout = LAYOUTS["2d-tan"]
+    assert layout.dataset_options("charades") == {"TOKENS": "spaces_no_stop"}
+    assert layout.dataset_options("activitynet") == {"TOKENS": "spaces"}
+    file = SHARED / "annotations" / "charades" / "charades_sta_test.txt"
+    if not file.exists():
+        pytest.skip(f"{file} is not there")
+    sentences, as_trained = [], []
+    with file.open() as lines:
+        for line in lines:
+            sentences.append(line.partition("##")[2])
+            as_trained.append(line.partition("##")[2].split(".\n")[0].lower().split())
+    read = TOKENISERS[layout.dataset_options("charades")["TOKENS"]]
+    assert len(sentences) == 3720
+    assert [read(" ".join(s.split())) for s in sentences] == as_trained
+    before = [TOKENISERS["spaces"](s) for s in sentences]
+    assert sum(a != b for a, b in zip(before, as_trained, strict=True)) == 3720
+
+
+def test_sentences_are_read_with_their_marks_as_the_dmr_jrg_release_reads_them() -> None:
+    assert LAYOUTS["dmr-jrg"].dataset_options("tacos") == {"TOKENS": "words_and_marks"}
+    read = TOKENISERS["words_and_marks"]
+    text = "He's done (slowly), she \"can't\" stop. The man cannot: 5,000 of them..."
+    assert read(text) == [
+        *("he", "'s", "done", "(", "slowly", ")", ",", "she", "``", "ca", "n't", "''", "stop", "."),
+        *("the", "man", "can", "not", ":", "5,000", "of", "them", "..."),
+    ]
+
+
+def test_marks_are_told_apart_as_nltk_does_on_real_sentences() -> None:
+    nltk = pytest.importorskip("nltk.tokenize")
+    file = SHARED / "annotations" / "activitynet" / "test.json"
+    if not file.exists():
+        pytest.skip(f"{file} is not there")
+    split, differing, total = nltk.NLTKWordTokenizer(), 0, 0
+    for video in json.loads(file.read_text()).values():
+        for sentence in video["sentences"]:
+            parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", sentence.strip())
+            wanted = [word.lower() for part in parts for word in split.tokenize(part)]
+            differing += TOKENISERS["words_and_marks"](" ".join(sentence.split())) != wanted
+            total += 1
+    assert total == 17_031 and differing <= 10  # quotation marks within words
+
+
 def test_the_command_makes_a_run_that_best_test_scores(tmp_path) -> None:
+    from lib.base.terminal import shown_path
     from lib.commands import best_test, import_checkpoint
     from lib.datasets.synthetic import WorldOptions, write_world
     from tests.test_training import call
@@ -387,10 +438,16 @@ def test_the_command_makes_a_run_that_best_test_scores(tmp_path) -> None:
     outcome = call(import_checkpoint.main, *flags, "--layout", "2d-tan", "--from", file)
     assert outcome.status == 0, outcome.err
     assert "microsoft/2D-TAN" in outcome.out
-    assert "--set DATASET.TOKENS=spaces" in outcome.out
-    assert f"score it: python best_test.py --cfg {experiment}" in outcome.out
-    outcome = call(best_test.main, *flags)
+    assert "read activitynet with DATASET.TOKENS=spaces; this run is set so" in outcome.out
+    run = tmp_path / "save" / "tiny"
+    assert f"score it: python best_test.py {shown_path(run)}\n" in outcome.out
+    assert "TOKENS: spaces\n" in (run / "config.yaml").read_text()
+    kept = ("--set", "DATASET.TOKENS=words", "--overwrite")
+    own = call(import_checkpoint.main, *flags, *kept, "--layout", "2d-tan", "--from", file)
+    assert "this run does not" in own.out
+    outcome = call(best_test.main, run)
     assert outcome.status == 0, outcome.err
+    assert "weights trained elsewhere of" in outcome.out
     assert (tmp_path / "save" / "tiny" / "results.json").is_file()
     wrong = call(import_checkpoint.main, *flags, "--layout", "2d-tan-chenjoya", "--from", file)
     assert wrong.status == 2 and "mask_fused=false" in wrong.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -406,7 +407,24 @@ class TestTheCommandLine:
         assert config.MODEL.PARAMS.widths == (1, 2)
         assert config.LOSS.WEIGHTS == {"rank": 1.0, "align": 2.0}
         assert (config.TAG, config.GPUS, config.WORKERS) == ("", "0", 0)
-        assert (config.DATA_DIR, config.MODEL_DIR) == ("7", "save")
+        assert (os.path.abspath("7"), "save") == (config.DATA_DIR, config.MODEL_DIR)
+
+    def test_paths_are_relative_to_the_current_folder_and_those_of_a_file_stay(
+        self, write, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        text = SOUND.replace("activitynet", "activitynet, CACHE_DIR: packed")
+        path = write(text + "DATA_DIR: corpora\nMODEL_DIR: runs\n")
+        config = load(path)
+        assert (config.DATA_DIR, config.MODEL_DIR) == ("corpora", "runs")
+        assert config.DATASET.CACHE_DIR == "packed"
+        config = load(path, "DATASET.CACHE_DIR=../packed", "MODEL_DIR=~/runs", dataDir="mine")
+        assert str(tmp_path / "mine") == config.DATA_DIR
+        assert str(tmp_path.parent / "packed") == config.DATASET.CACHE_DIR
+        assert os.path.expanduser("~/runs") == config.MODEL_DIR
+        config = load(path, "DATASET={CACHE_DIR: packed}", "LOG_DIR=", modelDir="/runs")
+        assert str(tmp_path / "packed") == config.DATASET.CACHE_DIR
+        assert (config.LOG_DIR, config.MODEL_DIR) == ("", "/runs")
 
     @pytest.mark.parametrize(
         ("text", "sentence"),

@@ -201,6 +201,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"ANNOTATIONS": {"train": "a.json", "time_shuffled_8": "b.json"}},
         "ANNOTATIONS: 'time_shuffled_8' cannot be the name of a split",
     ),
+    "a split that results on other data are called": (
+        {"ANNOTATIONS": {"train": "a.json", "on_mine": "b.json"}},
+        "ANNOTATIONS: 'on_mine' cannot be the name of a split",
+    ),
     "no file": (
         {"ANNOTATIONS": {"train": "a.json", "val": []}},
         "ANNOTATIONS.val names no file",

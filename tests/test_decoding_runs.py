@@ -266,13 +266,12 @@ def test_every_checkpoint_says_where_it_comes_from(tested: Aligned) -> None:
         assert about == {**tested.results()["provenance"]["training"], "hours": about["hours"]}
 
 
-def test_another_seed_and_other_annotations_are_seen(bench: Aligned) -> None:
+def test_other_annotations_are_seen(bench: Aligned) -> None:
     before = bench.results()["provenance"]["test"]
     path = bench.world / "test_data.json"
     path.write_text(path.read_text("utf-8") + "\n", "utf-8")
-    assert bench.test("--set", "TRAIN.SEED=3").status == 0
+    assert bench.test().status == 0
     after = bench.results()["provenance"]["test"]
-    assert (before["seed"], after["seed"]) == (0, 3)
     differing = {
         split
         for split in before["annotations"]
@@ -287,7 +286,7 @@ def test_another_seed_and_other_annotations_are_seen(bench: Aligned) -> None:
 def test_the_console_s_lines_lie_in_the_run_s_folder(new: Aligned) -> None:
     outcome = new.train("--verbose")
     assert outcome.status == 0
-    assert "epoch 1/2:" in outcome.err and "\r" in outcome.err  # the bar was there
+    assert outcome.err == ""  # no bar where nobody watches
     assert new.console() == outcome.out
     assert "\r" not in new.console() and "it/s" not in new.console()
     assert "best epoch" in new.console() and ": a new run of 2 epochs" in new.console()

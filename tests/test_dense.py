@@ -267,7 +267,8 @@ def test_missing_features_are_counted_and_five_are_named(tmp_path: Path) -> None
     gone = tuple(f"v{i}" for i in range(1, 8))
     write_corpus(tmp_path / "charades", {"train": [("t", ["x"])], "test": test}, skip=gone)
     with pytest.raises(
-        InputError, match=r"lacks 7 of the 9 test videos, e.g. v1, v2, v3, v4, v5\."
+        InputError,
+        match=r"lacks 7 of the 9 test videos, e.g. v1, v2, v3, v4, v5; DATASET.MISSING",
     ):
         load_small(tmp_path, "test")
 

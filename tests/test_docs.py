@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lib.base.installed import subcommand
+from lib.commands.console import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = REPOSITORY / "moment_localization"
 PAGES = [REPOSITORY / name / "README.md" for name in (".", "data", "save")]
+PAGES += [REPOSITORY / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG")]
 PAGES += sorted((REPOSITORY / "docs").glob("*.md"))
 
 
@@ -44,6 +48,13 @@ def test_commands_name_scripts_and_experiments_that_are_there(page):
                 assert (SCRIPTS / word).is_file() or (REPOSITORY / word).is_file(), step
             if word.startswith("../experiments/"):
                 assert (SCRIPTS / word).is_file(), step
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_subcommands_are_there(page):
+    known = {subcommand(name) for name in COMMANDS} | {"COMMAND"}
+    for name in re.findall(r"\bdmr-jrg (\w[\w-]*)", page.read_text("utf-8")):
+        assert name in known, name
 
 
 def test_the_readme_s_commands_install_first():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,6 +135,47 @@ def test_grounding_agrees_with_the_slow_scorer(case: brute_force.Case) -> None:
         for m in IOU:
             slow = brute_force.svmr_discounted(case, n, m)
             assert found[f"dR@{n},IoU={m}"] == pytest.approx(slow, abs=1e-9)
+
+
+@property_test
+@given(cases(annotators=3))
+def test_several_true_moments_agree_with_the_slow_scorer(case: brute_force.Case) -> None:
+    truth, predictions = as_arrays(case)
+    found = scores("svmr_any", truth, predictions, grounding_n=N)
+    assert found["mIoU"] == pytest.approx(brute_force.mean_best_iou(case), abs=1e-9)
+    for n in N:
+        for m in IOU:
+            slow = brute_force.svmr_any(case, n, m)
+            assert found[f"R@{n},IoU={m}"] == pytest.approx(slow, abs=1e-9)
+    precision = scores("svmr_map", truth, predictions)
+    thresholds = [round(0.5 + 0.05 * i, 2) for i in range(10)]
+    for metric, asked in (("mAP", thresholds), ("mAP@0.5", [0.5]), ("mAP@0.75", [0.75])):
+        slow = brute_force.mean_average_precision(case, asked)
+        assert precision[metric] == pytest.approx(slow, abs=1e-9)
+
+
+def test_average_precision_ranks_the_first_ten_of_the_list_by_score() -> None:
+    truth, predictions = world(paragraphs=4, videos=4, candidates=2)
+    true = truth.fractions[:, None]
+    truth = replace(truth, annotations=truth.moments[:, None])
+    wrong = np.broadcast_to([0.0, 1e-4], true.shape)
+    twelve = np.concatenate([wrong, true, *[wrong] * 9, true], axis=1)
+    scored = np.zeros(twelve.shape[:2])
+    for score, expected in ((1.0, 100.0), (0.0, 50.0), (-1.0, 10.0)):
+        scored[:, 1], scored[:, 11] = score, 9.0
+        answer = replace(predictions, spans=twelve, scores=scored)
+        assert scores("svmr_map", truth, answer)["mAP"] == pytest.approx(expected)
+
+
+@property_test
+@given(cases())
+def test_equal_scores_can_be_ranked_as_they_are_listed(case: brute_force.Case) -> None:
+    truth, predictions = as_arrays(case)
+    found = scores("vcmr_tvr", truth, predictions, ties="file")
+    for k in K:
+        for m in IOU:
+            slow = brute_force.vcmr(case, k, m, before=200, ties="file")
+            assert found[f"R@{k},IoU={m}"] == pytest.approx(slow, abs=1e-9)
 
 
 @property_test
@@ -564,7 +607,8 @@ def test_every_number_stands_between_what_bounds_it() -> None:
     fixed = np.array([[0.0, 0.25], [0.25, 0.5]])
     summary = summarise(truth, predictions, fixed_spans=fixed, resamples=50)
     staged = {"vr_first_stage", "vr_two_stages"}
-    assert set(summary["protocols"]) == set(PROTOCOLS) - {"vcmr_didemo"} - staged
+    several = {"svmr_any", "svmr_map", "vcmr_didemo"}
+    assert set(summary["protocols"]) == set(PROTOCOLS) - several - staged
     for name, row in summary["protocols"].items():
         for metric, score in row.items():
             low, high = summary["intervals"][name][metric]
@@ -681,15 +725,18 @@ def test_two_runs_are_distinguished_or_not() -> None:
     noise = weak + np.random.default_rng(0).normal(0, 0.1, better.shape)
 
     def verdict(second: np.ndarray, metric: str) -> str:
-        runs = Predictions(similarity=weak), Predictions(similarity=second)
-        return compare_predictions(truth, *runs)["vr"][metric]["verdict"]
+        runs = [Predictions(similarity=weak)], [Predictions(similarity=second)]
+        row = compare_predictions(truth, runs)["vr"][metric][1]
+        assert row is not None
+        return row["verdict"]
 
     assert verdict(better, "R@1") == "better"
     assert verdict(better, "MedR") == "better"  # a lower rank
     assert verdict(noise, "R@1") == "cannot tell"
     assert verdict(weak.copy(), "R@1") == "the same"
-    runs = Predictions(similarity=better), Predictions(similarity=weak)
-    assert compare_predictions(truth, *runs)["vr"]["R@1"]["verdict"] == "worse"
+    runs = [Predictions(similarity=better)], [Predictions(similarity=weak)]
+    row = compare_predictions(truth, runs)["vr"]["R@1"][1]
+    assert row is not None and row["verdict"] == "worse"
 
 
 def test_one_query_per_sentence() -> None:

@@ -114,7 +114,8 @@ def test_tvr_submissions_are_read_and_written(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "s.json").read_text())
     assert set(data) == {"video2idx", "VR", "SVMR", "VCMR"}
     assert len(data["VCMR"]) == len(truth.sentences)
-    again = read_tvr(tmp_path / "s.json", sentences)
+    queries, again = read_tvr(tmp_path / "s.json", truth)
+    _assert_same_truth(queries, sentences)
     assert isinstance(predictions.similarity, np.ndarray)
     owner = truth.sentence_paragraph
     wanted = Predictions(
@@ -131,13 +132,17 @@ def test_tvr_submissions_are_read_and_written(tmp_path: Path) -> None:
         assert one["protocols"][name] == pytest.approx(two["protocols"][name], abs=1e-9)
 
 
-def test_svmr_rows_shifted_into_another_video_are_refused(tmp_path: Path) -> None:
+def test_svmr_rows_shifted_into_another_video_are_left_out_and_said(tmp_path: Path) -> None:
     data = json.loads((EXAMPLE / "tvr_submission.json").read_text())
-    data["SVMR"][1]["predictions"][0][0] = 10
+    data["SVMR"][0]["predictions"].insert(0, [12, 12, 22, 5.0])
     (tmp_path / "s.json").write_text(json.dumps(data))
-    truth = per_sentence(read_truth(EXAMPLE / "truth.jsonl"))
-    with pytest.raises(InputError, match=r"SVMR\[1\], desc_id 'q2': a moment in 'A'"):
-        read_tvr(tmp_path / "s.json", truth)
+    truth = read_truth(EXAMPLE / "truth.jsonl")
+    rows = [
+        summarise(*read_any(path, truth), resamples=0)
+        for path in (EXAMPLE / "tvr_submission.json", tmp_path / "s.json")
+    ]
+    assert rows[0]["protocols"] == rows[1]["protocols"]
+    assert any("SVMR: 1 entries lie in other videos" in text for text in rows[1]["warnings"])
 
 
 def test_tvr_annotation_lines_are_a_truth(tmp_path: Path) -> None:

@@ -198,6 +198,31 @@ def test_a_loader_process_that_is_killed_costs_nothing(runs):
     runs.ends_as_if_nothing_had_happened()
 
 
+def test_a_loader_process_that_dies_during_an_import_leaves_the_module_whole(runs):
+    """Torch imports some when the first batch is fetched, and swallows what is raised there."""
+    finished = runs.folder / "finished"
+
+    def sabotage() -> None:
+        from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Batches
+
+        original = Batches._next_data
+
+        def importing(self: Any) -> Any:
+            if (runs.saved / "last.pt").exists() and not finished.exists():
+                self._workers[0].kill()
+                limit = time.monotonic() + 0.3
+                while time.monotonic() < limit:
+                    pass
+                finished.touch()
+            return original(self)
+
+        Batches._next_data = importing
+
+    ended = runs.train("--workers", 1, sabotage=sabotage)
+    assert finished.exists() and ended.status == WorkerDied.exit_status, ended.output
+    runs.ends_as_if_nothing_had_happened()
+
+
 def test_a_loader_process_of_validation_that_dies_costs_nothing(runs):
     def sabotage() -> None:
         from lib.training.scorer import Scorer
@@ -364,7 +389,7 @@ class TestAStepThatIsNotFinite:
         assert "error: first module: clips" in reported
         assert ", output is " in reported and "and so is its input" in reported
         assert "error: loss terms: retrieval_triplet, retrieval_nce" in reported
-        assert f"See it again: replay.py {path}" in reported
+        assert f"See it again: python replay.py {path}" in reported
         assert (runs.saved / "last.pt").read_bytes() == before
 
         again = run("replay", path, output=runs.folder / "replay.txt")
@@ -434,9 +459,15 @@ def test_features_that_changed_since_training_are_pointed_out_and_weights_export
     with h5py.File(features, "r+") as file:
         for name in file:
             file[name]["c3d_features"][:, 2] += 1
+    said = "the features are not those of training: values of another kind"
+    saved = runs.folder / "save" / "tiny"
+    before = (saved / "results.json").read_bytes()
     ended = run("best_test", *flags, output=output)
-    assert ended.status == 0, ended.output
-    assert "note: the features are not those of training: values of another kind" in ended.output
+    assert ended.status == 2 and said in ended.output and "--other-data NAME" in ended.output
+    ended = run("best_test", *flags, "--other-data", "moved", output=output)
+    assert ended.status == 0 and f"note: {said}" in ended.output, ended.output
+    assert (saved / "results.json").read_bytes() == before
+    assert (saved / "results_on_moved.json").is_file()
 
 
 def test_weights_from_before_a_divergence_are_left(runs):
@@ -466,15 +497,18 @@ def test_weights_from_before_a_divergence_are_left(runs):
 
 
 @pytest.mark.parametrize(
-    ("select_by", "scores", "expected", "never"),
+    ("select_by", "scores", "finer", "expected", "never"),
     [
-        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], {2, 4}, 5),
-        ("vr/R@10", [5.0, 5.0, 5.0], {1, 2}, 3),
-        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], {1, 5}, 4),
+        ("vr/R@10", [1.0, 3.0, 2.0, 3.0, 0.0], [], {2, 4}, 5),
+        ("vr/R@10", [5.0, 5.0, 5.0], [], {1, 2}, 3),
+        ("vr/R@10", [5.0, 5.0, 5.0], [1.0, 3.0, 2.0], {2, 3}, 4),
+        ("vr/R@10", [5.0, 5.0, 5.0, 6.0], [1.0, 2.0, 2.0, 0.0], {2, 4}, 5),
+        ("vr/MedR", [1.0, 3.0, 2.0, 3.0, 0.0], [], {1, 5}, 4),
+        ("vr/MedR", [2.0, 2.0, 3.0], [1.0, 1.5, 9.0], {1, 2}, 3),
     ],
 )
-def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
-    tmp_path, select_by, scores, expected, never
+def test_the_best_epochs_are_kept_and_ties_go_to_the_finer_number_then_to_the_earlier(
+    tmp_path, select_by, scores, finer, expected, never
 ):
     progress = Progress()
     mine = {"best-of-all.pt", "best-99.pt", f"best-{never}.pt"}  # an epoch that is never kept
@@ -483,6 +517,8 @@ def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
             (folder.folder / name).write_text("not the run's")
         for epoch, score in enumerate(scores):
             state = {"epoch": epoch, "select_by": select_by}
+            if finer:
+                progress.finer[str(epoch)] = finer[epoch]
             keep_best(folder, state, score, progress, count=2)
             progress = Progress(**dataclasses.asdict(progress))  # as a resumed run has it
         kept = {path.name for path in folder.folder.glob("*.pt")}

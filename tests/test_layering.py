@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("lib.inference",),
     ("lib.serving", "lib.tools"),
     ("lib.commands",),
-    ("moment_localization",),
+    ("lib.__main__", "moment_localization"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,6 +93,50 @@ def test_exploring_draws_evenly_among_the_spans_left() -> None:
     assert (counts[[6, 7]] / 6000 - 1 / 6).abs().max() < 0.03
     chosen, _ = greedy_suppression(spans, scores, keep=1, max_iou=0.5, explore=torch.tensor(0.3))
     assert ((chosen == 0).float().mean() - (0.7 + 0.3 / 3)).abs() < 0.03
+
+
+def rounded_suppression(spans, order, duration: float, max_iou: float) -> list[int]:
+    """2D-TAN's: end points in seconds of 32 bits, their overlap in 64, kept where not above."""
+    seconds = (spans * np.float32(duration)).astype(np.float64)
+    kept: list[int] = []
+    for i in order:
+        for j in kept:
+            low, high = np.maximum(seconds[i, 0], seconds[j, 0]), min(seconds[i, 1], seconds[j, 1])
+            inside = max(0.0, high - low)
+            lengths = (seconds[j, 1] - seconds[j, 0]) + (seconds[i, 1] - seconds[i, 0])
+            if inside / (lengths - inside) > max_iou:
+                break
+        else:
+            kept.append(int(i))
+    return kept
+
+
+def test_suppression_in_rounded_seconds_is_that_of_2d_tan() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grid = cell_spans(16, torch.ones(16, 16, dtype=torch.bool).triu())
+    scores = torch.rand(50, len(grid), generator=generator)
+    durations = 10 + 200 * torch.rand(50, generator=generator)
+    rules = {"keep": 5, "max_iou": 0.5}
+    found, exists = greedy_suppression(grid, scores, **rules, durations=durations)
+    exact, _ = greedy_suppression(grid, scores, **rules)
+    assert exists.all()
+    for row, each, duration in zip(found, scores, durations, strict=True):
+        order = (-each).argsort(stable=True).tolist()
+        assert row.tolist() == rounded_suppression(grid.numpy(), order, float(duration), 0.5)[:5]
+    assert (found[:, 0] == exact[:, 0]).all() and (found != exact).any()
+
+
+def test_a_third_of_the_overlaps_that_are_the_threshold_are_rounded_above_it() -> None:
+    grid = cell_spans(16, torch.ones(16, 16, dtype=torch.bool).triu())
+    i, j = ((iou(grid[:, None], grid) - 0.5).abs() < 1e-6).nonzero().unbind(dim=1)
+    pairs = torch.stack([grid[i], grid[j]], dim=1)  # (n, 2, 2), each pair a list of two spans
+    scores = torch.tensor([[2.0, 1.0]]).expand(len(pairs), 2)
+    gone = []
+    for duration in 10 + 200 * np.random.default_rng(0).random(50):
+        lengths = torch.full((len(pairs),), duration)
+        _, exists = greedy_suppression(pairs, scores, keep=2, max_iou=0.5, durations=lengths)
+        gone.append(float((~exists[:, 1]).float().mean()))
+    assert 0.3 < np.mean(gone) < 0.45  # 37.6 % of them with other durations
 
 
 def test_each_sentence_may_have_spans_of_its_own() -> None:

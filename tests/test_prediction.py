@@ -76,6 +76,32 @@ def test_pairs_from_what_is_kept_are_grounded_as_each_pair_alone(name: str) -> N
     assert np.allclose(found.spans, np.concatenate(spans), atol=1e-6, equal_nan=True)
 
 
+def test_suppression_in_rounded_seconds_takes_the_duration_of_each_video(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, taken = prediction.greedy_suppression, []
+
+    def suppress(*arguments: Tensor, durations: Tensor | None, **rules: object) -> object:
+        taken.append(durations)
+        return real(*arguments, durations=durations, **rules)
+
+    monkeypatch.setattr(prediction, "greedy_suppression", suppress)
+    model, durations = built("tan2d"), 10.0 + np.arange(len(SAMPLES))
+    kept = read(model)
+    ground_in(model, kept, PAIRS, CPU, Decoding(), {}, pairs=7, **RULES)
+    assert taken and all(each is None for each in taken)
+    taken.clear()
+    ground_in(model, kept, PAIRS, CPU, Decoding(), {}, pairs=7, **RULES, durations=durations)
+    found = torch.cat([each for each in taken if each is not None]).tolist()
+    wanted = [
+        durations[v]
+        for size, row in zip(SIZES, PAIRS, strict=True)
+        for v in row
+        for _ in range(size)
+    ]
+    assert found == wanted
+
+
 @pytest.mark.parametrize("pairs", [1, 5, 10_000])
 def test_how_many_pairs_are_grounded_at_once_changes_nothing(pairs: int) -> None:
     model = built("dmr_jrg_evidence, aligned")

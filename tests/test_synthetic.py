@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
@@ -15,6 +13,7 @@ import pytest
 import torch
 
 from lib.base.errors import InputError
+from lib.commands import make_synthetic
 from lib.datasets import load_corpus, synthetic
 from lib.datasets.annotations import Paragraph, read_paragraphs
 from lib.datasets.features import FeatureFile
@@ -223,7 +222,7 @@ def test_a_knob_of_another_type_is_refused() -> None:
 
 def test_a_world_made_by_hand_is_used_and_a_contrary_knob_refused(tmp_path: Path) -> None:
     arguments = ["--train", "4", "--val", "2", "--test", "2", "--feature-dim", "5", "--seed", "3"]
-    script().main(["world", "--out", str(tmp_path / "mine"), *arguments])
+    make_synthetic.main(["world", "--out", str(tmp_path / "mine"), *arguments])
 
     def load(**knobs: Any) -> Any:
         return load_corpus(
@@ -300,15 +299,6 @@ def test_noise_has_the_variance_and_the_correlation_it_was_given(tmp_path: Path)
     assert np.mean(rows[1:] * rows[:-1]) / np.mean(rows**2) == pytest.approx(0.6, abs=0.05)
 
 
-def script() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "moment_localization" / "make_synthetic.py"
-    spec = importlib.util.spec_from_file_location("make_synthetic", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_script_turns_annotations_into_a_loadable_corpus(tmp_path: Path) -> None:
     source = tmp_path / "annotations"
     source.mkdir()
@@ -323,7 +313,7 @@ def test_the_script_turns_annotations_into_a_loadable_corpus(tmp_path: Path) -> 
     out = tmp_path / "data" / "activitynet"
     arguments = ["features", "--corpus", "activitynet", "--annotations", str(source)]
     arguments += ["--out", str(out), "--train", "4", "--dim", "10", "--word-dim", "6"]
-    script().main(arguments)
+    make_synthetic.main(arguments)
     corpus = load_corpus(name="activitynet", data_dir=tmp_path / "data", splits=SPLITS)
     assert [len(corpus[split]) for split in SPLITS] == [4, 6, 6]
     assert (corpus.dims.video_dim, corpus.dims.word_dim) == (10, 6)
@@ -335,14 +325,14 @@ def test_the_script_turns_annotations_into_a_loadable_corpus(tmp_path: Path) -> 
 def test_a_script_that_fails_leaves_nothing(tmp_path: Path) -> None:
     arguments = ["features", "--corpus", "tacos", "--annotations", str(tmp_path / "no")]
     with pytest.raises(InputError, match="no train annotations of TACoS"):
-        script().main([*arguments, "--out", str(tmp_path / "out")])
+        make_synthetic.main([*arguments, "--out", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("world", "features"):
         with pytest.raises(SystemExit):
-            script().main([command, "--help"])
+            make_synthetic.main([command, "--help"])
         text = capsys.readouterr().out
         assert "--signal" in text and "--seed" in text and "--out" in text
 
@@ -356,7 +346,7 @@ def test_other_corpora_can_be_simulated_too(shared: Path, tmp_path: Path, name: 
     arguments = ["features", "--corpus", name, "--annotations", str(shared / "annotations" / name)]
     arguments += ["--out", str(tmp_path / name), "--train", "12", "--val", "2", "--test", "3"]
     arguments += ["--dim", "4", "--rows-per-second", "0.1"]
-    script().main(arguments)
+    make_synthetic.main(arguments)
     corpus = load_corpus(name=name, data_dir=tmp_path, splits=("train", "test"))
     assert len(corpus["test"]) == 3
     if name == "tacos":

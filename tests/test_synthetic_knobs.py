@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
+from lib.commands import make_synthetic
 from lib.datasets import load_corpus, synthetic
 from lib.datasets.annotations import Paragraph
 from lib.datasets.features import FeatureFile
 from lib.datasets.synthetic import FeatureOptions, WorldOptions, ensure_world, simulate_features
 from lib.datasets.vocabulary import tokenise
-from tests.test_synthetic import make_paragraphs, read_split, script
+from tests.test_synthetic import make_paragraphs, read_split
 
 SPLITS = ("train", "val", "test")
 ROW_KNOBS: dict[str, float] = {
@@ -152,10 +153,10 @@ def test_a_world_from_before_a_knob_is_without_it(tmp_path: Path) -> None:
 def test_every_knob_is_a_flag_of_the_script(tmp_path: Path) -> None:
     flags = [f"--{name}={value}" for name, value in {**ROW_KNOBS, **TEXT_KNOBS}.items()]
     sizes = ["--train=3", "--val=1", "--test=1", "--feature-dim=6"]
-    script().main(["world", "--out", str(tmp_path / "world"), *sizes, *flags])
+    make_synthetic.main(["world", "--out", str(tmp_path / "world"), *sizes, *flags])
     made = json.loads((tmp_path / "world" / "manifest.json").read_text())["options"]
     assert {name: made[name] for name in ROW_KNOBS | TEXT_KNOBS} == ROW_KNOBS | TEXT_KNOBS
-    known = script().parse(
+    known = make_synthetic.parse(
         ["features", "--corpus=tacos", "--annotations=a", f"--out={tmp_path}"]
         + [f"--{name}={value}" for name, value in ROW_KNOBS.items()]
     )

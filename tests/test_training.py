@@ -225,8 +225,21 @@ def test_the_validation_number_comes_out_again_to_the_last_digit(finished):
     validated = finished.log()[best["epoch"]]["protocols"]
     assert validated == best["validation"]["protocols"]
     assert {name: results["protocols"][name] for name in validated} == validated
-    value = repr(results["protocols"]["vr"]["R@10"])
-    assert f"vr/R@10 on val: {value} in training, {value} here" in outcome.out
+    value = results["protocols"]["vr"]["R@10"]
+    assert f"vr/R@10 on val: {value:.2f}, in training and here: the same" in outcome.out
+
+
+def test_of_epochs_that_tie_the_finer_number_chooses_and_the_last_lines_say_so(trained):
+    """Of five videos, the right one is always among the first ten."""
+    log = trained.log()
+    assert [record["protocols"]["vr"]["R@10"] for record in log] == [100.0, 100.0]
+    means = [record["protocols"]["vr"]["MRR"] for record in log]
+    best = means.index(max(means))
+    assert means[0] != means[1] and trained.state("best.pt")["epoch"] == best
+    assert [record["best_epoch"] for record in log] == [0, best]
+    told = (trained.run / "console.log").read_text("utf-8")
+    said = f"epochs 1, 2 tie by vr/R@10 at 100.00: epoch {best + 1} is the best of them by vr/MRR"
+    assert said in " ".join(told.split())
 
 
 def test_testing_writes_tables_with_floors_and_names_its_checkpoint(finished):
@@ -550,8 +563,11 @@ def test_testing_needs_a_run(new):
 def test_a_checkpoint_of_another_experiment_is_refused(finished):
     before = finished.files()
     outcome = finished.test("--set", "MODEL.PARAMS.hidden_size=24")
-    assert_refused(outcome, "another experiment", "hidden_size 16 there, 24 here")
-    assert_refused(finished.test("--set", "DATASET.NUM_CLIPS=4"), "another experiment", "num_clips")
+    assert_refused(outcome, "tiny is trained", "hidden_size was 16 and is 24")
+    clips = ("--set", "DATASET.NUM_CLIPS=4")
+    assert_refused(finished.test(*clips), "other data", "NUM_CLIPS was 8 and is 4", "--other-data")
+    outcome = finished.test(*clips, "--other-data", "coarse")
+    assert_refused(outcome, "another experiment", "num_clips")
     assert finished.files() == before
     assert finished.train(cfg="tan2d").status == 0
     before = finished.files()

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .memory import bounded_memory
 from .schema import Wrong, shown
 
 _DEEPEST = 40  # containers in containers
 _MOST = 500_000  # values; a tree in which lists are named twice can hold 2^n
+_OBJECTS = "it holds Python objects, which may run code when read"
 _TIMES = 8  # a tensor under several names counts each time: at most so many times the file
 Place = tuple[str, ...]
 _KINDS = {
@@ -48,9 +50,37 @@ def read_archive(
         Unusable: no such file, a damaged one, one that holds objects, or tensors that are not
             dense, or larger than the file.
     """
+    foreign = "is not a checkpoint of this project"
+    try:
+        content = _loaded(path, foreign, map_location=map_location, mmap=mmap)
+        return plain(content, bytes_at_most=_TIMES * path.stat().st_size, numbered=numbered)
+    except Wrong as fault:
+        raise Unusable(f"holds what no run writes: {fault}") from None
+
+
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote, of this release or before 1.6, with the tensors left on the disk
+    where the file allows it. No code runs, but what comes out is not checked, as ``plain`` does.
+
+    Raises:
+        Unusable: no such file, a damaged one, or one that holds objects.
+    """
+    foreign = "is no file of torch.save"
+    if path.is_file() and not zipfile.is_zipfile(path):
+        try:
+            with bounded_memory(2**30 + 4 * path.stat().st_size):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise Unusable(f"{foreign}, or {_OBJECTS}") from None
+        except Exception as fault:
+            raise Unusable(f"is damaged, or {foreign} ({_first_line(fault)})") from None
+    return _loaded(path, foreign, map_location="cpu", mmap=True)
+
+
+def _loaded(path: Path, foreign: str, *, map_location: str | torch.device, mmap: bool) -> Any:
+    """The content of an archive, unchecked; ``foreign`` says what it is if it is none."""
     if not path.is_file():
         raise Unusable("does not exist" if not path.exists() else "is not a file")
-    foreign = "is not a checkpoint of this project"
     try:
         if not zipfile.is_zipfile(path):
             raise Unusable(f"{foreign}, or is cut short (no archive of torch.save)")
@@ -60,20 +90,17 @@ def read_archive(
                 raise Unusable(f"{foreign} (a packed archive)")
             if not mmap and (damaged := archive.testzip()):  # torch.load does not look at them
                 raise Unusable(f"is damaged (the check sum of {damaged} is wrong)")
-        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-        return plain(content, bytes_at_most=_TIMES * path.stat().st_size, numbered=numbered)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Unusable:
         raise
-    except Wrong as fault:
-        raise Unusable(f"holds what no run writes: {fault}") from None
     except pickle.UnpicklingError:
-        raise Unusable(
-            f"{foreign}: it holds Python objects, which may run code when read; expected tensors, "
-            "numbers and texts only"
-        ) from None
+        raise Unusable(f"{foreign}: {_OBJECTS}; expected tensors, numbers and texts only") from None
     except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
-        reason = (str(fault) or type(fault).__name__).split("\n")[0]
-        raise Unusable(f"is damaged ({reason[:120]})") from None
+        raise Unusable(f"is damaged ({_first_line(fault)})") from None
+
+
+def _first_line(fault: Exception) -> str:
+    return (str(fault) or type(fault).__name__).split("\n")[0][:120]
 
 
 def plain(

@@ -14,7 +14,6 @@ import io
 import math
 import os
 import platform
-import shlex
 import signal
 import sys
 import tempfile
@@ -26,8 +25,10 @@ from typing import Any, NoReturn
 
 from .errors import InputError
 from .files import HDF5_ERROR, reason_of
+from .installed import as_started
 
 BAD_INPUT, OUR_FAULT = 2, 70  # EX_SOFTWARE of sysexits
+_SIGPIPE = 13  # its number on every system that has it
 SOME_SKIPPED = 3  # of several videos; the others are done
 # Faults of the machine, also where no file is named.
 _MACHINE = {
@@ -58,7 +59,7 @@ def run_script(main: Callable[[], None]) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(128 + _SIGPIPE)
     except KeyboardInterrupt:
         _exit_interrupted()
     except Exception as fault:
@@ -202,8 +203,8 @@ def _exit_with_traceback(fault: Exception) -> NoReturn:
     if not _first_to_report():
         sys.exit(OUR_FAULT)
     text = "".join(traceback.format_exception(fault))
-    command = f"{shlex.join(sys.argv)}\nPython {platform.python_version()}, {platform.platform()}\n"
-    stem = Path(sys.argv[0]).stem or "command"
+    command = f"{as_started()}\nPython {platform.python_version()}, {platform.platform()}\n"
+    stem = Path(sys.argv[0]).stem.replace(" ", "-") or "command"
     where = "could not be written"
     with contextlib.suppress(OSError):
         handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=".traceback.txt")

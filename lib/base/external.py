@@ -1,4 +1,4 @@
-"""Classes and functions from outside the repository, named in an experiment."""
+"""Classes and functions from outside this package, named in an experiment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .installed import PACKAGE
 
 
 def is_external(name: str) -> bool:
@@ -40,13 +41,24 @@ def load_object(name: str) -> Any:
         )
     except Exception as fault:  # whatever a stranger's module raises while it is imported
         reason = str(fault).split("\n")[0] or type(fault).__name__
-        raise InputError(f"{name} cannot be imported ({type(fault).__name__}: {reason})") from None
+        raise InputError(
+            f"{name} cannot be imported ({type(fault).__name__}: {reason}){_other_name(fault)}"
+        ) from None
     if not hasattr(module, attribute):
         public = [n for n in vars(module) if not n.startswith("_")]
         raise InputError(
             f"{module_name} has no {attribute}; it has {', '.join(public) or 'nothing'}"
         )
     return getattr(module, attribute)
+
+
+def _other_name(fault: Exception) -> str:
+    """How this package is called here, where a file imports it by its other name."""
+    missing = fault.name if isinstance(fault, ModuleNotFoundError) and fault.name else ""
+    own = missing.partition(".")[0]
+    if own == PACKAGE or own not in ("lib", "dmr_jrg"):
+        return ""
+    return f"; what runs here is called {PACKAGE}: from {PACKAGE}.models.interface import Model"
 
 
 def _load_module(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -18,11 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+import numpy as np
+
+from . import locks
 from .errors import InputError
 
 HDF5_ERROR = re.compile(r"errno = \d+, error message = '([^']*)'")
 Write = Callable[[BinaryIO], Any]  # fills a file that is open for it
 
+# Windows has neither pipes nor links that anybody could put into a file's place unasked.
+_NO_WAITING, _NO_LINKS = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
+_BLOCKS, _BLOCK = 32, 16384  # of a sample of a large file
 RECORD = ".files"  # in a folder: the names of what was written there, one JSON text a line
 
 
@@ -114,6 +119,35 @@ def digest_of(path: Path) -> str:
     return sha.hexdigest()
 
 
+def add_sample(digest: Any, file: BinaryIO, size: int) -> None:
+    """Update a digest of ``hashlib`` with blocks from the beginning of a file of so many bytes to
+    its end, by which a large one is known again without reading it all."""
+    for offset in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
+        file.seek(int(offset))
+        digest.update(file.read(_BLOCK))
+
+
+def what_it_is(path: Path) -> str:
+    """Why a file cannot be what it is named as, by its first bytes, as the rest of a sentence:
+    nothing in it, a pointer of Git LFS, or a web page; "" = none of these.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    with open_input(path, mode="rb") as file:
+        start = file.read(512)
+    if not start:
+        return "is empty; get the file again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS and not the file itself, which git lfs pull fetches"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return (
+            "is a web page that was saved under its name (a download that asked for a "
+            "confirmation, or for a password); get the file again"
+        )
+    return ""
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut, where the file system can."""
     with contextlib.suppress(OSError):
@@ -131,7 +165,7 @@ def open_input(path: Path, **options: Any) -> IO[Any]:
 
 
 def _open_input(path: str, flags: int) -> int:
-    handle = os.open(path, flags | os.O_NONBLOCK)
+    handle = os.open(path, flags | _NO_WAITING)
     mode = os.fstat(handle).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         os.close(handle)
@@ -158,7 +192,7 @@ def open_plain(path: Path, mode: str) -> Any:
 
 def _open_plain(path: str, flags: int) -> int:
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        handle = os.open(path, flags | _NO_LINKS | _NO_WAITING, 0o666)
     except OSError as fault:
         if fault.errno != errno.ELOOP:
             raise
@@ -228,16 +262,17 @@ def lock_folder(folder: Path, advice: str) -> IO[str]:
         _drop(lock)
         raise unwritable(folder / ".lock", fault) from None
     # A forked loader process would hold the lock on after a kill of the one that trains.
-    os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(lock)))
     return lock
 
 
 def _take(lock: IO[str]) -> None:
     for _ in range(5):  # a process that was just killed takes a moment to let go
         with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locks.lock(lock)
         time.sleep(0.05)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    locks.lock(lock)
 
 
 def _drop(file: IO[str]) -> None:

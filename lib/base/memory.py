@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows, where memory stays unbounded
+    resource = None  # type: ignore[assignment]
 
 
 def free_memory() -> int | None:
@@ -30,6 +34,9 @@ def bounded_memory(more: int) -> Iterator[None]:
     Ten bytes of a hostile or damaged file can ask for 64 GB; with a bound that is a MemoryError and
     not the end of the process, or of its neighbours.
     """
+    if resource is None:
+        yield
+        return
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:  # a system that does not say how much there is

@@ -38,6 +38,7 @@ def greedy_suppression(
     keep: int,
     max_iou: float,
     explore: Float[Tensor, ""] | None = None,
+    durations: Float[Tensor, " M"] | None = None,
 ) -> tuple[Int[Tensor, "M K"], Bool[Tensor, "M K"]]:
     """The best ``keep`` spans of each sentence of which no two overlap by more than ``max_iou``.
 
@@ -47,12 +48,20 @@ def greedy_suppression(
 
     Args:
         explore: the chance with which each choice is any span left, evenly drawn, and not the best.
+        durations: of each sentence's video in seconds. The spans, fractions of it, are then
+            compared as 2D-TAN's release does: in seconds of 32 bits, whose overlap in 64 bits is
+            dropped wherever it comes out above the threshold. On a grid, a third of the overlaps
+            that are the threshold are rounded above it.
 
     Returns:
         Indices into P, best first, and which of them exist: fewer than ``keep`` may survive.
         ``K = min(keep, P)``. Indices that do not exist repeat the first.
     """
     keep = min(keep, scores.shape[1])
+    slack = 1e-6
+    if durations is not None:
+        seconds = spans.float() * durations.float()[:, None, None]
+        spans, slack = seconds.double(), 0.0
     left = scores.detach().to(torch.float32).clone()
     chosen: list[Tensor] = []
     exists: list[Tensor] = []
@@ -66,6 +75,6 @@ def greedy_suppression(
         chosen.append(torch.where(alive, best, chosen[0]) if chosen else best)
         exists.append(alive)
         span = spans[best] if spans.dim() == 2 else spans[rows, best]
-        left = left.masked_fill(iou(span[:, None], spans) > max_iou + 1e-6, -torch.inf)
+        left = left.masked_fill(iou(span[:, None], spans) > max_iou + slack, -torch.inf)
         left = left.scatter(1, best[:, None], -torch.inf)
     return torch.stack(chosen, dim=1), torch.stack(exists, dim=1)

@@ -15,6 +15,7 @@ from torch import nn
 
 from . import distributed
 from .errors import InputError
+from .terminal import count
 
 T = TypeVar("T", bound=nn.Module)
 CPU_NAMES = ("cpu", "-1")
@@ -70,7 +71,8 @@ class Runtime:
             number = distributed.local_rank()
             if number >= available:
                 raise InputError(
-                    f"torchrun started process {number + 1} on a machine with {available} GPU(s); "
+                    f"torchrun started process {number + 1} on a machine with "
+                    f"{count(available, 'GPU')}; "
                     "expected --nproc_per_node of at most that, or --gpus cpu"
                 )
             device = torch.device("cuda", number)
@@ -79,7 +81,7 @@ class Runtime:
             return cls(device, precision)
         if not (gpus or "0").isdigit() or int(gpus or 0) >= available:
             raise InputError(
-                f"--gpus {gpus}: no such device; this machine has {available} GPU(s), "
+                f"--gpus {gpus}: no such device; this machine has {count(available, 'GPU')}, "
                 "expected a number below that, or cpu"
             )
         return cls(torch.device("cuda", int(gpus or 0)), precision)
@@ -111,7 +113,7 @@ class Runtime:
         """What the device is called."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{_processor()}, {torch.get_num_threads()} threads"
+        return f"{_processor()}, {count(torch.get_num_threads(), 'thread')}"
 
     def synchronize(self) -> None:
         """Wait until the device has finished all queued work."""
@@ -157,7 +159,7 @@ def _keep_memory() -> None:
     By default it gives large pieces back to the system, and to have them again, zeroed page by
     page, takes up to a quarter of a step. Libraries without such a switch are left as they are.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # TypeError: on Windows
         library = ctypes.CDLL(None)
         library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from ..base.installed import called
+
 # Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -16,7 +18,7 @@ def command_line(name: str) -> list[str]:
     root = str(Path(__file__).resolve().parents[2])
     package = __package__.rpartition(".")[0]
     start = (
-        f"import sys; sys.path[0] = {root!r}; sys.argv[0] = {name!r}; "
+        f"import sys; sys.path[0] = {root!r}; sys.argv[0] = {called(name)!r}; "
         f"from {package}.base.command import run_script; "
         f"from {package}.commands.{name} import main; run_script(main)"
     )

@@ -1,13 +1,16 @@
-"""Score the best checkpoint of an experiment and write its tables.
+"""Score the best checkpoint of a run and write its tables.
 
-    python best_test.py --verbose --cfg ../experiments/dense_activitynet/acnet.yaml
-    python best_test.py --cfg … --decode ../experiments/bench/decoding/in_order.yaml
+    python best_test.py ../save/dense_activitynet/acnet
+    python best_test.py --cfg ../experiments/dense_activitynet/acnet.yaml
+    python best_test.py RUN --decode ../experiments/bench/decoding/in_order.yaml
 
-The checkpoint is best.pt in the run's folder, or the one given. Results go to results.json and
-results.md there, every score beside its floor, and predictions beside them. Those of another split
-of the corpus, --split val or a test_ood that DATASET.ANNOTATIONS names, go to results_SPLIT.*, and
-those of weights that are decoded otherwise than they were trained with, or of videos that
-TEST.CORRUPTION has changed, have another name too, so that nothing is overwritten.
+Every option is the one that the run was trained with (config.yaml in its folder); --set and
+--decode change those of TEST and DECODE. The checkpoint is best.pt there, or the one given. The
+last lines are five numbers, each beside its floor; every score goes to results.json and results.md
+there, and predictions beside them. Results of another split (--split val, or a test_ood that
+DATASET.ANNOTATIONS names) go to results_SPLIT.*, and weights that are decoded otherwise than they
+were trained with, videos that TEST.CORRUPTION has changed, and data of another corpus
+(--other-data) have names of their own too, so that nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ from typing import Any
 
 from ..base import distributed
 from ..base.errors import InputError
-from ..config.config import load_config
+from ..base.terminal import shown_path, tell
 from ..datasets import LoadedCorpus
 from ..datasets.catalog import facts
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
 from ..decoding.calibration import measures_split
-from ..evaluation import choose_alpha, console_table, fixed_list, markdown_table
+from ..evaluation import choose_alpha, fixed_list, headline_lines, markdown_table
 from ..evaluation.files.run import save_run_predictions
 from ..evaluation.records import CandidateMoments
 from ..training import checkpoint
@@ -44,23 +47,31 @@ from ..training.build import (
     open_runtime,
     open_scorer,
     provenance_of,
-    run_folder,
 )
 from ..training.provenance import lines as provenance_lines
 from ..training.run import Run, strict_json
+from ..training.run_options import other_data, tested_run
 from ..training.scorer import calibration_lines, metric
+from ..training.selection import finer_metric
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_common_flags(parser)
+    add_common_flags(parser, of_run=True)
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="score this one (default: best.pt of the run)"
     )
     parser.add_argument(
         "--split", default="test", metavar="NAME", help="a split of the corpus (default: test)"
+    )
+    parser.add_argument(
+        "--other-data",
+        type=label,
+        metavar="NAME",
+        help="score data that are not those of the run (--dataDir, --set DATASET.DIR=…); the "
+        "results are results_on_NAME.*",
     )
     return parser.parse_args()
 
@@ -68,9 +79,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     began = time.monotonic()
-    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
+    folder, config, notes = tested_run(args)
     require_split(config, args.split)
-    run = Run.open(run_folder(args.cfg, config), exclusive=False)
+    run = Run.open(folder, exclusive=False)
     path = Path(args.checkpoint) if args.checkpoint else run.path("best.pt")
     state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
     decoding = open_decoding(config)
@@ -101,9 +112,17 @@ def main() -> None:
         )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
-            print(line)
+            tell(line)
     features = fingerprint(corpus.features)
     require_recipe(state.get("features", {}), features, str(corpus.features.path))
+    here = provenance_of(config, corpus, runtime, features)
+    differing = difference(state["features"], features) if "features" in state else ""
+    others = other_data(state, here["annotations"], differing)
+    if others and not args.other_data:
+        raise InputError(
+            f"{shown_path(run.folder)}: {'; '.join(others)}; --other-data NAME scores these, into "
+            "results_on_NAME.json and .md"
+        )
     checkpoint.check_matches(state, config, corpus.dims)
     model = open_model(config, corpus, runtime, trained)
     checkpoint.load_into(model, state)
@@ -126,6 +145,7 @@ def main() -> None:
     predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
     if not distributed.is_main():
         return
+    left_out = corpus.left_out[args.split]
     summary = scorer.summarise(
         predictions,
         resamples=config.TEST.RESAMPLES,
@@ -133,7 +153,9 @@ def main() -> None:
         if len(corpus.training_fractions)
         else None,
         alpha=alpha,
+        left_out=left_out.misses,
     )
+    summary["left_out"] = dataclasses.asdict(left_out)
     summary["checkpoint"] = {
         "file": str(path),
         "epoch": state["epoch"],
@@ -146,28 +168,30 @@ def main() -> None:
     summary["calibration"] = scorer.calibration
     hours = round((time.monotonic() - began) / 3600, 4)
     summary["provenance"] = {
-        "test": {**provenance_of(config, corpus, runtime, features), "hours": hours},
+        "test": {**here, "hours": hours},
         "training": state.get("provenance"),
     }
     summary["notes"] = [
         *corpus.notes,
         *how_it_came_about(corpus, config),
+        *left_out.lines(args.split),
+        *counted_as_misses(summary),
         *timestamp_notes(args.split, scorer.truth.timed, corpus),
         *decoding_notes(decoding, trained, scorer.calibration),
+        *notes,
+        *others,
     ]
-    if "features" in state:
-        differing = difference(state["features"], features)
-        if differing:
-            summary["notes"].append(f"the features are not those of training: {differing}")
 
     stem = "results" if args.split == "test" else f"results_{args.split}"
+    if args.other_data:
+        stem += f"_on_{args.other_data}"
     if corruption:
         stem += f"_{corruption.name}"
     if decoding != trained:
         stem += f"-{decoding_name(args.decode, decoding)}"
     title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
-    notes = [*summary["notes"], *provenance_notes(summary["provenance"])]
-    listed = "\n".join(f"- {note}" for note in notes)
+    about = [*summary["notes"], *provenance_notes(summary["provenance"])]
+    listed = "\n".join(f"- {line}" for line in about)
     tables = {f"{stem}.md": f"{title}{markdown_table(summary)}\n{listed}\n"}
 
     def results(digests: dict[str, str]) -> dict[str, str]:
@@ -188,13 +212,29 @@ def main() -> None:
     else:
         run.write_texts(results({}))
 
-    print(console_table(summary))
+    for warning in summary["warnings"]:
+        tell(f"warning: {warning}")
     for note in summary["notes"]:
-        print(f"note: {note}")
-    epoch = state["epoch"] + 1
-    print(f"epoch {epoch} of {path}; tables in {run.path(stem + '.json')} and {stem}.md")
+        tell(f"note: {note}")
     if stem == "results_val" and "validation" in state:
-        compare_with_training(summary, state)
+        tell(compare_with_training(summary, state))
+    weights = f"epoch {state['epoch'] + 1}" if state["epoch"] >= 0 else "weights trained elsewhere"
+    tell(f"{weights} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n")
+    print("\n".join(headline_lines(summary, f"{name_of(run.folder)}, {args.split} split")))
+
+
+def label(text: str) -> str:
+    """For ``type=``: what may be a part of a file's name."""
+    if not re.fullmatch(r"[\w.+=,-]{1,100}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is none of the names that are possible: letters, digits and _ . + = , -"
+        )
+    return text
+
+
+def name_of(folder: Path) -> str:
+    """The last two folders of a run's path, by which people know it."""
+    return "/".join(folder.resolve().parts[-2:])
 
 
 def require_split(config: Any, split: str) -> None:
@@ -263,14 +303,35 @@ def how_it_came_about(corpus: Any, config: Any) -> list[str]:
         "full": "training saw the timestamps (full supervision)",
     }[config.TRAIN.SUPERVISION]
     chosen = f"checkpoint chosen on validation by {config.TRAIN.SELECT_BY}"
+    finer = finer_metric(config.TRAIN.SELECT_BY)
+    chosen += f", among epochs that tie by {finer}" if finer else ""
     if not config.TRAIN.SELECT_BY.startswith("vr"):
         chosen += " (which reads validation timestamps)"
-    return [f"sentences stand {order}", supervision, chosen]
+    about = [f"sentences stand {order}", supervision, chosen]
+    if config.TEST.NMS_ROUNDED:
+        about.append("suppressed in rounded seconds, as 2D-TAN's release does (TEST.NMS_ROUNDED)")
+    return about
 
 
-def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> None:
-    """Say whether the number that training printed came out again."""
+def counted_as_misses(summary: dict[str, Any]) -> list[str]:
+    """What grounding would be if sentences that are left out were misses, as published protocols
+    have it; empty where none is left out."""
+    for name in ("svmr_any", "svmr", "svmr_2dtan"):
+        as_misses = summary["queries"].get(name, {}).get("as_misses", {})
+        recalls = [metric for metric in as_misses if metric.startswith("R@1,")]
+        if recalls:
+            listed = ", ".join(f"{metric} {as_misses[metric]:.2f}" for metric in recalls)
+            return [f"{name} with them counted as misses: {listed} (all scores: the tables)"]
+    return []
+
+
+def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> str:
+    """Whether the number that training printed came out again, in a line."""
     name = state["select_by"]
     there, here = metric(state["validation"], name), metric(summary, name)
-    verdict = "the same" if there == here else "DIFFERENT (another device or library version?)"
-    print(f"{name} on val: {there!r} in training, {here!r} here: {verdict}")
+    if there == here:
+        return f"{name} on val: {here:.2f}, in training and here: the same"
+    return (
+        f"{name} on val: {there!r} in training, {here!r} here: DIFFERENT (another device or "
+        "library version?)"
+    )

@@ -5,7 +5,8 @@
 
 The run's folder holds config.yaml, log.jsonl, console.log, last.pt (to go on from), best.pt (to
 test) and lowest_loss.pt (as last.pt was when the training loss was lowest). The best epoch is the
-best on validation by TRAIN.SELECT_BY; the test split is not read here.
+best on validation by TRAIN.SELECT_BY, and where epochs tie by a finer number of the same task; the
+test split is not read here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import shlex
+import secrets
 import signal
 import sys
 import time
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 from ..base import distributed
 from ..base.batch import Batch, collate
 from ..base.errors import InputError, WorkerDied
 from ..base.files import link_file
+from ..base.installed import typed
 from ..base.runtime import Runtime
+from ..base.terminal import count, duration, shown_path, tell
 from ..config.config import dump_config, load_config
 from ..datasets import build_loader
 from ..datasets.dense import DenseParagraphs, EpochBatches
@@ -35,7 +39,7 @@ from ..datasets.fingerprint import fingerprint, require_recipe
 from ..datasets.packed_words import FILE as WORDS
 from ..datasets.packed_words import link_words, pack_words
 from ..datasets.standardization import Standardization
-from ..evaluation import console_table
+from ..evaluation import headline_lines
 from ..evaluation.records import Predictions, Truth
 from ..evaluation.retrieval import similarity_scale
 from ..training import checkpoint, nonfinite
@@ -56,12 +60,15 @@ from ..training.console import Console
 from ..training.diagnostics import inspect_training
 from ..training.engine import train_one_epoch
 from ..training.inference_state import inference_state
-from ..training.progress import Progress
-from ..training.reporting import Scalars, describe_change, epoch_line
+from ..training.loggers import RunInfo, Scalars, find_logger
+from ..training.progress import Pace, Progress
+from ..training.reporting import EpochTable, describe_change
 from ..training.run import Run
 from ..training.scorer import calibration_lines, metric
+from ..training.selection import better, finer_metric, ties, value_of
 
 LOWEST = "lowest_loss.pt"
+LOGGER_ID = "logger.txt"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -80,11 +87,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    with Console() as console:
-        train_experiment(parse_arguments(), console)
+    with Console() as console, Scalars() as scalars:
+        train_experiment(parse_arguments(), console, scalars)
 
 
-def train_experiment(args: argparse.Namespace, console: Console) -> None:
+def train_experiment(args: argparse.Namespace, console: Console, scalars: Scalars) -> None:
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     train = config.TRAIN
     folder = run_folder(args.cfg, config)
@@ -94,8 +101,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
     elif not args.overwrite and (folder / "config.yaml").exists():
         Run.create(folder, "")  # refuses, before anything is loaded
 
+    open_logger = find_logger(config.LOGGER)
     runtime = open_runtime(config)
-    say = print if distributed.is_main() else silence
+    say = tell if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
         corpus = open_corpus(config, ("train", "val"), trained=saved)
@@ -134,16 +142,16 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         run = Run.open(folder) if distributed.is_main() else None
         if saved is not None:
             progress, earlier = restore(saved, model, optimization, config, corpus, features)
-        say(f"{folder}: going on at epoch {progress.epoch + 1}, step {progress.step}")
+        say(f"{shown_path(folder)}: going on at epoch {progress.epoch + 1}, step {progress.step}")
     elif distributed.is_main():
         run = Run.create(folder, dump_config(config), overwrite=args.overwrite)
-        say(f"{folder}: a new run of {train.EPOCHS} epochs")
+        say(f"{shown_path(folder)}: a new run of {count(train.EPOCHS, 'epoch')}")
     del saved
     weights = sum(p.numel() for p in model.parameters())
     where = f"{runtime.device}"
     if distributed.world_size() > 1:
         where = f"{distributed.world_size()} processes, each on a {runtime.device.type}"
-    say(f"{config.MODEL.NAME}: {weights:,} parameters on {where}")
+    say(f"{config.MODEL.NAME}: {count(weights, 'parameter')} on {where}")
     if run is not None:
         if resuming:
             run.truncate_log(epoch=progress.epoch - 1)
@@ -156,22 +164,26 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         log_dir = folder
         if config.LOG_DIR:
             log_dir = resolve(config.LOG_DIR) / folder.relative_to(resolve(config.MODEL_DIR))
-        scalars = Scalars(log_dir, purge_from=progress.epoch)
+        if open_logger is not None:
+            about_it = about_run(run, config, log_dir, progress.epoch)
+            scalars.open(open_logger, config.LOGGER, about_it)
         for name in scalars.files if log_dir == folder else ():
             run.own(name)
         for name in ("last.pt", *(kept_name(epoch) for _, epoch in progress.kept)):
             run.own(name)  # as a run of an earlier release did not
 
+    def hours_now() -> float:
+        return earlier + (time.monotonic() - started) / 3600
+
     def state_now() -> dict[str, Any]:
         """What every checkpoint holds."""
-        hours = earlier + (time.monotonic() - started) / 3600
         return {
             "model": model.state_dict(),
             "experiment": experiment,
             "features": features,
             "empty_moments": corpus.empty_moments,
             "decoding": dataclasses.asdict(scorer.decoding),
-            "provenance": {**about, "hours": round(hours, 4)},
+            "provenance": {**about, "hours": round(hours_now(), 4)},
         }
 
     def save_last() -> None:
@@ -196,7 +208,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             "command with --resume goes on from there"
         )
 
-    stop = StopSignal()
+    stop, epochs = StopSignal(), EpochTable(train.EPOCHS, train.SELECT_BY)
+    steps_done = progress.epoch * sampler.total + progress.step
+    pace = Pace(train.EPOCHS * sampler.total, steps_done)
     while progress.epoch < train.EPOCHS:
         epoch, began = progress.epoch, time.monotonic()
         sampler.set_epoch(epoch, first_batch=progress.step)
@@ -204,19 +218,24 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             total=sampler.total,
             initial=progress.step,
             desc=f"epoch {epoch + 1}/{train.EPOCHS}",
-            disable=not args.verbose or run is None,
+            disable=None if args.verbose and run is not None else True,  # None: if watched
             leave=False,
             dynamic_ncols=True,
         )
 
-        def after_step(progress: Progress, bar: tqdm = bar) -> None:
+        def after_step(progress: Progress, bar: tqdm = bar, began: float = began) -> None:
             bar.update()
             if progress.step % train.LOG_EVERY == 0:
                 means = {k: f"{v:.3g}" for k, v in progress.means().items()}
-                bar.set_postfix(means, refresh=False)
-                if not args.verbose:
-                    told = " ".join(f"{k} {v}" for k, v in means.items())
-                    say(f"  step {progress.step}/{bar.total}: {told}", flush=True)
+                left = duration(pace.left(progress.epoch * sampler.total + progress.step))
+                bar.set_postfix_str(f"loss {means['total']}, {left} left", refresh=False)
+                if bar.disable:
+                    took = duration(time.monotonic() - began)
+                    terms = " ".join(f"{k} {v}" for k, v in means.items() if k != "total")
+                    say(
+                        f"  step {progress.step}/{sampler.total}: loss {means['total']}, {took}, "
+                        f"about {left} left{f'; {terms}' if args.verbose else ''}"
+                    )
             if progress.epoch == 0 and progress.step == 1 and run is not None:
                 warn_of_unreached(optimization.unreached())
             every = train.CHECKPOINT_EVERY
@@ -249,7 +268,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
         except WorkerDied as fault:
             save_without_worker(fault)
         bar.close()
-        means = progress.means()
+        means, done = progress.means(), (epoch + 1) * sampler.total
         record: dict[str, Any] = {"epoch": epoch, "lr": optimization.lr}
         record["train"] = means
         if (epoch + 1) % train.VALIDATE_EVERY == 0 or epoch + 1 == train.EPOCHS:
@@ -267,6 +286,9 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             record["inspection"] = inspection
             record["calibration"] = scorer.calibration
             score = metric(summary, train.SELECT_BY)
+            finer = value_of(summary["protocols"], finer_metric(train.SELECT_BY) or "")
+            if finer is not None:
+                progress.finer[str(epoch)] = finer
             state = state_now() | {
                 "epoch": epoch,
                 "select_by": train.SELECT_BY,
@@ -274,15 +296,20 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
                 "validation": summary,
                 "inference": carried | {"similarity_scale": scale_of(predictions, scorer.truth)},
             }
-            if progress.best_score is None or better(train.SELECT_BY, score, progress.best_score):
+            best = (progress.best_score, progress.finer.get(str(progress.best_epoch)))
+            if best[0] is None or better(train.SELECT_BY, (score, finer), (best[0], best[1])):
                 progress.best_score, progress.best_epoch = score, epoch
                 checkpoint.save(run.own("best.pt"), state)
             keep_best(run, state, score, progress, count=train.KEEP_BEST)
-            print(epoch_line(epoch, train.EPOCHS, means, summary, train.SELECT_BY, progress))
-            for line in calibration_lines(scorer.calibration):
-                print(f"  calibrated: {line}")
-            for warning in summary["warnings"]:
-                print(f"  WARNING: {warning}")
+            record["best_epoch"] = progress.best_epoch
+            times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
+            rows = epochs.rows(epoch, means, summary, progress, **times)
+            print("\n".join(rows), flush=True)
+            for warning in epochs.warnings(summary):
+                say(warning)
+        elif run is not None:
+            times = {"seconds": time.monotonic() - began, "left": pace.left(done)}
+            print(epochs.unscored(epoch, means, **times), flush=True)
         if run is not None:
             record["seconds"] = round(time.monotonic() - began, 2)
             run.log(record)
@@ -293,7 +320,7 @@ def train_experiment(args: argparse.Namespace, console: Console) -> None:
             keep_lowest(run)
 
     if run is not None:
-        finish(run, config)
+        finish(run, config, hours_now())
 
 
 def scale_of(predictions: Predictions, truth: Truth) -> float:
@@ -304,7 +331,7 @@ def scale_of(predictions: Predictions, truth: Truth) -> float:
     return similarity_scale(predictions.similarity, truth.paragraph_video, sentences)
 
 
-def silence(*_: object, **__: object) -> None:
+def silence(_: str) -> None:
     """What all processes but one print."""
 
 
@@ -316,6 +343,22 @@ def probe_of(split: DenseParagraphs, train: Any) -> Batch:
     return batch
 
 
+def about_run(run: Run, config: Any, folder: Path, epoch: int) -> RunInfo:
+    """What a logger is told. The run's id is in its folder, so that a curve goes on with the run,
+    and a run that replaces it has a curve of its own."""
+    path = run.path(LOGGER_ID)
+    if not path.exists():
+        run.write_text(LOGGER_ID, secrets.token_hex(4) + "\n")
+    return RunInfo(
+        project=run.folder.parent.name,
+        name=run.folder.name,
+        id=path.read_text("utf-8").strip(),
+        folder=folder,
+        config=yaml.safe_load(dump_config(config)),
+        first_step=epoch,
+    )
+
+
 def refuse_changes(folder: Path, config: Any) -> None:
     """A run goes on as it was started; only its length and its machine may change.
 
@@ -323,7 +366,7 @@ def refuse_changes(folder: Path, config: Any) -> None:
         InputError: names every other option that differs.
     """
     may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
-    may_change |= {"TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
+    may_change |= {"LOGGER", "TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
     may_change |= {"DATASET.CACHE", "DATASET.CACHE_DIR"}
     before = load_config(folder / "config.yaml")
     changes = describe_change(before, config, ignore=may_change)
@@ -362,16 +405,15 @@ def restore(
     return Progress(**state["progress"]), state.get("provenance", {}).get("hours", 0.0)
 
 
-def better(name: str, score: float, best: float) -> bool:
-    """Ranks are better when lower, everything else when higher; a tie keeps the earlier epoch."""
-    return score < best if name.endswith("MedR") else score > best
-
-
 def keep_best(
     run: Run, state: dict[str, Any], score: float, progress: Progress, *, count: int
 ) -> None:
     """Hold the best ``count`` epochs as best-EPOCH.pt; EPOCH counts from 1, as the lines do."""
-    place = sum(not better(state["select_by"], score, other) for other, _ in progress.kept)
+    mine = (score, progress.finer.get(str(state["epoch"])))
+    place = sum(
+        not better(state["select_by"], mine, (other, progress.finer.get(str(epoch))))
+        for other, epoch in progress.kept
+    )
     progress.kept.insert(place, (score, state["epoch"]))
     dropped = [epoch for _, epoch in progress.kept[count:]]
     del progress.kept[count:]
@@ -438,7 +480,7 @@ def stop_not_finite(
         lines = [f"epoch {progress.epoch + 1}, step {progress.step + 1}: {fault}", *origin.lines()]
         lines.append(
             "the step was not taken; the checkpoints are as they were, of which "
-            f"{LOWEST} is from before the loss grew. See it again: replay.py {path}"
+            f"{LOWEST} is from before the loss grew. See it again: {typed('replay', str(path))}"
         )
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
@@ -449,7 +491,7 @@ def stop_not_finite(
 def warn_of_unreached(names: list[str]) -> None:
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        print(f"note: no active loss term reaches {shown}; they keep their initial values")
+        tell(f"note: no active loss term reaches {shown}; they keep their initial values")
 
 
 class StopSignal:
@@ -475,20 +517,23 @@ class StopSignal:
             signal.raise_signal(number)
 
 
-def finish(run: Run, config: Any) -> None:
-    """Say what was best, and how to test it."""
+def finish(run: Run, config: Any, hours: float) -> None:
+    """Say what was best, what chose it, how long it took, and how to test it."""
     best = checkpoint.load(run.path("best.pt"))
-    print(console_table(best["validation"]))
-    supervision = "no timestamps used" if config.TRAIN.SUPERVISION == "weak" else "supervised"
-    print(
-        f"best epoch {best['epoch'] + 1} by {best['select_by']} on validation "
-        f"({metric(best['validation'], best['select_by'])!r}; training: {supervision})\n"
-        f"test it: {test_command()}"
+    validation, chosen = best["validation"], best["select_by"]
+    for warning in validation["warnings"]:
+        tell(f"WARNING: {warning}")
+    print()
+    epoch = best["epoch"] + 1
+    title = f"best epoch {epoch} of {config.TRAIN.EPOCHS} on validation"
+    print("\n".join(headline_lines(validation, title, explained=False)))
+    supervision = "saw no timestamps" if config.TRAIN.SUPERVISION == "weak" else "was supervised"
+    for line in calibration_lines(best["calibration"]):
+        tell(f"calibrated: {line}")
+    tell(
+        f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
+        f"{duration(3600 * hours)}"
     )
-
-
-def test_command() -> str:
-    """This command line as one of best_test.py: what was --set here must be there too."""
-    script, *flags = sys.argv
-    kept = [flag for flag in flags if flag not in ("--resume", "--overwrite")]
-    return shlex.join(["python", str(Path(script).with_name("best_test.py")), *kept])
+    if tied := ties(run.records(), chosen, best["epoch"]):
+        tell(tied)
+    print(f"test it: {typed('best_test', shown_path(run.folder))}")

@@ -15,30 +15,33 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from ..base.command import COUNT
 from ..base.errors import InputError
+from ..base.files import write_text
+from ..base.terminal import count, shown_path, tell
 from ..config.config import load_config
 from ..datasets import corpus_folder, find_vectors
 from ..datasets.catalog import facts
-from ..datasets.features import FeatureFile
+from ..datasets.features import Features
 from ..datasets.fingerprint import difference, fingerprint
+from ..datasets.videos import features_in
 from ..tools.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
-from ..tools.feature_checks import examine_features
+from ..tools.feature_checks import examine_features, missing_of
 from ..training import checkpoint
-from ..training.build import corpus_options, resolve
+from ..training.build import add_common_flags, corpus_options, resolve
+
+# A fork starts at once; macOS's own libraries do not survive one, and Windows has none.
+_START = "fork" if sys.platform == "linux" else "spawn"
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, metavar="YAML", help="the experiment")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change an option"
-    )
-    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
+    add_common_flags(parser)
     parser.add_argument(
         "--annotations-only", action="store_true", help="leave features and word vectors out"
     )
@@ -56,16 +59,21 @@ def parse_arguments() -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="print the feature file's statistics, and compare them with a checkpoint's",
     )
+    parser.add_argument(
+        "--missing",
+        metavar="FILE",
+        help="write a line, split and id, for every video without features (--verbose prints them)",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    config = load_config(args.cfg, args.set, vars(args))
+    config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     data = config.DATASET
     corpus, data_dir = facts(data.NAME, corpus_options(config)), resolve(config.DATA_DIR)
     folder = corpus_folder(corpus, data_dir, data.get("SYNTHETIC"))
-    print(f"{corpus.title} in {folder}")
+    tell(f"{corpus.title} in {shown_path(folder)}")
     findings, records = examine_annotations(
         corpus,
         folder,
@@ -74,40 +82,64 @@ def main() -> None:
         paragraphs=data.PARAGRAPHS,
     )
     if not args.annotations_only:
-        features = FeatureFile(
-            folder / corpus.features,
+        features = features_in(
+            folder,
+            corpus.features,
             expected_dim=data.FEATURE_DIM,
             linked=data.LINKED_FEATURES,
+            member=data.FEATURE_MEMBER,
         )
-        findings += in_a_process(features, records, videos=args.videos)
-        try:
-            vectors = find_vectors(data.WORD_VECTORS, folder, data_dir)
-        except InputError as fault:
-            findings.append(Finding("problem", data.WORD_VECTORS, str(fault), "get the file"))
-        else:
-            findings += examine_word_vectors(vectors, records, tokens=data.TOKENS)
+        findings += in_a_process(
+            features,
+            records,
+            videos=args.videos,
+            missing_videos=data.MISSING_VIDEOS,
+            seconds_per_row=data.SECONDS_PER_ROW,
+        )
+        if not data.WORD_FEATURES:
+            try:
+                vectors = find_vectors(data.WORD_VECTORS, folder, data_dir)
+            except InputError as fault:
+                findings.append(Finding("problem", data.WORD_VECTORS, str(fault), "get the file"))
+            else:
+                findings += examine_word_vectors(
+                    vectors, records, tokens=data.TOKENS, width=data.WORD_DIM
+                )
+        if args.missing or args.verbose:
+            list_missing(features, records, args.missing, shown=args.verbose)
         if args.fingerprint is not None:
             findings += take_fingerprint(features, args.fingerprint)
     print(table(findings, width=shutil.get_terminal_size((140, 24)).columns))
-    counts = {
-        f"{level}s": sum(finding.level == level for finding in findings)
-        for level in ("problem", "warning", "note")
-    }
-    print(", ".join(f"{count} {level}" for level, count in counts.items()))
+    levels = [finding.level for finding in findings]
+    told = [count(levels.count(level), level) for level in ("problem", "warning", "note")]
+    print(", ".join(told))
     sys.exit(0 if worst(findings) == "note" else 1)
 
 
-def in_a_process(features: FeatureFile, records: Any, *, videos: int) -> list[Finding]:
+def list_missing(features: Features, records: Any, path: str | None, *, shown: bool) -> None:
+    """Write all videos without features into a file, and print them."""
+    try:
+        lines = missing_of(features, records)
+    except InputError:  # of which there is a line already
+        return
+    for line in lines if shown else ():
+        print(f"no features: {line}")
+    if path:
+        write_text(Path(path), "".join(f"{line}\n" for line in lines))
+        print(f"written: {path} ({len(lines):,} videos without features)")
+
+
+def in_a_process(features: Features, records: Any, **options: Any) -> list[Finding]:
     """``examine_features`` where a crash is a finding: HDF5 does not survive every damage."""
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-            return pool.submit(examine_features, features, records, videos=videos).result()
+        with ProcessPoolExecutor(1, mp_context=get_context(_START)) as pool:
+            return pool.submit(examine_features, features, records, **options).result()
     except BrokenProcessPool:
         description = "reading it ends the process: the HDF5 library crashes, or memory runs out"
         return [Finding("problem", features.path.name, description, "get the file again")]
 
 
-def take_fingerprint(features: FeatureFile, against: str) -> list[Finding]:
+def take_fingerprint(features: Features, against: str) -> list[Finding]:
     """The numbers that training keeps in its checkpoints, and those of a checkpoint beside them."""
     name = features.path.name
     try:
@@ -115,8 +147,9 @@ def take_fingerprint(features: FeatureFile, against: str) -> list[Finding]:
     except InputError as fault:
         return [Finding("problem", name, str(fault), "see the lines about this file")]
     description = (
-        f"{current['entries']:,} entries (keys {current['keys'][:12]}), {current['dtype']}, "
-        f"width {current['width']}; in {current['rows']:,} rows of {len(current['sample'])} videos "
+        f"{count(current['entries'], 'entry', 'entries')} (keys {current['keys'][:12]}), "
+        f"{current['dtype']}, width {current['width']}; in {count(current['rows'], 'row')} of "
+        f"{count(len(current['sample']), 'video')} "
         f"the mean is {float(current['mean'].mean()):.4g} "
         f"and the spread {float(current['std'].mean()):.4g}"
     )

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float16", "float32"), default="float16", help="of the stored rows")
     add("--batch", type=POSITIVE, default=8, metavar="N", help="windows at a time (default: 8)")
     add("--decoders", type=COUNT, default=0, metavar="N", help="files decoded at a time")
-    add("--gpus", default="", metavar="N", help="as in dense_train.py")
+    add("--gpus", default="", metavar="N", help="GPU to use; cpu or -1 for none")
     add(
         "--precision",
         choices=("float32", "bfloat16"),

@@ -19,6 +19,7 @@ import numpy as np
 from ..base.command import COUNT
 from ..base.errors import InputError
 from ..base.files import replace_file
+from ..base.installed import called
 from ..evaluation.examples import (
     best_cell,
     choose_paragraphs,
@@ -35,7 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="FOLDER", help="a run that best_test.py tested")
+    tested = f"a run that {called('best_test')} tested"
+    parser.add_argument("run", type=Path, metavar="RUN", help=tested)
     parser.add_argument("--paragraph", nargs="+", metavar="ID", help="which paragraphs")
     parser.add_argument("--count", type=COUNT, default=3, help="how many of the best (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR")

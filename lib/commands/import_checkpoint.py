@@ -4,9 +4,9 @@
         --layout 2d-tan --from iter005845-0.5945-0.8744.pkl
 
 Every weight must match a weight of the model. What the weights need of the model is checked and
-reported: for example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN. CNM, CPL
-and PPS have a
-row for each word of their own vocabulary, which --words names:
+reported: for example --set MODEL.PARAMS.mask_fused=false for the ChenJoya port of 2D-TAN. Words and
+videos are read as whoever trained the weights read them, unless --set says otherwise. CNM, CPL and
+PPS have a row for each word of their own vocabulary, which --words names:
 
     python import_checkpoint.py --cfg ../experiments/dense_charades/cpl.yaml \\
         --layout cpl --from model-best.pt --words glove.pkl
@@ -15,15 +15,18 @@ row for each word of their own vocabulary, which --words names:
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
+from typing import Any
 
 from ..base.errors import InputError
+from ..base.installed import typed
 from ..base.runtime import Runtime
+from ..base.terminal import count, shown_path, tell
 from ..config.config import dump_config, load_config
 from ..datasets.vocabulary import ranked_words
 from ..tools.checkpoint_import import (
     LAYOUTS,
+    Layout,
     check_experiment,
     convert,
     read_foreign,
@@ -62,6 +65,10 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     layout = LAYOUTS[args.layout]
+    as_trained = differing_options(layout, config)
+    stated = {option.partition("=")[0] for option in args.set}
+    taken = [f"{key}={value}" for key, value in as_trained.items() if key not in stated]
+    config = load_config(args.cfg, [*args.set, *taken], vars(args), decode=args.decode)
     check_experiment(layout, config.MODEL.NAME, config.MODEL.PARAMS)
     weights = read_foreign(args.file)
     corpus = open_corpus(config, ("test",))
@@ -85,18 +92,24 @@ def main() -> None:
             "imported": {"file": Path(args.file).name, "layout": args.layout},
         },
     )
-    print(f"{args.file}: {len(weights)} weights of {layout.source} in {run.path('best.pt')}")
-    if layout.tokens != config.DATASET.TOKENS:
-        print(f"note: {layout.source} read words as --set DATASET.TOKENS={layout.tokens} does")
-    for key, value in layout.data.items():
-        if config.DATASET[key] != value:
-            wanted = str(value).lower()
-            print(f"note: {layout.source} read videos as --set DATASET.{key}={wanted} does")
+    held = count(len(weights), "weight")
+    tell(f"{args.file}: {held} of {layout.source} in {shown_path(run.path('best.pt'))}")
+    for key, value in as_trained.items():
+        did = "does not" if key in stated else "is set so"
+        tell(f"note: {layout.source} read {config.DATASET.NAME} with {key}={value}; this run {did}")
     if rows is not None:
         known = sum(row is not None for row in rows) - 1
-        print(
+        tell(
             f"note: {known:,} of its {size:,} words have an id here; the others are never predicted"
         )
-    command = ["python", "best_test.py", "--cfg", args.cfg]
-    command += ["--tag", config.TAG] if config.TAG else []
-    print("score it:", shlex.join([*command, *(f"--set={option}" for option in args.set)]))
+    print("score it:", typed("best_test", shown_path(run.folder)))
+
+
+def differing_options(layout: Layout, config: Any) -> dict[str, str]:
+    """Options, as on a command line, by which the weights' own loader read the corpus otherwise
+    than the experiment does."""
+    return {
+        f"DATASET.{key}": str(value).lower()
+        for key, value in layout.dataset_options(config.DATASET.NAME).items()
+        if config.DATASET[key] != value
+    }

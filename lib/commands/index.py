@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..base.command import POSITIVE, SOME_SKIPPED, number_from
 from ..base.errors import InputError
+from ..base.installed import typed
 from ..inference import VideoIndex, load, open_index
 from ..inference.index import PLACES
 from ..inference.sentences import split_sentences
@@ -49,7 +50,7 @@ def main() -> None:
     done = index.updated
     print(
         f"{index.folder}: {len(index):,} videos ({done.added:,} added, {done.replaced:,} replaced, "
-        f"{done.removed:,} removed now); search it by: python search.py {index.folder} TEXT"
+        f"{done.removed:,} removed now); search it by: {typed('search', str(index.folder), 'TEXT')}"
     )
     if index.skipped:
         print(f"skipped: {len(index.skipped):,} videos, named above")

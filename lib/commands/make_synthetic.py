@@ -105,7 +105,7 @@ def write_simulated(args: argparse.Namespace, options: FeatureOptions) -> None:
         )
         simulate_features(
             [paragraph for group in everything.values() for paragraph in group],
-            part / corpus.features,
+            part / str(corpus.features),  # one file, of a corpus that ships
             options,
             only=[paragraph.video_id for group in sampled.values() for paragraph in group],
             vectors=vectors,

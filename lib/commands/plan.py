@@ -1,4 +1,4 @@
-"""Estimates how long an experiment takes, its memory and disk space, and its bottleneck.
+"""Estimate how long an experiment takes, its memory and disk space, and its bottleneck.
 
     python plan.py --cfg ../experiments/dense_activitynet/acnet.yaml
 
@@ -21,6 +21,7 @@ import torch
 from ..base.batch import collate
 from ..base.command import POSITIVE
 from ..base.errors import InputError
+from ..base.terminal import count, duration, shown_path, tell
 from ..config.config import load_config
 from ..datasets.dense import DenseParagraphs, EpochBatches
 from ..models.interface import Model
@@ -73,9 +74,10 @@ class Prediction:
         name, most = max(self.parts.items(), key=lambda part: part[1])
         epoch = self.steps * (self.step + self.waiting)
         return [
-            f"epoch: {duration(epoch)}, {self.steps:,} steps; "
+            f"epoch: {duration(epoch)}, {count(self.steps, 'step')}; "
             f"validation: {duration(self.validation)}",
-            f"run: {duration(total)}, {self.epochs} epochs and {self.validations} validations",
+            f"run: {duration(total)}, {count(self.epochs, 'epoch')} and "
+            f"{count(self.validations, 'validation')}",
             f"bottleneck: {name} ({100 * most / total:.0f} % of the time)",
         ]
 
@@ -101,7 +103,7 @@ def main() -> None:
     config.DATASET.CACHE = "direct"  # so that no cache is written
     corpus = open_corpus(config, ("train", "val"))
     for line in corpus.notes:
-        print(line)
+        tell(line)
     model = open_model(config, corpus, runtime)
     sampler = EpochBatches(len(corpus["train"]), train.BATCH_SIZE, seed=train.SEED)
     optimization = open_optimization(config, model, sampler.total)
@@ -125,31 +127,33 @@ def main() -> None:
         validations=-(-train.EPOCHS // train.VALIDATE_EVERY),
     )
     weights = sum(p.numel() for p in model.parameters())
-    print(f"{config.MODEL.NAME}: {weights:,} parameters on {runtime.name}")
+    tell(f"{config.MODEL.NAME}: {count(weights, 'parameter')} on {runtime.name}")
     times = [f"{name} {medians[name]:.2g}" for name in PARTS if name in medians]
-    print(
-        f"step: {prediction.step:.3g} s ({', '.join(times)}), {train.BATCH_SIZE} paragraphs; "
-        f"data: {prediction.data:.2g} s in one process, {config.WORKERS} WORKERS"
+    tell(
+        f"step: {prediction.step:.3g} s ({', '.join(times)}), "
+        f"{count(train.BATCH_SIZE, 'paragraph')}; "
+        f"data: {prediction.data:.2g} s in one process, WORKERS {config.WORKERS}"
     )
-    print("\n".join(prediction.lines()))
+    tell("\n".join(prediction.lines()))
     where = "on the device" if runtime.counts_memory else "in this process"
-    print(
-        f"memory: {size(peak)} {where} in training, "
+    tell(
+        f"memory: {size(peak) if peak else 'unknown'} {where} in training, "
         f"{size(kept)} for the encoded videos of a validation"
     )
     weights, state = tensor_bytes(model.state_dict()), tensor_bytes(optimization.state_dict())
     last, best = weights + state, weights * (1 + train.KEEP_BEST)
     free = shutil.disk_usage(existing(resolve(config.MODEL_DIR))).free
-    print(
+    tell(
         f"disk: {size(last + best)} of checkpoints, {size(last)} more while one is written; "
-        f"{size(free)} are free in {config.MODEL_DIR}"
+        f"{size(free)} are free in {shown_path(resolve(config.MODEL_DIR))}"
     )
     if cache != "direct":
         video = corpus["val"].videos[0]
         item = 2 if config.DATASET.CACHE_DTYPE == "float16" else 4
-        print(
-            f"cache: {size(len(videos) * video.numel() * item)} of the {len(videos):,} videos of "
-            f"training and validation, written in {duration(len(videos) * reading)} (CACHE {cache})"
+        tell(
+            f"cache: {size(len(videos) * video.numel() * item)} of the "
+            f"{count(len(videos), 'video')} of training and validation, written in "
+            f"{duration(len(videos) * reading)} (CACHE {cache})"
         )
 
 
@@ -214,13 +218,6 @@ def time_validation(config: Any, split: DenseParagraphs, model: Model, clock: Cl
 
 def size(count: float) -> str:
     return f"{count / 1e9:.2g} GB" if count >= 1e8 else f"{count / 1e6:.2g} MB"
-
-
-def duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.2g} s"
 
 
 def existing(folder: Path) -> Path:

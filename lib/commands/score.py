@@ -4,8 +4,10 @@
     python score.py --protocols
     python score.py --define vcmr_jsg
 
-PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission in TVR's format. Every
-number is printed with chance, baselines without a model, its ceiling and its 95 % interval.
+PREDICTIONS is a file by docs/predictions.md (.jsonl or .npz) or a submission to TVR or
+QVHighlights, whose annotation files can be the truth. Every number is printed with chance,
+baselines without a model, its ceiling and its 95 % interval; the last lines are five of them, each
+with what it is worth.
 """
 
 from __future__ import annotations
@@ -18,9 +20,18 @@ from typing import Any
 from ..base.command import COUNT, POSITIVE, number_from
 from ..base.errors import InputError
 from ..base.files import write_text
-from ..evaluation import PROTOCOLS, console_table, fixed_list, markdown_table, summarise
+from ..base.terminal import shown_path
+from ..evaluation import (
+    PROTOCOLS,
+    console_table,
+    fixed_list,
+    headline_lines,
+    markdown_table,
+    summarise,
+)
 from ..evaluation.files import read_any, read_truth
 from ..evaluation.retrieval import TIES
+from ..evaluation.scoring import OVERLAPS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,7 +59,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--ties",
         choices=TIES,
         default="expected",
-        help="equal scores: in random order (default), the right one first, or last",
+        help="equal scores: in random order (default), the right one first, or last, or in the "
+        "order of the file",
+    )
+    parser.add_argument(
+        "--overlaps",
+        choices=OVERLAPS,
+        default="exact",
+        help="float64: in svmr, an overlap that is the threshold may miss it by a rounding error, "
+        "as in programs that compare plain floats",
     )
     parser.add_argument(
         "--alpha",
@@ -84,7 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_text(args.json, json.dumps(strict(summary), indent=2) + "\n")
     if args.markdown:
         write_text(args.markdown, markdown_table(summary))
-    print(console_table(summary))
+    print(f"{console_table(summary)}\n")
+    print("\n".join(headline_lines(summary, shown_path(args.predictions))))
 
 
 def define(name: str) -> None:
@@ -110,6 +130,7 @@ def score(args: argparse.Namespace) -> dict[str, Any]:
         alpha=args.alpha,
         fixed_spans=fixed,
         ties=args.ties,
+        overlaps=args.overlaps,
         resamples=args.resamples,
     )
     if not summary["protocols"]:

@@ -30,8 +30,11 @@ from tqdm import tqdm
 
 from ..base.command import POSITIVE
 from ..base.errors import InputError
+from ..base.installed import called
+from ..base.terminal import duration
 from ..config.config import load_config
 from ..training.build import run_folder
+from ..training.progress import Pace
 from . import command_line
 
 METRICS = (
@@ -96,7 +99,7 @@ class Job:
         except (OSError, ValueError, RecursionError) as fault:
             raise InputError(f"{path} cannot be read ({str(fault)[:80]})") from None
         if not isinstance(found, dict):
-            raise InputError(f"{path} holds no results of best_test.py")
+            raise InputError(f"{path} holds no results of {called('best_test')}")
         return found
 
 
@@ -129,10 +132,10 @@ def _run(job: Job, threads: int) -> str:
             env=environment,
         )
         if ended.returncode:
-            return (
-                f"{command}.py ended with status {ended.returncode}\n{ended.stderr[-2000:].strip()}"
-            )
-    return "" if job.results() is not None else f"best_test.py wrote no results into {job.folder}"
+            said = ended.stderr[-2000:].strip()
+            return f"{called(command)} ended with status {ended.returncode}\n{said}"
+    lacks = f"{called('best_test')} wrote no results into {job.folder}"
+    return lacks if job.results() is None else ""
 
 
 def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
@@ -142,10 +145,16 @@ def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
     failed = 0
     with ThreadPoolExecutor(at_once) as pool:
         ended = zip(jobs, pool.map(run, jobs), strict=True)
-        for job, fault in tqdm(ended, total=len(jobs), desc="runs", dynamic_ncols=True):
+        bar = tqdm(ended, total=len(jobs), desc="runs", dynamic_ncols=True, disable=None)
+        pace = Pace(len(jobs))
+        for done, (job, fault) in enumerate(bar, start=1):
             if fault:
                 failed += 1
                 tqdm.write(f"{job.name}, seed {job.seed}: {fault}", file=sys.stderr)
+            if bar.disable:  # nobody watches
+                left = duration(pace.left(done))
+                line = f"{done}/{len(jobs)} runs: {job.name}, seed {job.seed}; about {left} left"
+                print(line, file=sys.stderr, flush=True)
     return failed
 
 

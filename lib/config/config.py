@@ -38,7 +38,9 @@ from ..models import MODELS
 from .external import find_model, find_term
 from .options import (
     FLAGS,
+    NO_PATHS,
     NOT_NEGATIVE,
+    PATHS,
     SCHEMA,
     Option,
     Refused,
@@ -65,8 +67,9 @@ _MAX_FAULTS = 50
 WEIGHT = Option(float, 0.0, "", NOT_NEGATIVE)
 # Options of DATASET that describe one corpus and no other.
 OF_CORPUS = (
-    *("TITLE", "DIR", "ANNOTATIONS", "SPLITS", "FEATURES", "FEATURE_DIM", "WORD_FEATURES"),
-    *("PARAGRAPHS", "ORDER", "CUT_DESCRIPTIONS", "MIN_SENTENCES", "NOTES", "SYNTHETIC"),
+    *("TITLE", "DIR", "ANNOTATIONS", "SPLITS", "PARAGRAPHS", "ORDER", "CUT_DESCRIPTIONS"),
+    *("MIN_SENTENCES", "FEATURES", "FEATURE_DIM", "FEATURE_MEMBER", "SECONDS_PER_ROW"),
+    *("WORD_FEATURES", "NOTES", "SYNTHETIC"),
 )
 
 
@@ -82,7 +85,8 @@ def load_config(
 
     Args:
         path: the YAML file; error lines show it as given here.
-        overrides: ``SECTION.KEY=VALUE`` texts of ``--set``, VALUE being YAML. Later ones win.
+        overrides: ``SECTION.KEY=VALUE`` texts of ``--set``, VALUE being YAML. Later ones win. Paths
+            in them, and in ``flags``, are relative to the current folder and become absolute.
         flags: values of the command line's flags by name (``FLAGS``). None means not given and
             other names are passed over, so that ``vars(args)`` will do. Flags win over ``--set``.
         decode: a YAML file, with its parents, whose DECODE section replaces the experiment's;
@@ -287,6 +291,11 @@ class _Source:
         self.base: _Setting | None = None
         self._budget = [MAX_VALUES]
 
+    @property
+    def typed(self) -> bool:
+        """Whether it is a flag of the command line, and no file."""
+        return self.start.line == 0
+
     def read(self, root: yaml.Node) -> None:
         for name, location, node in self._items(root, (), self.start):
             if name == "BASE":
@@ -303,8 +312,10 @@ class _Source:
         """Keep the value, or report it."""
         try:
             value = fit_option(value_of(node, self._budget), option)
-            if key == ("MODEL", "NAME"):
+            if key in (("MODEL", "NAME"), ("LOGGER",)):
                 value = absolute(value, self.folder)
+            if key in PATHS and self.typed and isinstance(value, str) and value not in NO_PATHS:
+                value = os.path.abspath(os.path.expanduser(value))
             self.layer[key] = _Setting(value, location)
         except Refused as fault:
             self.report.add(location, f"{_dotted(key)} {fault}", key)

@@ -62,6 +62,14 @@ UNIT = within(0, 1)
 SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
 LABEL = _matches(r"[\w.+=,-]*", "of letters, digits and _ . + = , -")
+_RELATIVE = (
+    "relative to the repository, or, where this is installed, to the current folder; on the command"
+    " line always to the current folder."
+)
+LOGGER = _matches(
+    r"auto|none|tensorboard|wandb|trackio|.+:\w+",
+    "that is auto, none, tensorboard, wandb, trackio, or a reference module:function",
+)
 METRIC = _matches(r"[\w.-]+/\S.*", "of the form protocol/metric, such as vr/R@10")
 
 Section = dict[str, Option]
@@ -87,9 +95,17 @@ def dataclass_options(kind: Any, *, capitals: bool = False) -> Section:
 
 SCHEMA: dict[str, Option | Section] = {
     "WORKERS": Option(int, 2, "Processes that load data; 0 loads in the main one.", NOT_NEGATIVE),
-    "DATA_DIR": Option(str, "data", "Folder of the corpora; relative to the repository."),
-    "MODEL_DIR": Option(str, "save", "Folder of the runs; relative to the repository."),
-    "LOG_DIR": Option(str, "", "Folder of the TensorBoard scalars; empty = the run's own."),
+    "DATA_DIR": Option(str, "data", "Folder of the corpora; " + _RELATIVE),
+    "MODEL_DIR": Option(str, "save", "Folder of the runs; " + _RELATIVE),
+    "LOG_DIR": Option(str, "", "Folder of the logger's files; empty = the run's own."),
+    "LOGGER": Option(
+        str,
+        "auto",
+        "Where scores and losses go besides log.jsonl: auto = TensorBoard where it is installed,"
+        " none, tensorboard, wandb, trackio, or module:function or file.py:function, which is"
+        " called with a lib.training.loggers.RunInfo.",
+        LOGGER,
+    ),
     "GPUS": Option(
         str,
         "",
@@ -212,6 +228,12 @@ SCHEMA: dict[str, Option | Section] = {
             COUNT,
         ),
         "NMS_IOU": Option(float, 0.5, "Overlap above which a lesser moment is dropped.", UNIT),
+        "NMS_ROUNDED": Option(
+            bool,
+            False,
+            "Compare those overlaps in rounded seconds, as 2D-TAN's release does: on its grid some"
+            " that are NMS_IOU come out above it, and R@5 moves by up to two points; R@1 does not.",
+        ),
         "MOMENTS": Option(int, 10, "Moments kept per sentence.", COUNT),
         "IOU": Option(list[float], [0.3, 0.5, 0.7], "Overlaps at which a moment counts.", UNIT),
         "GROUNDING_N": Option(list[int], [1, 5], "n of grounding's R@n.", COUNT),
@@ -252,6 +274,12 @@ FLAGS = {
     "logDir": "LOG_DIR",
     "tag": "TAG",
 }
+# Options that are paths: on the command line relative to the current folder, as --cfg is.
+PATHS = {
+    *(("DATA_DIR",), ("MODEL_DIR",), ("LOG_DIR",), ("DATASET", "CACHE_DIR")),
+    ("MODEL", "PARAMS", "text_encoder"),
+}
+NO_PATHS = ("", "lstm")  # values of these that are none
 
 
 class Refused(Exception):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -35,18 +34,20 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from ..base import locks
 from ..base.errors import InputError
 from ..base.files import open_plain
-from .features import FeatureFile, as_read, normalize_rows, resample
+from ..base.terminal import count
+from .features import Features, as_read, normalize_rows, resample
 
 Mode = Literal["auto", "disk", "memory", "direct"]
 _IN_MEMORY = 2**28  # bytes that "auto" resamples at every start, which takes about a second
 
 _FORMAT = 1  # of the packed file; part of every key
-_BLOCKS, _BLOCK = 32, 16384  # of a sample of a large file
 _MARK = b"ROWS 1\r\n"
 _END = struct.Struct("<Q32s8s")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PACKS = os.name != "nt"  # Windows renames no file that is open
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -70,7 +71,7 @@ class DirectRows:
 
     def __init__(
         self,
-        features: FeatureFile,
+        features: Features,
         first: str,
         *,
         num_frames: int,
@@ -91,28 +92,43 @@ class DirectRows:
         return torch.from_numpy(self.read(video_id).astype(np.float32, copy=False))
 
     def __str__(self) -> str:
-        return f"features: resampled from {self.features.path} for every item"
+        return f"features: resampled from {self.features} for every item"
 
     def read(self, video_id: str) -> Float[np.ndarray, "T C"]:
         """A video's rows in ``dtype``.
 
         Raises:
-            InputError: see ``FeatureFile.read``; another width; a number too large for float16.
+            InputError: see ``Features.read``; another width; a number too large for float16.
         """
         rows = self.features.read(video_id)
-        path = self.features.path
+        where = self.features
         if rows.shape[1] != self.dim:
             raise InputError(
-                f"{path}: {video_id} is {rows.shape[1]} wide, "
+                f"{where}: {video_id} is {rows.shape[1]} wide, "
                 f"{self.first} is {self.dim}; expected one width."
             )
-        found = as_read(rows, self.num_frames, normalize=self.normalize, dtype=self.dtype)
+        found = as_read(
+            rows,
+            self.num_frames,
+            normalize=self.normalize,
+            dtype=self.dtype,
+            parts=self.features.parts,
+        )
         if self.dtype == "float16" and not np.isfinite(found).all():
             raise InputError(
-                f"{path}: {video_id} holds {np.abs(rows).max():g}, expected at most 65,504 where "
+                f"{where}: {video_id} holds {np.abs(rows).max():g}, expected at most 65,504 where "
                 f"CACHE_DTYPE is float16."
             )
         return found
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Digest of what decides the rows, as it was when first asked for.
+
+        Raises:
+            OSError: the features are not there.
+        """
+        return _key(self)
 
     @property
     def bytes_per_video(self) -> int:
@@ -229,7 +245,7 @@ def find_packed(
 ) -> PackedRows | None:
     """The packed file of a corpus, if one is there that has these videos."""
     try:
-        key = _key(direct)
+        key = direct.key
     except OSError:
         return None
     for folder in folders:
@@ -254,7 +270,8 @@ def make_rows(
         needed: without repeats; but for "direct", all of them are read now and must be sound.
         others: what other runs of the corpus need, packed too as far as it can be read.
         mode: "disk" packs a file; "memory" resamples what is needed now; "direct" reads the feature
-            file each time; "auto" is memory for a corpus under 256 MiB and disk for others.
+            file each time; "auto" is memory for a corpus under 256 MiB and disk for others (on
+            Windows, where files cannot be packed, direct).
         folders: where packed files may be, in order of preference.
 
     Raises:
@@ -266,6 +283,13 @@ def make_rows(
     small = size <= _IN_MEMORY and _shared_room() > 1.1 * size
     if mode == "memory" or (mode == "auto" and small):
         return SharedRows(direct, needed)
+    if not _PACKS:
+        if mode == "auto":
+            return direct
+        raise InputError(
+            "DATASET.CACHE disk packs features by renaming an open file, which Windows does not; "
+            "expected memory or direct"
+        )
     return pack(direct, needed, others, folders)
 
 
@@ -281,7 +305,7 @@ def pack(
     Raises:
         InputError: see ``make_rows``; or the feature file changes in the meantime.
     """
-    key = _key(direct)
+    key = direct.key
     folder, excuse = _writable(folders)
     path = folder / _name(direct, key)
     try:
@@ -293,7 +317,7 @@ def pack(
             _write(file, direct, needed, others, before, key)
             if _key(direct) != key:
                 raise InputError(
-                    f"{direct.features.path}: changed while its rows were packed; start again "
+                    f"{direct.features}: changed while its rows were packed; start again "
                     f"when it is complete."
                 )
             found = PackedRows(Path(file.name), key)
@@ -303,7 +327,7 @@ def pack(
         if fault.errno not in _FULL:
             raise
         raise InputError(
-            f"{folder}: no room for the packed features of {direct.features.path} "
+            f"{folder}: no room for the packed features of {direct.features} "
             f"({fault.strerror}); nothing of them is left there. Choose another folder by CACHE_DIR"
             f", half the size by CACHE_DTYPE float16, or CACHE direct."
         ) from None
@@ -345,7 +369,7 @@ def _write(
         sums.append(zlib.crc32(rows.data))
     about = {
         "key": key,
-        "source": str(direct.features.path.resolve()),
+        "source": _source(direct),
         "setting": _setting(direct),
         "shape": (len(videos), direct.num_frames, direct.dim),
         "dtype": np.dtype(direct.dtype).newbyteorder("=").str,
@@ -387,31 +411,15 @@ def _load(path: Path, key: str) -> tuple[PackedRows | None, str]:
         return None, ""
 
 
-def add_sample(digest: Any, file: BinaryIO, size: int) -> None:
-    """Update a digest of ``hashlib`` with blocks from the beginning of a file of so many bytes to
-    its end, by which a large one is known again without reading it all."""
-    for offset in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS, dtype=np.int64):
-        file.seek(int(offset))
-        digest.update(file.read(_BLOCK))
-
-
 def _key(direct: DirectRows) -> str:
-    """Digest of what decides the rows: the setting, and the feature file's size, time of change
-    and a sample of its bytes. Its place is no part of it."""
-    path = direct.features.path
-    with path.open("rb") as file:
-        stat = os.fstat(file.fileno())
-        sample = hashlib.sha256()
-        add_sample(sample, file, stat.st_size)
-    made_of = [
-        _FORMAT,
-        _rules(),
-        _setting(direct),
-        stat.st_size,
-        stat.st_mtime_ns,
-        sample.hexdigest(),
-    ]
+    """Digest of what decides the rows: the setting, and by what the features are known (of a file,
+    its size, time of change and a sample of its bytes). Their place is no part of it."""
+    made_of = [_FORMAT, _rules(), _setting(direct), *direct.features.identity()]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+
+def _source(direct: DirectRows) -> str:
+    return " + ".join(str(path.resolve()) for path in direct.features.paths)
 
 
 def _setting(direct: DirectRows) -> dict[str, Any]:
@@ -423,14 +431,16 @@ def _rules() -> str:
     """Digest of what normalisation and resampling make of some rows: when the code changes so that
     other bits come out, the files packed before are not read any more."""
     rows = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
-    made = [normalize_rows(rows), *(resample(rows, count) for count in (3, 7, 16))]
+    made = [normalize_rows(rows), *(resample(rows, length) for length in (3, 7, 16))]
     made.append(normalize_rows(rows * np.float32(1e30)))
     return hashlib.sha256(b"".join(each.tobytes() for each in made)).hexdigest()
 
 
 def _name(direct: DirectRows, key: str) -> str:
     raw = "" if direct.normalize else "-raw"
-    stem = direct.features.path.stem
+    path = direct.features.path
+    stem = path.name if path.is_dir() else path.stem
+    stem += "-joined" if direct.features.parts else ""
     return f"{stem}-{direct.num_frames}{raw}-{direct.dtype}-{key[:12]}.rows"
 
 
@@ -464,10 +474,10 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
 
 def _lock(file: BinaryIO, said: str) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.lock(file)
     except BlockingIOError:
         with tqdm(desc=said, bar_format="{desc}", leave=False, disable=None):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file, wait=True)
 
 
 def _is(path: Path, file: BinaryIO) -> bool:
@@ -481,13 +491,13 @@ def _clear(path: Path, direct: DirectRows) -> None:
     """Remove what builders left that died, and packs of what the feature file was before."""
     for part in path.parent.glob(".*.rows*.part"):
         with contextlib.suppress(OSError, InputError), open_plain(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(file)
             part.unlink()
     for other in path.parent.glob("*.rows"):
         with contextlib.suppress(OSError, Unsound), other.open("rb") as file:
             about = _description(file)
             same = about["setting"] == _setting(direct)
-            if other != path and same and about["source"] == str(direct.features.path.resolve()):
+            if other != path and same and about["source"] == _source(direct):
                 other.unlink()
 
 
@@ -535,7 +545,7 @@ def _watched(items: Iterable[Any], what: str) -> Iterable[Any]:
 def _described(rows: Float[Tensor, "G T C"]) -> str:
     size = " x ".join(f"{length:,}" for length in rows.shape[1:])
     kind = str(rows.dtype).removeprefix("torch.")
-    return f"{len(rows):,} videos x {size} {kind} ({_gigabytes(rows.nbytes)})"
+    return f"{count(len(rows), 'video')} x {size} {kind} ({_gigabytes(rows.nbytes)})"
 
 
 def _gigabytes(size: int) -> str:

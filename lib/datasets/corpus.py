@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from .cache import DirectRows, Rows, find_packed, make_rows
 from .catalog import CorpusFacts, facts
 from .corruption import Corruption, prepared_rows
 from .dense import DenseParagraphs
-from .features import FeatureFile
+from .features import Features
+from .left_out import EMPTY_MOMENT, Dropped, LeftOut
 from .options import CorpusOptions
 from .splits import hold_out, limit, read_splits, with_moments
 from .standardization import Standardization
 from .statements import Groups, statements, without_timestamps
 from .synthetic import WorldOptions, ensure_world, read_manifest
+from .videos import features_in, find_videos, leave_out, require_videos
 from .vocabulary import TOKENISERS, Vocabulary, coverage, read_word_vectors
 from .word_features import WordFeatures
 
@@ -45,12 +47,13 @@ class LoadedCorpus:
     annotations: Mapping[str, Path]  # the file of each split that was read
     notes: tuple[str, ...]
     training_fractions: np.ndarray  # (M, 2) for one floor, the fixed list of spans; no model's food
-    features: FeatureFile
+    features: Features
     rows: Rows  # of the videos of all splits, raw; as a text, where they are
     standardization: Standardization | None = None  # of the rows that the datasets give
     vector_file: Path = Path()
     durations: tuple[float, ...] = ()  # seconds, of the training videos
     empty_moments: str = "dropped"  # training sentences with an empty moment: "dropped" or "kept"
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # of each split asked for
 
     def __getitem__(self, split: str) -> DenseParagraphs:
         return self.splits[split]
@@ -115,12 +118,25 @@ def load_corpus(
 
     read = read_splits(corpus, folder, splits, options, weak=weak)
     paragraphs = read.paragraphs
-    notes = [*corpus.notes, *read.notes, *statements(paragraphs, read.cleaning, splits)]
+    features = features_in(
+        folder,
+        corpus.features,
+        expected_dim=options.feature_dim,
+        linked=options.linked_features,
+        member=options.feature_member,
+    )
+    missing, found = find_videos(features, paragraphs)
+    if options.missing_videos == "drop":
+        leave_out(missing, paragraphs, read.cleaning, features)
+    notes = [*corpus.notes, *read.notes, *statements(paragraphs, read.cleaning, splits), *found]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
     words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
+    dropped = Dropped()
     if "val" not in paragraphs:
-        notes += hold_out(paragraphs, options.val_fraction, options.seed, needed="val" in splits)
-    notes += limit(paragraphs, options)
+        notes += hold_out(
+            paragraphs, options.val_fraction, options.seed, dropped, needed="val" in splits
+        )
+    notes += limit(paragraphs, options, dropped)
     longest = max(len(p.sentences) for p in paragraphs["train"])
     longest = min(longest, options.max_sentences or longest)
     if "train" in splits and options.max_sentences:
@@ -129,12 +145,8 @@ def load_corpus(
             f"train: {cut:,} paragraphs cut to their first {options.max_sentences} sentences"
         )
 
-    feature_file = FeatureFile(
-        folder / corpus.features,
-        expected_dim=options.feature_dim,
-        linked=options.linked_features,
-    )
-    rows = _open_rows(feature_file, paragraphs, splits, options, fallback=cache_fallback)
+    require_videos(features, missing, {split: paragraphs[split] for split in splits})
+    rows = _open_rows(features, paragraphs, splits, options, fallback=cache_fallback)
     vector_file = find_vectors(options.word_vectors, folder, data_dir)
     vocabulary, said = _open_vocabulary(vector_file, words, paragraphs["train"], options)
     notes += [said, *without_timestamps(paragraphs)]
@@ -167,6 +179,8 @@ def load_corpus(
         )
         for split in splits
     }
+    if "train" in datasets:
+        dropped.note("train", EMPTY_MOMENT, paragraphs["train"], datasets["train"].paragraphs)
     dims = DataDims(
         video_dim=rows.dim,
         word_dim=word_dim,
@@ -189,12 +203,16 @@ def load_corpus(
         read.files,
         tuple(notes),
         np.concatenate(timed),
-        feature_file,
+        features,
         rows,
         standardization,
         vector_file,
         tuple({p.video_id: p.duration for p in paragraphs["train"]}.values()),
         "kept" if weak else "dropped",
+        {
+            split: dropped.left_out(split, read.cleaning.get(split), data.paragraphs)
+            for split, data in datasets.items()
+        },
     )
 
 
@@ -254,7 +272,7 @@ def _open_vocabulary(
     vectors = read_word_vectors(path)
     share, tail = coverage(words, vectors)
     # The releases that read words between spaces have zeros for an unknown one.
-    unknown = torch.zeros(vectors.dim) if options.tokens == "spaces" else None
+    unknown = torch.zeros(vectors.dim) if options.tokens.startswith("spaces") else None
     vocabulary = Vocabulary(
         [sentence for paragraph in training for sentence in paragraph.sentences],
         vectors.restrict(words, unknown),
@@ -267,14 +285,14 @@ def _open_vocabulary(
 
 
 def _open_rows(
-    features: FeatureFile,
+    features: Features,
     paragraphs: Groups,
     splits: Sequence[str],
     options: CorpusOptions,
     *,
     fallback: Path | str,
 ) -> Rows:
-    """Rows of the splits' videos, all of them there; a packed file has the other splits' too."""
+    """Rows of the splits' videos, which are there; a packed file has the other splits' too."""
     folders = [features.path.parent / "cache"]
     folders += [Path(fallback)] if fallback else []
     if options.cache_dir:
@@ -292,19 +310,7 @@ def _open_rows(
         found = find_packed(direct, needed, folders)
         if found is not None:
             return found
-    _require_videos(features, {split: paragraphs[split] for split in splits})
     return make_rows(direct, needed, others, mode=options.cache, folders=folders)
-
-
-def _require_videos(features: FeatureFile, groups: Groups) -> None:
-    for split, group in groups.items():
-        videos = list(dict.fromkeys(paragraph.video_id for paragraph in group))
-        missing = features.missing(videos)
-        if missing:
-            raise InputError(
-                f"{features.path}: lacks {len(missing):,} of the {len(videos):,} {split} videos, "
-                f"e.g. {', '.join(missing[:5])}."
-            )
 
 
 def _synthetic_folder(folder: Path, knobs: Mapping[str, Any]) -> Path:

@@ -11,12 +11,12 @@ import torch
 
 from ..base.errors import InputError
 from ..base.recipe import Recipe, recipe_of
-from .features import FeatureFile
+from .features import Features
 
 _APART = 0.25  # standard deviations between two means that a sample of the same kind does not show
 
 
-def fingerprint(features: FeatureFile, *, videos: int = 16, seed: int = 0) -> dict[str, Any]:
+def fingerprint(features: Features, *, videos: int = 16, seed: int = 0) -> dict[str, Any]:
     """Statistics of a seeded sample of the file's videos, and a digest of all its keys.
 
     Videos that cannot be read are passed over: the file may hold other things beside them.
@@ -39,22 +39,23 @@ def fingerprint(features: FeatureFile, *, videos: int = 16, seed: int = 0) -> di
         if len(rows) == videos:
             break
     if not rows:
-        raise InputError(
-            f"{features.path}: none of {len(chosen[: 4 * videos])} entries is readable"
-        )
-    recipe = recipe_of(features.attributes(), str(features.path))
+        raise InputError(f"{features}: none of {len(chosen[: 4 * videos])} entries is readable")
+    recipe = recipe_of(features.attributes(), str(features))
     together = np.concatenate(rows).astype(np.float64)
-    return {
+    stored = features.stored(read[0])
+    assert stored is not None
+    about = {
         "recipe": recipe.json() if recipe else None,
         "entries": len(keys),
         "keys": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         "sample": read,
         "rows": len(together),
-        "dtype": str(stored.dtype) if (stored := features.dataset(read[0])) is not None else "",
+        "dtype": stored.dtype,
         "width": together.shape[1],
         "mean": torch.from_numpy(together.mean(axis=0)).float(),
         "std": torch.from_numpy(together.std(axis=0)).float(),
     }
+    return {**about, "parts": list(features.parts)} if features.parts else about
 
 
 def require_recipe(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
@@ -82,9 +83,9 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """How the file here differs from the one a checkpoint was trained on, in a line; "" = it does
     not. Files of the same videos must agree in every number; of others, in kind."""
     told = [
-        f"{name} {there.get(name)} there, {here[name]} here"
-        for name in ("width", "dtype")
-        if there.get(name) != here[name]
+        f"{name} {there.get(name)} there, {here.get(name)} here"
+        for name in ("width", "parts", "dtype")
+        if there.get(name) != here.get(name)
     ]
     same_videos = there.get("keys") == here["keys"]
     if not same_videos:

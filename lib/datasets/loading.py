@@ -7,12 +7,13 @@ import contextlib
 import errno
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import queues
+from types import FrameType
 from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
@@ -21,8 +22,12 @@ from torch.utils.data._utils import signal_handling
 from ..base.errors import InputError, WorkerDied
 
 _ENDING = {signal.SIGTERM, signal.SIGINT}
+# macOS and Windows have no sigtimedwait: there a SIGTERM from anybody ends a loader process, which
+# the process that trains reports.
+_KNOWS_SENDER = hasattr(signal, "sigtimedwait")
 _UNSENT = 100  # and the number of the error: with what status a loader process ends
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
+_WAITING = ("multiprocessing", "selectors", "queue", "threading")  # modules
 _LACKS = [os.strerror(number) for number in _SHORT]
 
 
@@ -66,8 +71,10 @@ class Loader(DataLoader):
 def _allow_open_files(workers: int) -> None:
     """As many as the user may have: each tensor of a batch under way is one. Raises OSError where
     there are too few to start with, at which Torch would leave something half made."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(ImportError, OSError, ValueError):  # ImportError: on Windows
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.ExitStack() as opened:
         for _ in range(16 + 8 * workers):
@@ -79,12 +86,17 @@ def heed_parent_alone(number: int) -> None:
     does not stop when asked to; let SIGTERM and Ctrl-C from anybody else pass."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _unless_left_alone
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if hasattr(signal, "pthread_sigmask"):
+        how = signal.SIG_BLOCK if _KNOWS_SENDER else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, {signal.SIGTERM})
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def watch() -> None:
         while parent.is_alive():  # Torch looks too, but for whom it found as its parent at first
+            if not _KNOWS_SENDER:
+                time.sleep(1.0)
+                continue
             heard = signal.sigtimedwait({signal.SIGTERM}, 1.0)
             if heard is not None and heard.si_pid == parent.pid:
                 break
@@ -109,7 +121,11 @@ def _unless_left_alone(kind: type[BaseException], fault: BaseException, trace: A
 
 @contextlib.contextmanager
 def _held(signals: set[signal.Signals]) -> Iterator[None]:
-    """A context at whose end the signals that came meanwhile are delivered."""
+    """A context at whose end the signals that came meanwhile are delivered; Windows delivers them
+    at once."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -134,13 +150,23 @@ def _hearing() -> Iterator[None]:
 def _report_deaths_between_batches() -> None:
     """Torch's handler raises wherever the program is, as in the middle of a step of the optimiser,
     or while a checkpoint is written."""
-    if threading.current_thread() is threading.main_thread():
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and hasattr(signal, "SIGCHLD"):  # Windows has none: the next batch finds it
         signal.signal(signal.SIGCHLD, _child_ended)
 
 
-def _child_ended(number: int, frame: object) -> None:
-    if _listening:
+def _child_ended(number: int, frame: FrameType | None) -> None:
+    """Raise out of what waits for a batch, and out of nothing else: an import that is cut short
+    would leave a module half made."""
+    if not _listening:
+        return
+    name = frame.f_globals.get("__name__", "") if frame is not None else ""
+    if name.partition(".")[0] in _WAITING:
         signal_handling._error_if_any_worker_fails()
+        return
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.02, signal.pthread_kill, (main, signal.SIGCHLD)).start()
 
 
 def _require_alive(batches: Any) -> None:
@@ -149,8 +175,10 @@ def _require_alive(batches: Any) -> None:
         status = worker.exitcode
         if not status:
             continue
-        if status >= _UNSENT:
-            raise _lacking(os.strerror(status - _UNSENT) if status > _UNSENT else "memory or files")
+        if status == _UNSENT:
+            raise _lacking("memory or files")
+        if status - _UNSENT in _SHORT:
+            raise _lacking(os.strerror(status - _UNSENT))
         how = f"by the signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         raise _died(f"process {worker.pid}, {how}")
 

@@ -25,9 +25,33 @@ class CorpusOptions:
         "Of one file that does not say where its videos belong: for each split a file in DIR that"
         " lists ids of videos, as a JSON list or one in a line.",
     )
-    features: str = described("", "HDF5 file in DIR; empty = as the corpus ships.")
+    paragraphs: Literal["video", "row"] = described(
+        "video",
+        "What a paragraph is in a file of rows, such as JSON Lines: video = all sentences of a"
+        " video, row = each sentence by itself.",
+    )
+    features: str | list[str] = described(
+        "",
+        "Features in DIR: an HDF5 file, a folder of .npy, .npz or .pt files, a .pt file of all"
+        " videos, or a folder with feature.bin; of a list, the rows are joined by width. Empty ="
+        " as the corpus ships.",
+    )
     feature_dim: int = described(
-        0, "Width of a feature row that the file must have; 0 = any.", low=0
+        0, "Width of a feature row that there must be, joined; 0 = any.", low=0
+    )
+    feature_member: str = described(
+        "",
+        "Which array holds the rows, where a video has several; empty = the only one of its kind.",
+    )
+    seconds_per_row: float = described(
+        0.0,
+        "Seconds from one row to the next, which doctor.py compares with rows and durations; 0 ="
+        " not known.",
+        low=0,
+    )
+    missing_videos: Literal["refuse", "drop"] = described(
+        "refuse",
+        "A video without features: drop = leave its paragraphs out of every split, counted.",
     )
     linked_features: bool = described(
         False,
@@ -36,19 +60,31 @@ class CorpusOptions:
     )
     num_frames: int = described(256, "T: rows to which every video is resampled.", low=1)
     num_clips: int = described(32, "N: clips along a map axis; divides NUM_FRAMES.", low=1)
-    normalize: bool = described(True, "Scale every feature row to length 1 before resampling.")
+    normalize: bool = described(
+        True,
+        "Scale every feature row to length 1 before resampling; of joined FEATURES, the row of"
+        " each of them.",
+    )
     standardize: bool = described(
         False,
         "Then scale every number of a row by the mean and deviation that it has over the"
         " training videos; the checkpoint keeps them.",
     )
     word_vectors: str = described(
-        "glove.pkl", "Word vectors: a file in DIR, or a path; pickle, GloVe or word2vec text."
+        "glove.pkl",
+        "Word vectors: a file in DIR, or a path; as GloVe, word2vec, fastText's .vec and torchtext"
+        " are published, zipped or not. With WORD_FEATURES none are read.",
+    )
+    word_dim: int = described(
+        0,
+        "Width of the word vectors that there must be, and by which one is chosen of a zip with"
+        " several; 0 = any.",
+        low=0,
     )
     word_features: str = described(
         "",
-        "HDF5 file in DIR with features of each sentence's tokens, which models read instead of"
-        " the word vectors; empty = none.",
+        "Features of each sentence's tokens in DIR, in one of the layouts of FEATURES, which models"
+        " read instead of word vectors; empty = none.",
     )
     vocab_size: int = described(
         8000, "Most frequent training words that reconstruction can name.", low=1
@@ -57,18 +93,15 @@ class CorpusOptions:
         "function_words",
         "What finds the content words, which are masked twice as often.",
     )
-    tokens: Literal["words", "spaces"] = described(
+    tokens: Literal["words", "spaces", "spaces_no_stop", "words_and_marks"] = described(
         "words",
-        "What a word is; spaces leaves punctuation on it and gives unknown words zeros, as"
-        " weights of 2D-TAN's release expect.",
+        "What a word is, for weights that were trained elsewhere: spaces leaves punctuation on it"
+        " and gives unknown words zeros, as 2D-TAN's release does; spaces_no_stop first cuts the"
+        " full stop that ends a sentence, as it does on Charades-STA; words_and_marks makes each"
+        " mark a word, as the DMR-JRG release does.",
     )
     stems: bool = described(
         False, "Words of one stem (opens, opening) share an id; each keeps its own vector."
-    )
-    paragraphs: Literal["video", "row"] = described(
-        "video",
-        "A paragraph: all sentences of a video, or row = each row of the annotation file by itself,"
-        " as queries that belong to no text (QVHighlights).",
     )
     order: Literal["auto", "file", "time"] = described(
         "auto",

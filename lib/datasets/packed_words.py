@@ -23,9 +23,8 @@ from torch import Tensor
 
 from ..base.archive import Unusable, read_archive
 from ..base.errors import InputError
-from ..base.files import replace_file
+from ..base.files import add_sample, replace_file
 from ..base.schema import Wrong, record, shown, text, whole
-from .cache import add_sample
 from .vocabulary import read_word_vectors
 
 FILE = "word_vectors.pt"  # in the folder of a run

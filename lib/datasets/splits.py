@@ -15,6 +15,7 @@ from ..base.errors import InputError
 from ..base.files import open_input
 from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, read_records
 from .catalog import CorpusFacts, find_annotations, require_annotations
+from .left_out import EMPTY_MOMENT, Dropped
 from .options import CorpusOptions
 
 _MOST_LETTERS = 2**26  # of a list of videos: a million ids of 60
@@ -65,9 +66,9 @@ def read_splits(
                 empty_sentences=options.empty_sentences,
                 untimed=weak or split != "train",
                 order=corpus.order,
+                paragraphs=options.paragraphs,
                 split=split,
                 videos=listed,
-                paragraphs=options.paragraphs,
             )
         except SplitMissing:
             if must or not corpus.inside:
@@ -145,7 +146,12 @@ def with_moments(group: list[Paragraph]) -> list[Paragraph]:
 
 
 def hold_out(
-    paragraphs: dict[str, list[Paragraph]], fraction: float, seed: int, *, needed: bool
+    paragraphs: dict[str, list[Paragraph]],
+    fraction: float,
+    seed: int,
+    dropped: Dropped,
+    *,
+    needed: bool,
 ) -> list[str]:
     """Move a seeded share of the training videos, whole, to val; what to say of it.
 
@@ -163,12 +169,17 @@ def hold_out(
         return []
     order = np.random.default_rng([seed, 0]).permutation(len(videos))
     held = {videos[i] for i in order[:count]}
-    paragraphs["val"] = with_moments([p for p in paragraphs["train"] if p.video_id in held])
+    taken = [p for p in paragraphs["train"] if p.video_id in held]
+    paragraphs["val"] = with_moments(taken)
+    dropped.hold_out("train", taken)
+    dropped.note("val", EMPTY_MOMENT, taken, paragraphs["val"])
     paragraphs["train"] = [p for p in paragraphs["train"] if p.video_id not in held]
     return [f"val: {count:,} of {len(videos):,} training videos held out (no validation file)"]
 
 
-def limit(paragraphs: dict[str, list[Paragraph]], options: CorpusOptions) -> list[str]:
+def limit(
+    paragraphs: dict[str, list[Paragraph]], options: CorpusOptions, dropped: Dropped
+) -> list[str]:
     """Keep a seeded part of each split that has a limit; what to say of it."""
     limits = {"train": options.limit_train, "val": options.limit_val}
     said = []
@@ -179,6 +190,7 @@ def limit(paragraphs: dict[str, list[Paragraph]], options: CorpusOptions) -> lis
             said.append(f"{split}: {most:,} of {count:,} paragraphs (LIMIT_{name.upper()})")
             chosen = np.random.default_rng([options.seed, 1]).permutation(count)[:most]
             paragraphs[split] = [group[i] for i in sorted(chosen)]
+            dropped.limit(split, name, group, paragraphs[split])
     return said
 
 

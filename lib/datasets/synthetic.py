@@ -10,7 +10,6 @@ the code can find what is there.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import glob
 import hashlib
 import json
@@ -33,6 +32,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from ..base import locks
 from ..base.errors import InputError
 from .annotations import Paragraph
 from .simulated_rows import (
@@ -781,9 +781,12 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
 def _locked(folder: Path) -> int | None:
     """A handle that locks a folder until it is closed, or the process ends; None if it is locked,
     or cannot be."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError:  # Windows opens no folder
+        return None
+    try:
+        locks.lock(handle)
     except OSError:
         os.close(handle)
         return None

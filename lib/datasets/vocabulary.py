@@ -74,9 +74,51 @@ def split_at_spaces(sentence: str) -> list[str]:
     return sentence.lower().split()
 
 
+def split_without_stop(sentence: str) -> list[str]:
+    """The same without the full stop that ends the sentence, as 2D-TAN's release reads
+    Charades-STA, all of whose sentences have one."""
+    return split_at_spaces(sentence.strip().removesuffix("."))
+
+
+_MARKS = re.compile(
+    r"""\.{3}|--|``|''|[;@#$%&?!()\[\]{}<>*"]|[,:](?!\d)"""
+    r"""|(?:(?!\.{3}|--)[^\s;@#$%&?!()\[\]{}<>*",:]|[,:](?=\d))+"""
+)
+_CLOSING = frozenset('")]}>') | {"''"}
+
+
+def words_and_marks(sentence: str) -> list[str]:
+    """Lower-cased words and the punctuation between them, each mark a token, by the conventions of
+    the Penn Treebank, as the DMR-JRG release reads all corpora.
+
+    A full stop is a token where a sentence ends: at the end of the text, and before a capital.
+    """
+    tokens: list[str] = []
+    pieces = sentence.split()
+    for piece, following in zip(pieces, [*pieces[1:], ""], strict=True):
+        found = _MARKS.findall(piece)
+        ends = not following or following[0].isupper()
+        for place, token in enumerate(found):
+            word, stop = token.lower(), []
+            if token == '"':
+                tokens.append("''" if place else "``")
+                continue
+            last = ends and _CLOSING.issuperset(found[place + 1 :])
+            if last and word.endswith(".") and word.strip("."):
+                word, stop = word[:-1], ["."]
+            stem, clitic, _ = _CLITIC.split(word) if _CLITIC.search(word) else (word, "", "")
+            if len(stem) > 1 and stem.endswith("'"):
+                stem, clitic = stem[:-1], "'"
+            tokens += ["can", "not"] if stem == "cannot" else [stem]
+            tokens += [*([clitic] if clitic else []), *stop]
+    return tokens
+
+
 TOKENISERS: Mapping[str, Callable[[str], list[str]]] = {
     "words": tokenise,
     "spaces": split_at_spaces,
+    "spaces_no_stop": split_without_stop,
+    "words_and_marks": words_and_marks,
 }
 
 

@@ -89,6 +89,7 @@ def chance_ranks(paragraphs: int, videos: int) -> Ranks:
         better=np.zeros(paragraphs, np.int64),
         equal=np.full(paragraphs, videos - 1, np.int64),
         listed=np.ones(paragraphs, np.bool_),
+        ahead=np.zeros(paragraphs, np.int64),
     )
 
 
@@ -118,23 +119,33 @@ class GridFit:
 
 
 def grid_fit(
-    truth: Truth, cells: NDArray[np.float64], thresholds: Sequence[float], *, chunk: int = 2048
+    truth: Truth,
+    cells: NDArray[np.float64],
+    thresholds: Sequence[float],
+    *,
+    any_window: bool = False,
+    chunk: int = 2048,
 ) -> GridFit:
     """Compare every cell (C, 2), fractions of a video, with every moment.
 
     Args:
+        any_window: with the nearest of a sentence's moments, instead of its first.
         thresholds: the overlaps at which a cell may have to pass.
         chunk: sentences at once; the result does not depend on it.
     """
-    M, moments = len(truth.sentences), truth.fractions
+    M = len(truth.sentences)
+    moments = truth.windows if any_window else truth.fractions[:, None]
     best, mean = np.zeros(M), np.zeros(M)
     counts = {(m, strict): np.zeros(M, np.int64) for m in thresholds for strict in (True, False)}
     weights = {m: np.zeros((M, 2)) for m in thresholds}
     for low in range(0, M, chunk):
         rows = slice(low, low + chunk)
-        overlaps = overlap(cells, moments[rows, None])
+        overlaps = overlap(cells, moments[rows, :1])  # (m, C)
+        for window in range(1, moments.shape[1]):
+            nearer = overlap(cells, moments[rows, window : window + 1])
+            np.maximum(overlaps, nearer, out=overlaps)
         best[rows], mean[rows] = overlaps.max(axis=1), overlaps.mean(axis=1)
-        kept = (1.0 - np.abs(cells - moments[rows, None])).clip(min=0).prod(axis=-1)
+        kept = (1.0 - np.abs(cells - moments[rows, :1])).clip(min=0).prod(axis=-1)
         for m in thresholds:
             for strict in (True, False):
                 counts[m, strict][rows] = passes(overlaps, m, strict=strict).sum(axis=1)
@@ -168,6 +179,8 @@ def baseline_rows(
     """
     P, V, M = len(truth.paragraph_ids), len(truth.video_ids), len(truth.sentences)
     if protocol.ranked == "videos":
+        if options.ties == "file":  # chance has no file: its equal scores stand in random order
+            options = replace(options, ties="expected")
         by_chance = chance_ranks(P, V)
         return {CHANCE: count_videos(protocol, truth, by_chance, options).scores()}
     baselines = {
@@ -189,7 +202,7 @@ def baseline_rows(
         elif ranks is not None:
             values = guided(protocol, truth, ranks, spans, options)
             rows[rule] = Counted(values, truth.sentence_paragraph).scores()
-    if fit is not None:
+    if fit is not None and not protocol.average_precision:
         rows[CHANCE] = _chance(protocol, fit, V, options)
     return rows
 
@@ -236,7 +249,7 @@ def ceiling(
     if protocol.ranked == "videos":
         return {}
     if protocol.ranked == "moments":
-        if fit is None:
+        if fit is None or protocol.average_precision:
             return {}
         if protocol.discounted:
             kept = {m: _mean(fit.weights[m][:, 1]) for m in options.iou}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,41 +89,71 @@ def interval(draws: NDArray[np.float64], level: float = 0.95) -> list[float]:
     return [float(bound) for bound in bounds]
 
 
-def compare(
-    first: Counted,
-    second: Counted,
-    paragraphs: int,
+def mean_resampled(
+    counted: Sequence[Counted], paragraphs: int, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, NDArray[np.float64]]:
+    """``resampled`` of the mean over runs that differ in their seed alone, (resamples,) each.
+
+    Every draw also draws as many of the runs, with return: the spread holds what other seeds would
+    have given, as far as these show it. Of one run it is ``resampled``.
+    """
+    draws = [resampled(each, paragraphs, resamples=resamples, seed=seed) for each in counted]
+    if len(draws) == 1:
+        return draws[0]
+    chosen = np.random.default_rng(seed).integers(len(draws), size=(len(draws), resamples))
+    return {
+        name: np.take_along_axis(np.stack([each[name] for each in draws]), chosen, 0).mean(axis=0)
+        for name in draws[0]
+        if all(name in each for each in draws)
+    }
+
+
+def mean_scores(counted: Sequence[Counted]) -> dict[str, tuple[float, float | None]]:
+    """Metric -> the mean over runs, and their standard deviation (n - 1); None for one run."""
+    scores = [each.scores() for each in counted]
+    out: dict[str, tuple[float, float | None]] = {}
+    for name in (name for name in scores[0] if all(name in each for each in scores)):
+        values = np.array([each[name] for each in scores])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else None
+        out[name] = (float(values[0]) if len(values) == 1 else float(values.mean()), spread)
+    return out
+
+
+def judge(
+    name: str,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    old: float,
+    new: float,
     level: float = 0.95,
-) -> dict[str, dict[str, Any]]:
-    """The second run minus the first, in points, over the same paragraphs.
+) -> dict[str, Any]:
+    """A score of one model against that of another, in points, from both on the same draws.
 
     Each number is judged by itself: among twenty at 95 %, one will look different by chance.
 
+    Args:
+        before, after: (resamples,) the scores on the draws; ``old`` and ``new`` on the data.
+
     Returns:
-        metric -> ``first``, ``second``, ``difference``, ``interval`` and ``verdict``: "better",
-        "worse", "cannot tell" (the interval holds 0), or "the same" (no query differs).
+        ``difference``, ``interval`` and ``verdict``: "better", "worse", "cannot tell" (the interval
+        holds 0), or "the same" (no draw differs).
     """
-    before = resampled(first, paragraphs, resamples=resamples, seed=seed)
-    after = resampled(second, paragraphs, resamples=resamples, seed=seed)
-    old, new = first.scores(), second.scores()
-    out: dict[str, dict[str, Any]] = {}
-    for name in (name for name in before if name in after):
-        with np.errstate(invalid="ignore"):
-            moved = np.nan_to_num(after[name] - before[name], nan=0.0)  # inf - inf: both unlisted
-        low, high = interval(moved, level)
-        sign = -1 if name == "MedR" else 1
-        verdict = "better" if min(sign * low, sign * high) > 0 else "cannot tell"
-        verdict = "worse" if max(sign * low, sign * high) < 0 else verdict
-        if (moved == 0).all() and old[name] == new[name]:
-            verdict = "the same"
-        out[name] = {
-            "first": old[name],
-            "second": new[name],
-            "difference": 0.0 if old[name] == new[name] else new[name] - old[name],
-            "interval": [low, high],
-            "verdict": verdict,
-        }
-    return out
+    with np.errstate(invalid="ignore"):
+        moved = np.nan_to_num(after - before, nan=0.0)  # inf - inf: both unlisted
+    low, high = interval(moved, level)
+    sign = -1 if lower_is_better(name) else 1
+    verdict = "better" if min(sign * low, sign * high) > 0 else "cannot tell"
+    verdict = "worse" if max(sign * low, sign * high) < 0 else verdict
+    if (moved == 0).all() and old == new:
+        verdict = "the same"
+    return {
+        "difference": 0.0 if old == new else new - old,
+        "interval": [low, high],
+        "verdict": verdict,
+    }
+
+
+def lower_is_better(metric: str) -> bool:
+    """Of a rank; everything else is better when higher."""
+    return metric.endswith("MedR")

@@ -79,7 +79,7 @@ def pair_values(
 
     Ties at rank k follow ``Ranks``: the probability, over random orders of equal scores, that a
     hit is among the first k. Suppression and the cut ``before`` take equal scores in the order in
-    which they are listed, when expected; by overlap with the truth otherwise.
+    which they are listed, when expected or as in the file; by overlap with the truth otherwise.
 
     Source: TVR's evaluator (k counts pairs, >=), JSG's candidates and suppression.
     """
@@ -229,7 +229,7 @@ def _overlap_with_truth(
 
 def _order(scores: NDArray, overlaps: NDArray, ties: str) -> NDArray[np.int64]:
     """(m, L) best first."""
-    if ties == "expected":
+    if ties in ("expected", "file"):
         return np.argsort(-scores, axis=1, kind="stable")
     second = -overlaps if ties == "optimistic" else overlaps
     return np.lexsort((second, -scores), axis=1)

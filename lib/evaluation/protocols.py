@@ -28,6 +28,8 @@ class Protocol:
     mixed: bool = False  # pair score = alpha · video score + moment score; else the moment's alone
     annotators: int = 1  # that must agree with a hit
     discounted: bool = False
+    windows: Literal["first", "any"] = "first"  # of a sentence that has several true moments
+    average_precision: bool = False  # of the list, instead of the recall of its first
     stage: Literal["exact", "first", "two"] = "exact"  # of a search: which scores rank the videos
     missing: Literal["miss", "refuse"] = "miss"  # a query without an answer
 
@@ -42,6 +44,11 @@ class Protocol:
         return {"videos, then moments": "videos", "moments": "moments of the right video"}.get(
             self.ranked, self.ranked
         )
+
+    @property
+    def meets_any(self) -> bool:
+        """Whether any of a sentence's true moments may be met; else the first alone."""
+        return self.windows == "any" or self.ranked == "pairs"
 
     def moment_budget(self, k: int) -> int:
         """How many moments a query may show at R@k."""
@@ -61,6 +68,9 @@ class Protocol:
         ]
         answer = {"miss": "counts as a miss", "refuse": "is refused"}[self.missing]
         lines.append(f"  a query that the predictions leave out {answer}")
+        if self.ranked != "videos":
+            which = "any of them may be met" if self.meets_any else "the first alone is right"
+            lines.append(f"  a query with several true moments: {which}")
         if self.ranked != "videos":
             budget = ", ".join(f"{self.moment_budget(k)} at K={k}" for k in (1, 5, 10, 100))
             lines.append(f"  moments a query may show: {budget}")
@@ -122,6 +132,27 @@ PROTOCOLS: dict[str, Protocol] = {
             f"{_RIGHT_VIDEO} by m or more. mIoU is the mean overlap of the first.",
             "TVR, MMN, Moment-DETR: not strict",
             strict=False,
+        ),
+        Protocol(
+            "svmr_any",
+            "moments",
+            "As svmr, where a sentence has several true moments: one of the first n must overlap "
+            "any of them by m or more. mIoU is the mean overlap of the first with the nearest.",
+            "Moment-DETR on QVHighlights: R1 at the best window",
+            strict=False,
+            windows="any",
+        ),
+        Protocol(
+            "svmr_map",
+            "moments",
+            "The first ten moments, by score, against all true moments of the sentence, each of "
+            "which can be found once, by an overlap of m or more. The average precision is the "
+            "area under the precision that is the best at this recall or a higher one; mAP is its "
+            "mean over m = 0.5, 0.55, …, 0.95 and over sentences.",
+            "Moment-DETR on QVHighlights: mAP",
+            strict=False,
+            windows="any",
+            average_precision=True,
         ),
         Protocol(
             "svmr_discounted",

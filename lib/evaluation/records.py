@@ -29,8 +29,11 @@ class Truth:
     sentence_paragraph: NDArray[np.int64]  # (M,) ascending
     moments: NDArray[np.float64]  # (M, 2) seconds; NaN for all of them where they are not known
     sentences: tuple[str, ...]
-    annotations: NDArray[np.float64] | None = None  # (M, A, 2) seconds, NaN where fewer annotators
+    # (M, A, 2) seconds: the moments of sentences that have several, whether a query has several
+    # windows or a moment several annotators; NaN where fewer
+    annotations: NDArray[np.float64] | None = None
     sentence_ids: tuple[str, ...] = ()  # unique; empty: "<paragraph>/<position, from 1>"
+    clipped: int = 0  # sentences whose moment was cut where its video ends
 
     def __post_init__(self) -> None:
         for kind, ids in (("video", self.video_ids), ("paragraph", self.paragraph_ids)):
@@ -90,6 +93,20 @@ class Truth:
         return self.moments / self.durations[self.sentence_video, None]
 
     @property
+    def windows(self) -> NDArray[np.float64]:
+        """(M, A, 2) all true moments of each sentence as fractions of its video; NaN: fewer."""
+        if self.annotations is None:
+            return self.fractions[:, None]
+        return self.annotations / self.durations[self.sentence_video, None, None]
+
+    @property
+    def several(self) -> int:
+        """How many sentences have more than one true moment."""
+        if self.annotations is None:
+            return 0
+        return int(((~np.isnan(self.annotations).any(axis=-1)).sum(axis=1) > 1).sum())
+
+    @property
     def position(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Each sentence's position in its paragraph, from 0, and how many sentences the paragraph
         has, both (M,)."""
@@ -130,7 +147,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best videos of each paragraph, listed. A video that is not listed is never retrieved."""
+    """The best videos of each paragraph, listed. A video that is not listed is never retrieved; one
+    that is listed again takes up a rank."""
 
     videos: NDArray[np.integer]  # (P, L) index into video_ids; -1 where the list is shorter
     scores: NDArray[np.floating]  # (P, L)
@@ -152,6 +170,7 @@ class Predictions:
     answered: NDArray[np.bool_] | None = None  # (M,) False: the sentence was left out; None: none
     prior: NDArray[np.float64] | None = None  # (M, 1, 2) of a decoding that was given no evidence
     first_stage: NDArray[np.floating] | None = None  # (P, V) by the vectors that shortlist videos
+    notes: tuple[str, ...] = ()  # what reading them left out, a sentence each
 
 
 def clips_of(grid: NDArray[np.floating]) -> int:

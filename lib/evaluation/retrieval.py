@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 
 from .records import Ranking
 
-TIES = ("expected", "optimistic", "pessimistic")
+TIES = ("expected", "optimistic", "pessimistic", "file")
 
 
 @dataclass(frozen=True)
 class Ranks:
     """The rank of the right video of each paragraph, ties kept apart. Letters as in ``spans``.
 
-    Ties follow one of three rules. ``expected``: ties stand in random order and the value is its
+    Ties follow one of four rules. ``expected``: ties stand in random order and the value is its
     mean, so that recall at K is the probability of being among the first K and the rank is
     1 + better + equal / 2. ``optimistic`` puts the right video first among its equals,
-    ``pessimistic`` last. A model that gives every video the same score has the recall of chance.
+    ``pessimistic`` last, ``file`` where it is listed. A model that gives every video the same score
+    has the recall of chance, by the first rule.
     """
 
     better: NDArray[np.int64]  # (P,) videos with a higher score
     equal: NDArray[np.int64]  # (P,) other videos with the same score
     listed: NDArray[np.bool_]  # (P,) False: the right video was not ranked, a miss at every K
+    ahead: NDArray[np.int64]  # (P,) of the equal ones, those that are listed before it
 
     def within(self, k: int, ties: str = "expected") -> NDArray[np.float64]:
         """(P,) probability that the right video is among the first ``k``."""
@@ -37,8 +39,13 @@ class Ranks:
 
     def rank(self, ties: str = "expected") -> NDArray[np.float64]:
         """(P,) from 1; infinite where not listed."""
-        share = {"expected": 0.5, "optimistic": 0.0, "pessimistic": 1.0}[ties]
-        return np.where(self.listed, 1.0 + self.better + share * self.equal, np.inf)
+        above = {
+            "expected": 0.5 * self.equal,
+            "optimistic": 0.0 * self.equal,
+            "pessimistic": 1.0 * self.equal,
+            "file": 1.0 * self.ahead,
+        }[ties]
+        return np.where(self.listed, 1.0 + self.better + above, np.inf)
 
     def reciprocal(self, ties: str = "expected") -> NDArray[np.float64]:
         """(P,) one over the rank (its mean over tie orders when expected); 0 where not listed."""
@@ -69,17 +76,27 @@ def rank_videos(
         right_score = np.where(right, similarity.scores, -np.inf).max(axis=1, initial=-np.inf)
         real = similarity.videos >= 0
         better = (real & (similarity.scores > right_score[:, None])).sum(axis=1)
-        equal = (real & (similarity.scores == right_score[:, None])).sum(axis=1) - listed
-        return Ranks(better, np.maximum(equal, 0), listed)
+        level = real & (similarity.scores == right_score[:, None])
+        equal = level.sum(axis=1) - listed
+        return Ranks(better, np.maximum(equal, 0), listed, _before(level, right))
     better = np.empty(len(target), np.int64)
     equal = np.empty(len(target), np.int64)
+    ahead = np.empty(len(target), np.int64)
     for low in range(0, len(target), chunk):
         rows = slice(low, low + chunk)
         part = similarity[rows]
         right_score = np.take_along_axis(part, target[rows, None], axis=1)
         better[rows] = (part > right_score).sum(axis=1)
-        equal[rows] = (part == right_score).sum(axis=1) - 1
-    return Ranks(better, equal, np.ones(len(target), np.bool_))
+        level = part == right_score
+        equal[rows] = level.sum(axis=1) - 1
+        ahead[rows] = _before(level, np.arange(part.shape[1]) == target[rows, None])
+    return Ranks(better, equal, np.ones(len(target), np.bool_), ahead)
+
+
+def _before(level: NDArray[np.bool_], right: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(m,) how many of the entries (m, L) that score as the right one stand before its first."""
+    first = (level & right).argmax(axis=1)[:, None]
+    return np.asarray((level & (np.arange(level.shape[1]) < first)).sum(axis=1))
 
 
 def top_videos(similarity: NDArray[np.floating], k: int) -> Ranking:

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from ..base.errors import InputError
 from .bootstrap import Counted
-from .grounding import grounding_values
+from .grounding import grounding_values, precision_values
 from .joint import pair_values, video_values
 from .protocols import PROTOCOLS, Protocol
 from .records import Pairs, Predictions, Truth, check
 from .retrieval import TIES, Ranks, in_two_stages, rank_videos, retrieval_values
+from .spans import TIE
+
+OVERLAPS = ("exact", "float64")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,17 @@ class ScoringOptions:
     iou: Sequence[float] = (0.3, 0.5, 0.7)
     grounding_n: Sequence[int] = (1, 5)
     retrieval_k: Sequence[int] = (1, 5, 10, 100)
-    ties: str = "expected"  # or "optimistic", "pessimistic"; see Ranks
+    ties: str = "expected"  # or "optimistic", "pessimistic", "file"; see Ranks
     alpha: float = 20.0  # weight of the video's score where a protocol mixes it in (XML: 20)
+    # "float64": svmr protocols compare overlaps of seconds as they come out, unequal by a rounding
+    # error, as others' programs do; else an overlap that is the threshold is found to be equal
+    overlaps: str = "exact"
 
     def __post_init__(self) -> None:
         if self.ties not in TIES:
             raise InputError(f"ties: {self.ties!r}, expected one of {', '.join(TIES)}")
+        if self.overlaps not in OVERLAPS:
+            raise InputError(f"overlaps: {self.overlaps!r}, expected one of {', '.join(OVERLAPS)}")
         if not all(0 <= m <= 1 for m in self.iou):
             raise InputError(f"iou: {list(self.iou)}, expected thresholds from 0 to 1")
         if not all(n > 0 for n in (*self.grounding_n, *self.retrieval_k)):
@@ -155,18 +163,28 @@ def _count_spans(
     ranks: Ranks | None,
     options: ScoringOptions,
 ) -> dict[str, NDArray[np.float64]] | None:
-    spans = predictions.spans
-    if spans is None:
+    spans, any_window = predictions.spans, protocol.windows == "any"
+    if spans is None or (any_window and truth.annotations is None):
         return None
     if protocol.ranked != "moments":
         return None if ranks is None else guided(protocol, truth, ranks, spans, options)
+    if protocol.average_precision:
+        assert predictions.scores is not None
+        return precision_values(spans, predictions.scores, truth.windows)
+    windows = truth.windows if any_window else truth.fractions[:, None]
+    tie = TIE
+    if options.overlaps == "float64" and not protocol.discounted:
+        unit = truth.durations[truth.sentence_video, None, None]
+        # To a millionth of a second: as they were before they became fractions.
+        spans, windows, tie = np.round(spans * unit, 6), np.round(windows * unit, 6), 0.0
     return grounding_values(
         spans,
-        truth.fractions,
+        windows,
         n=options.grounding_n,
         iou=options.iou,
         strict=bool(protocol.strict),
         discounted=protocol.discounted,
+        tie=tie,
     )
 
 

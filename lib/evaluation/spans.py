@@ -30,9 +30,11 @@ def overlap(a: NDArray, b: NDArray) -> NDArray[np.float64]:
         return np.where(union > 0, inside / union, 0.0)
 
 
-def passes(iou: NDArray[np.float64], threshold: float, *, strict: bool) -> NDArray[np.bool_]:
-    """Whether an overlap passes: ``>`` when strict, else ``>=``; within 1e-9 is equal."""
-    return iou > threshold + TIE if strict else iou >= threshold - TIE
+def passes(
+    iou: NDArray[np.float64], threshold: float, *, strict: bool, tie: float = TIE
+) -> NDArray[np.bool_]:
+    """Whether an overlap passes: ``>`` when strict, else ``>=``; within ``tie`` is equal."""
+    return iou > threshold + tie if strict else iou >= threshold - tie
 
 
 def suppress(spans: NDArray, alive: NDArray[np.bool_], *, max_iou: float) -> NDArray[np.bool_]:

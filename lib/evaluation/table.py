@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from ..base.terminal import count
 from .protocols import PROTOCOLS
 
 Row = list[str]
@@ -16,6 +17,9 @@ def rows_of(summary: dict[str, Any], name: str) -> list[Row]:
     intervals = summary.get("intervals", {}).get(name, {})
     ceiling = summary.get("ceilings", {}).get(name, {})
     columns: dict[str, list[str]] = {"score": [_number(scores[m]) for m in scores]}
+    as_misses = summary.get("queries", {}).get(name, {}).get("as_misses", {})
+    if as_misses:
+        columns["left out as misses"] = [_number(as_misses.get(m)) for m in scores]
     if intervals:
         columns["95 % interval"] = [_range(intervals.get(m)) for m in scores]
     for rule, baseline in summary.get("floors", {}).get(name, {}).items():
@@ -32,14 +36,22 @@ def heading(summary: dict[str, Any], name: str) -> str:
     """What the numbers below it count, in one line."""
     protocol, corpus = PROTOCOLS[name], summary["corpus"]
     query = summary.get("queries", {}).get(name, {})
-    parts = [f"{corpus['videos']} videos", f"{query.get('counted', '?')} {protocol.unit}s"]
+    parts = [count(corpus["videos"], "video")]
+    if "counted" in query:
+        parts.append(count(query["counted"], protocol.unit))
     if query.get("missing"):
         parts.append(f"{query['missing']} missing, counted as misses")
+    if query.get("left_out"):
+        parts.append(f"{query['left_out']} left out, not counted")
     parts.append(f"K counts {protocol.k_counts}")
     if protocol.ranked == "videos, then moments":
-        parts.append(f"{protocol.moments_per_video} moment(s) shown in each")
+        parts.append(f"{count(protocol.moments_per_video or 1, 'moment')} shown in each")
     if protocol.strict is not None:
         parts.append(protocol.sign)
+    if protocol.ranked == "moments" and summary.get("settings", {}).get("overlaps") == "float64":
+        parts.append("overlaps in float64")
+    if query.get("several"):
+        parts.append(f"{query['windows']} of several true moments ({query['several']} sentences)")
     if "alpha" in query:
         parts.append(f"alpha = {query['alpha']:g}")
     return f"{name}: " + ", ".join(parts)

@@ -38,6 +38,8 @@ _END = struct.Struct("<Q8s")
 _ALIGNMENT = 4096
 _BLOCK = 2**24  # bytes read at a time where all are read
 _ROWS = 4096  # items copied at a time
+# Windows takes no such advice.
+_RANDOM, _WANTED = getattr(mmap, "MADV_RANDOM", 0), getattr(mmap, "MADV_WILLNEED", 0)
 _TENSOR = "tensor "
 
 
@@ -92,7 +94,7 @@ class Segment:
         }
         # Reading a row would bring in what lies around it.
         for name in self.tensors:
-            self._advise(mmap.MADV_RANDOM, _TENSOR + name, 0, len(self.times))
+            self._advise(_RANDOM, _TENSOR + name, 0, len(self.times))
 
     @property
     def num_videos(self) -> int:
@@ -121,7 +123,7 @@ class Segment:
         starts = rows[np.concatenate([[0], ends + 1])]
         stops = rows[np.concatenate([ends, [len(rows) - 1]])] + 1
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            self._advise(mmap.MADV_WILLNEED, _TENSOR + name, start, stop)
+            self._advise(_WANTED, _TENSOR + name, start, stop)
 
     def verify(self) -> None:
         """Read everything; raises InputError if a byte has changed."""
@@ -154,7 +156,7 @@ class Segment:
         row = _size(about) // max(about["shape"][0], 1)
         first = about["offset"] + start * row
         begin = first // mmap.PAGESIZE * mmap.PAGESIZE
-        if stop > start:
+        if stop > start and hasattr(self._map, "madvise"):
             self._map.madvise(advice, begin, about["offset"] + stop * row - begin)
 
     def _record_bytes(self, video: int) -> bytes:

@@ -200,6 +200,7 @@ class LoadedRun:
             data.NUM_FRAMES,
             normalize=data.NORMALIZE,
             dtype=data.CACHE_DTYPE,
+            parts=self.state["features"].get("parts", ()),
         )
         tensor = torch.from_numpy(rows.astype(np.float32, copy=False))
         return tensor if self.standardization is None else self.standardization(tensor)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from ..base import recipe as names
 from ..base.errors import InputError
+from ..base.installed import called
 from ..base.recipe import VideoTimes, times_of
 from ..datasets.features import FeatureFile
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
@@ -90,7 +91,7 @@ class FeatureSource:
         """Raises InputError: no such video, it is damaged, or its length is not known."""
         rows = self.file.read(video_id)
         attributes = self.file.attributes(video_id)
-        times = times_of(attributes, f"{self.file.path}: {video_id}")
+        times = times_of(attributes, f"{self.file}: {video_id}")
         if times is None:
             times = self._stated_times(video_id, len(rows))
         return VideoRows(video_id, rows, times, self._source(video_id, attributes, times))
@@ -104,8 +105,9 @@ class FeatureSource:
             return VideoTimes(0.0, count * step, 0.0, step, step)
         lacking = "" if self.durations is None else f" and the durations given lack {video_id}"
         raise InputError(
-            f"{self.file.path}: does not say how long its videos are{lacking}; expected the "
-            "attributes of extract_features.py, --seconds-per-row, or --durations with a JSON file "
+            f"{self.file}: does not say how long its videos are{lacking}; expected the "
+            f"attributes of {called('extract_features')}, --seconds-per-row, or --durations with a "
+            "JSON file "
             "of video ids and seconds"
         )
 

@@ -1,7 +1,7 @@
 """What training, scoring and the tests read of a model: the whole contract, in one class.
 
 A model derives from ``Model`` and names itself in ``MODELS``, or is named in the YAML from outside
-the repository. ``missing_parts`` checks it at start-up.
+this package. ``missing_parts`` checks it at start-up.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Model(nn.Module):
 def missing_parts(kind: Any) -> list[str]:
     """What a class lacks to be a model, as parts of one sentence; none if it is complete."""
     if not (inspect.isclass(kind) and issubclass(kind, Model)):
-        return ["it does not derive from lib.models.interface.Model"]
+        return [_stranger(kind)]
     needed = ("encode", "compare", "encode_videos", "encode_paragraphs", "losses")
     faults = [
         f"it defines no {name}" for name in needed if getattr(kind, name) is getattr(Model, name)
@@ -180,6 +180,18 @@ def missing_parts(kind: Any) -> list[str]:
         if not isinstance(inspect.getattr_static(kind, name), staticmethod):
             faults.append(f"its {name} is not a static method")
     return faults
+
+
+def _stranger(kind: Any) -> str:
+    """What a class derives from instead: the interface has one name in the repository and another
+    one in the installed package."""
+    wanted = f"{Model.__module__}.{Model.__name__}"
+    end = ".models.interface"
+    for base in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        if base.__name__ == Model.__name__ and base.__module__.endswith(end):
+            found = f"{base.__module__}.{base.__name__}"
+            return f"it derives from {found}, and what runs here is {wanted}: import that one"
+    return f"it does not derive from {wanted}"
 
 
 def ground(model: Model, batch: Batch, decoding: Decoding | None = None) -> Proposals:

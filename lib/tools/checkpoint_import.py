@@ -25,10 +25,10 @@ class Layout:
 
     ``names`` gives, for a model of ours, their prefix for each prefix of ours. ``needs`` are
     keywords that the model must have been built with. ``left`` are prefixes of theirs that have no
-    part in inference and are left behind. ``tokens``: what was a word to whoever trained it.
-    ``prepare`` computes, from their weights, what no renaming gives. ``vocabulary``: their prefix
-    of the layer that has a row for each word. ``data``: options of DATASET that they were trained
-    with.
+    part in inference and are left behind. ``tokens``: what was a word to whoever trained it, and
+    ``tokens_of``: on corpora where their loader made an exception. ``prepare`` computes, from their
+    weights, what no renaming gives. ``vocabulary``: their prefix of the layer that has a row for
+    each word. ``data``: further options of DATASET that they were trained with.
     """
 
     model: str
@@ -37,11 +37,16 @@ class Layout:
     needs: Mapping[str, Any] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     tokens: str = "words"
+    tokens_of: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] = (
         lambda weights, model: weights
     )
     vocabulary: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+
+    def dataset_options(self, corpus: str) -> dict[str, Any]:
+        """The options of DATASET by which a corpus is read as whoever trained the weights did."""
+        return {"TOKENS": self.tokens_of.get(corpus, self.tokens), **self.data}
 
 
 def _links(model: nn.Module) -> int:
@@ -226,6 +231,7 @@ LAYOUTS: dict[str, Layout] = {
         _two_tan,
         needs={**_AS_2D_TAN, "mask_fused": True},
         tokens="spaces",
+        tokens_of={"charades": "spaces_no_stop"},
     ),
     "2d-tan-chenjoya": Layout(
         "tan2d",
@@ -260,7 +266,13 @@ LAYOUTS: dict[str, Layout] = {
         vocabulary="fc_comp.",
         data=_RAW,
     ),
-    "dmr-jrg": Layout("dmr_release", "X7J92/DMR-JRG", _dmr_release, left=_TRAINING_ONLY),
+    "dmr-jrg": Layout(
+        "dmr_release",
+        "X7J92/DMR-JRG",
+        _dmr_release,
+        left=_TRAINING_ONLY,
+        tokens="words_and_marks",
+    ),
     "prvg": Layout(
         "prvg",
         "MCG-NJU/PRVG",

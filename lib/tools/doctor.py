@@ -83,8 +83,8 @@ def examine_annotations(
                 min_sentences=corpus.min_sentences.get(split, 1),
                 bad_moments=bad_moments,
                 empty_sentences=empty_sentences,
-                untimed=True,
                 paragraphs=paragraphs,
+                untimed=True,
                 videos=listed_videos(corpus, folder, split),
             )
         except InputError as fault:
@@ -101,7 +101,7 @@ def examine_annotations(
 
 
 def examine_word_vectors(
-    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words"
+    path: Path, records: Mapping[str, Sequence[Record]], *, tokens: str = "words", width: int = 0
 ) -> list[Finding]:
     """Read the file, and count how many of each split's words it has.
 

@@ -4,82 +4,119 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from ..base.errors import InputError
+from ..base.recipe import ROW_STEP
 from ..datasets.annotations import Record
-from ..datasets.features import FeatureFile
+from ..datasets.features import DAMAGE, Features
 from .doctor import Finding
 
-_RATE_APART = 0.25  # share by which a video's rows per second may differ from the median
+# What a video's rows may differ by from its duration at the usual rate: a share of them, or a few,
+# which windows at the end of a video make.
+_RATE_APART, _ROWS_APART = 0.05, 3
 
 
 def examine_features(
-    features: FeatureFile,
+    features: Features,
     records: Mapping[str, Sequence[Record]],
     *,
     videos: int = 0,
     seed: int = 0,
+    missing_videos: str = "refuse",
+    seconds_per_row: float = 0.0,
 ) -> list[Finding]:
     """Check the file's keys, and the features of the videos that the splits need.
 
     Args:
         videos: how many to read, drawn by the seed; 0 = all of them.
+        missing_videos, seconds_per_row: as the experiment says (``CorpusOptions``).
     """
     name = features.path.name
+    durations = {r.video_id: r.duration for group in records.values() for r in group}
     try:
         keys = set(features.keys())
+        found = features.find(durations)
+        told = [*features.lines(), *found.lines(features)]
     except InputError as fault:
-        description = str(fault).removeprefix(f"{features.path}:").strip()
-        return [
-            Finding("problem", name, description, "get the file again, or set DATASET.FEATURES")
-        ]
-    durations = {r.video_id: r.duration for group in records.values() for r in group}
-    findings = _missing(features, records)
-    used = {
-        node.name.strip("/").split("/")[0]
-        for video in durations
-        if (node := features.dataset(video)) is not None
-    }
+        description = str(fault).removeprefix(f"{features}:").strip()
+        return [Finding("problem", name, description, "get the file again, or mend the names")]
+    findings = [Finding("note", name, line.removeprefix(f"{features}: ")) for line in told]
+    missing = set(found.missing)
+    findings += _missing(name, missing, records, missing_videos)
+    present, unclear, used = [], [], set()
+    for video in durations:
+        try:
+            stored = None if video in missing else features.stored(video)
+        except InputError as fault:
+            unclear.append(str(fault).removeprefix(f"{features}:").strip())
+            used.add(video)
+            continue
+        if stored is not None:
+            present.append(video)
+            used.add(stored.name.strip("/").split("/")[0])
+    if unclear:
+        description = f"{len(unclear):,} videos cannot be looked up: {unclear[0]}"
+        findings.append(Finding("problem", name, description, "see what is said there"))
     if superfluous := sorted(keys - used):
         description = f"{len(superfluous):,} entries belong to no split (e.g. {_some(superfluous)})"
         remedy = "nothing to do, unless annotations are incomplete"
         findings.append(Finding("note", name, description, remedy))
-    present = sorted(video for video in durations if features.dataset(video) is not None)
+    present.sort()
     if videos and videos < len(present):
         chosen = np.random.default_rng(seed).permutation(len(present))[:videos]
         description = f"{videos:,} of {len(present):,} videos were read, a sample"
         findings.append(Finding("note", name, description, "run without --videos to read all"))
         present = [present[index] for index in sorted(chosen)]
-    seen = _Seen()
+    seen = _Seen(seconds_per_row)
     for video in tqdm(present, desc=f"reading {name}", leave=False, disable=None):
         seen.add(features, video, durations[video])
     return findings + seen.findings(name, features.expected_dim)
 
 
-def _missing(features: FeatureFile, records: Mapping[str, Sequence[Record]]) -> list[Finding]:
+def missing_of(features: Features, records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """A line ``split<TAB>video`` for every video without features."""
+    needed = {split: dict.fromkeys(r.video_id for r in group) for split, group in records.items()}
+    missing = set(features.missing(video for videos in needed.values() for video in videos))
+    return [f"{split}\t{v}" for split, videos in needed.items() for v in videos if v in missing]
+
+
+def _missing(
+    name: str, missing: Collection[str], records: Mapping[str, Sequence[Record]], rule: str
+) -> list[Finding]:
     findings = []
     for split, group in records.items():
         needed = list(dict.fromkeys(record.video_id for record in group))
-        if missing := features.missing(needed):
-            description = f"{len(missing):,} of the {len(needed):,} {split} videos are missing"
-            remedy = "get the whole file, or take the videos out of the annotations"
-            findings.append(
-                Finding(
-                    "problem", features.path.name, f"{description} (e.g. {_some(missing)})", remedy
-                )
-            )
+        lacking = [video for video in needed if video in missing]
+        if not lacking:
+            continue
+        sentences = sum(len(r.sentences) for r in group if r.video_id in missing)
+        description = (
+            f"{len(lacking):,} of the {len(needed):,} {split} videos are missing "
+            f"(e.g. {_some(lacking)}), with {sentences:,} sentences"
+        )
+        level: Literal["problem", "warning"] = "problem"
+        remedy = "get the whole file, or MISSING_VIDEOS: drop; --missing FILE lists them all"
+        if rule == "drop":
+            level, remedy = "warning", "MISSING_VIDEOS: drop leaves their paragraphs out"
+        findings.append(Finding(level, name, description, remedy))
     return findings
 
 
 @dataclass
 class _Seen:
-    """Statistics and faults of the videos read so far."""
+    """Statistics and faults of the videos read so far.
 
+    Args:
+        seconds_per_row: as it is stated; 0 = it is not.
+    """
+
+    seconds_per_row: float = 0.0
     widths: Counter[int] = field(default_factory=Counter)
     dtypes: Counter[str] = field(default_factory=Counter)
     rows: int = 0
@@ -87,27 +124,30 @@ class _Seen:
     videos_with: dict[str, list[str]] = field(
         default_factory=lambda: defaultdict(list)
     )  # fault -> videos
-    rates: dict[str, float] = field(default_factory=dict)
+    lengths: dict[str, tuple[int, float, float]] = field(
+        default_factory=dict
+    )  # rows, seconds, and seconds from row to row that the file states (0: it does not)
     digests: dict[bytes, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, features: FeatureFile, video: str, duration: float) -> None:
-        node = features.dataset(video)
-        assert node is not None
-        if node.ndim != 2 or node.dtype.kind not in "fiu":
+    def add(self, features: Features, video: str, duration: float) -> None:
+        stored = features.stored(video)
+        assert stored is not None
+        if len(stored.shape) != 2 or not stored.numbers:
             self.videos_with["shape"].append(video)
             return
-        if 0 in node.shape:
+        if 0 in stored.shape:
             self.videos_with["empty"].append(video)
             return
         try:
-            rows = features.values(node)
-        except (InputError, OSError):  # a damaged chunk, or a size that cannot be
+            rows = features.values(stored)
+            step = float(features.attributes(video).get(ROW_STEP, 0.0))
+        except (InputError, *DAMAGE):  # a damaged part, or a size that cannot be
             self.videos_with["unreadable"].append(video)
             return
         self.rows += len(rows)
         self.widths[rows.shape[1]] += 1
-        self.dtypes[str(node.dtype)] += 1
-        self.rates[video] = len(rows) / duration
+        self.dtypes[stored.dtype] += 1
+        self.lengths[video] = len(rows), duration, step
         self.digests[hashlib.sha256(rows.tobytes()).digest()].append(video)
         if not np.isfinite(rows).all():
             self.videos_with["not finite"].append(video)
@@ -165,23 +205,37 @@ class _Seen:
         return f"{sum(self.dtypes.values()):,} videos read, {self.rows:,} rows, {kinds or 'none'}"
 
     def _of_rates(self, name: str) -> list[Finding]:
-        """Videos whose rows per second differ from the median of the file."""
-        if len(self.rates) < 3:
+        """Videos whose rows do not fit their duration: at the seconds per row that are stated, or
+        else at the usual ones of the file."""
+        if len(self.lengths) < 3:
             return []
-        usual = float(np.median(list(self.rates.values())))
+        usual = float(np.median([rows / seconds for rows, seconds, _ in self.lengths.values()]))
+        each = {
+            video: step or self.seconds_per_row or 1 / usual
+            for video, (_, _, step) in self.lengths.items()
+        }
         apart = sorted(
-            (abs(rate / usual - 1), video)
-            for video, rate in self.rates.items()
-            if abs(rate / usual - 1) > _RATE_APART
+            (abs(rows * each[video] / seconds - 1), video)
+            for video, (rows, seconds, _) in self.lengths.items()
+            if abs(rows - seconds / each[video]) > max(_ROWS_APART, _RATE_APART * rows)
         )[::-1]
-        description = f"{usual:.3g} rows per second (median)"
+        description = f"{usual:.3g} rows per second (median), {1 / usual:.3g} s per row"
+        stated = self.seconds_per_row or any(step for _, _, step in self.lengths.values())
+        expected = "what is stated" if stated else "it"
         if not apart:
-            return [Finding("note", name, f"{description}, all within {100 * _RATE_APART:.0f} %")]
-        shown = ", ".join(f"{video} {self.rates[video]:.3g}" for _, video in apart[:3])
+            within = f"all within {100 * _RATE_APART:.0f} % of {expected}"
+            return [Finding("note", name, f"{description}, {within}")]
+        shown = ", ".join(
+            f"{video} {self.lengths[video][0] / self.lengths[video][1]:.3g}"
+            for _, video in apart[:3]
+        )
         description += (
-            f"; {len(apart):,} videos are off by more than {100 * _RATE_APART:.0f} % ({shown})"
+            f"; {len(apart):,} videos are off by more than {100 * _RATE_APART:.0f} % of {expected} "
+            f"({shown})"
         )
         remedy = "cut or resampled features, or a wrong duration: moments would be misplaced"
+        if not stated:
+            remedy += "; if the rate is known state it as SECONDS_PER_ROW"
         return [Finding("warning", name, description, remedy)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import statistics
 import sys
 import time
@@ -146,10 +145,15 @@ class Memory:
 
 
 def peak_resident() -> int:
-    """The most memory, in bytes, that this process has had resident."""
+    """The most memory, in bytes, that this process has had resident; 0 on Windows, where no part of
+    Python says it."""
     resident = _status("VmHWM")
     if resident is not None:
         return resident
+    try:
+        import resource
+    except ImportError:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

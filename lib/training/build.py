@@ -16,6 +16,7 @@ from easydict import EasyDict
 from ..base.batch import DataDims, collate
 from ..base.errors import InputError
 from ..base.external import is_external
+from ..base.installed import INSTALLED, OPTIONS_PAGE, home
 from ..base.memory import bounded_memory, free_memory
 from ..base.runtime import Runtime
 from ..config.config import experiment_name
@@ -38,34 +39,50 @@ from .scorer import Options, Scorer
 
 _BESIDE_WEIGHTS = 4 * 2**30  # bytes that building a model may take for tables that are no weights
 MOST_POSITIONS = 10_000  # that a checkpoint is believed to have
-ROOT = Path(__file__).resolve().parents[2]
+DATA_HELP = f"default: data of the {'current folder' if INSTALLED else 'repository'}"
+PATHS_HELP = (
+    "Paths on the command line, those of --set too, are relative to the current\n"
+    f"folder; those in a YAML to {'it too' if INSTALLED else 'the repository'} (BASE and files of "
+    "code: to the YAML)."
+)
 
 
 def resolve(path: str) -> Path:
-    """A path of the configuration: relative ones start at the repository's root."""
-    return Path(path) if Path(path).is_absolute() else ROOT / path
+    """A path of the configuration; see ``home`` for relative ones. Those of the command line are
+    absolute when they come here."""
+    return home() / path
 
 
-def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that training and testing share; names as in the original command lines."""
-    parser.add_argument("--cfg", required=True, metavar="YAML", help="the experiment")
+def add_common_flags(parser: argparse.ArgumentParser, *, of_run: bool = False) -> None:
+    """The flags that training and testing share; names as in the original command lines.
+
+    Args:
+        of_run: the folder of a run may stand in the place of ``--cfg``, as ``run``.
+    """
+    if of_run:
+        parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a trained run")
+    help = "the experiment" + ", whose run lies below --modelDir" * of_run
+    parser.add_argument("--cfg", required=not of_run, metavar="YAML", help=help)
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change one option of the experiment; may be repeated (options: docs/options.md)",
+        help=f"change one option of the experiment; may be repeated (options: {OPTIONS_PAGE})",
     )
     parser.add_argument("--decode", metavar="YAML", help="take the DECODE section of another file")
     parser.add_argument(
         "--gpus", metavar="N", help="GPU to use; cpu or -1 for none (default: the first, if any)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
-    parser.add_argument("--dataDir", metavar="DIR", help="folder of the corpora (default: data)")
-    parser.add_argument("--modelDir", metavar="DIR", help="folder of the runs (default: save)")
+    parser.add_argument("--dataDir", metavar="DIR", help=f"folder of the corpora ({DATA_HELP})")
+    parser.add_argument(
+        "--modelDir", metavar="DIR", help="folder of the runs (default: save of the repository)"
+    )
     parser.add_argument(
         "--logDir", metavar="DIR", help="folder of TensorBoard files (default: the run's folder)"
     )
+    parser.epilog = PATHS_HELP
     parser.add_argument("--tag", metavar="TEXT", help="suffix of the run's folder")
     parser.add_argument("--verbose", action="store_true", help="progress bars and more lines")
 

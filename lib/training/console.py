@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import IO, TextIO
 
 from ..base.files import open_plain, unwritable
+from ..base.terminal import for_file
 
 
 class Console:
     """While it is entered, whatever goes to standard output and standard error is kept as well.
 
     The folder of a run exists only when all else is loaded: what is printed before waits in memory.
-    Progress bars, which rewrite their line, are left out.
+    Progress bars, which rewrite their line, are left out, and colours.
     """
 
     def __init__(self) -> None:
@@ -30,8 +31,7 @@ class Console:
         self.waiting.clear()
 
     def keep(self, text: str) -> None:
-        if "\r" in text:
-            return
+        text = for_file(text)
         if self.file is None:
             self.waiting.append(text)
         else:

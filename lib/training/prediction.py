@@ -136,6 +136,7 @@ def ground_in(
     pairs: int,
     moments: int,
     nms_iou: float,
+    durations: np.ndarray | None = None,
     watch: Callable[[Iterable[Encoded]], Iterable[Encoded]] = lambda batches: batches,
 ) -> Grounding | None:
     """Every paragraph's sentences grounded in some videos; None if the model does not ground.
@@ -148,6 +149,7 @@ def ground_in(
             paragraph is never divided.
         moments: spans kept of a sentence after suppression.
         nms_iou: two kept spans of a sentence overlap by at most this.
+        durations: (V,) of the videos in seconds, for suppression in rounded seconds; None: exact.
         watch: wraps the batches of paragraphs, to show progress.
     """
     if not model.grounds():
@@ -165,7 +167,12 @@ def ground_in(
                 decoding,
             )
             proposals = decode(evidence, decoding, calibration)
-            kept = best_moments(proposals, moments=moments, nms_iou=nms_iou)
+            seconds = None
+            if durations is not None:
+                lengths = np.repeat(counts, candidates.shape[1])[rows]
+                own = np.repeat(durations[candidates.ravel()[rows]], lengths)
+                seconds = torch.from_numpy(own).to(runtime.device, torch.float32)
+            kept = best_moments(proposals, moments=moments, nms_iou=nms_iou, durations=seconds)
             spans.append(kept[0])
             scores.append(kept[1])
             prior = decode_prior(evidence, decoding, calibration)
@@ -254,9 +261,12 @@ def _pick(items: Encoded, rows: np.ndarray, runtime: Runtime) -> Encoded:
 
 
 def best_moments(
-    proposals: Proposals, *, moments: int, nms_iou: float
+    proposals: Proposals, *, moments: int, nms_iou: float, durations: Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best spans of each sentence after suppression: (M, K, 2) fractions and (M, K) scores.
+
+    Args:
+        durations: (M,) seconds, see ``greedy_suppression``.
 
     Raises:
         InputError: a score that is not finite (an arg-max over NaN would look like an answer).
@@ -264,7 +274,7 @@ def best_moments(
     if not torch.isfinite(proposals.scores).all():
         raise InputError("the model scores a moment with a number that is not finite")
     kept, exists = greedy_suppression(
-        proposals.spans, proposals.scores, keep=moments, max_iou=nms_iou
+        proposals.spans, proposals.scores, keep=moments, max_iou=nms_iou, durations=durations
     )
     rows = torch.arange(len(kept), device=kept.device)[:, None]
     spans = proposals.spans[kept] if proposals.spans.dim() == 2 else proposals.spans[rows, kept]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import platform
-import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ import numpy as np
 import torch
 
 from ..base import distributed
+from ..base.installed import CONSOLE, REPOSITORY, as_started, release
 from ..base.runtime import Runtime
 
 FEATURE_FACTS = ("entries", "keys", "width", "dtype")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def provenance(
@@ -35,7 +33,7 @@ def provenance(
     return {
         "commit": commit,
         "clean": clean,
-        "command": shlex.join(sys.argv),
+        "command": as_started(),
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seed": seed,
         "versions": {
@@ -43,6 +41,7 @@ def provenance(
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             **runtime.versions(),
+            **({CONSOLE: version} if (version := release()) else {}),
         },
         "device": runtime.name,
         "processes": distributed.world_size(),
@@ -75,12 +74,13 @@ def _commit() -> tuple[str | None, bool | None]:
     """The commit that is checked out, and whether the files are unchanged; None: unknown."""
 
     def git(*words: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *words]
         return subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10
+            command, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:
             return None, None  # unpacked inside somebody else's repository
         return git("rev-parse", "HEAD"), not git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

@@ -1,83 +1,120 @@
-"""The progress reports of a run: lines for the console, scalars for TensorBoard."""
+"""The progress reports of a run: lines for the console."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any, NamedTuple
 
+from ..base.terminal import coloured, duration
+from ..evaluation import headline_numbers
+from .loggers import leaves
 from .progress import Progress
 
-_EVENTS = "events.out.tfevents.*"
+_ROOM = 41  # of 80 columns, for the scores of an epoch
 
 
-def epoch_line(
-    epoch: int,
-    epochs: int,
-    means: Mapping[str, float],
-    summary: Mapping[str, Any],
-    select_by: str,
-    progress: Progress,
-) -> str:
-    """One epoch in one line: the loss, and each kind of score with its best baseline (floor)."""
-    parts = [f"epoch {epoch + 1}/{epochs}", f"loss {means['total']:.4f}"]
-    scores, baselines = summary["protocols"], summary["floors"]
-    for protocol, name in (("vr", "R@1"), ("vr", "R@10"), ("svmr_2dtan", "R@1,IoU=0.5")):
-        if name in scores.get(protocol, {}):
-            baseline = max(
-                (row.get(name, 0.0) for row in baselines[protocol].values()), default=0.0
-            )
-            parts.append(f"{protocol} {name} {scores[protocol][name]:.2f} (floor {baseline:.2f})")
-    if "mIoU" in scores.get("svmr_2dtan", {}):
-        baseline = max(row.get("mIoU", 0.0) for row in baselines["svmr_2dtan"].values())
-        parts.append(f"mIoU {scores['svmr_2dtan']['mIoU']:.2f} (floor {baseline:.2f})")
-    best = epoch if progress.best_epoch is None else progress.best_epoch
-    chosen = "best so far" if best == epoch else f"best {best + 1}"
-    return "  ".join([*parts, f"[{chosen} by {select_by}]"])
+class EpochTable:
+    """The epochs of a run, a row each: loss, validation scores, and time.
+
+    The head, with the best baseline (floor) of each score, stands over the first row, and again
+    where the floors have changed.
+
+    Args:
+        epochs: of the whole run.
+        select_by: the score that chooses the best epoch; it has a column whatever it is.
+    """
+
+    def __init__(self, epochs: int, select_by: str) -> None:
+        self.epochs, self.select_by = epochs, select_by
+        self._head: list[str] = []
+        self._warned: set[str] = set()
+
+    def rows(
+        self,
+        epoch: int,
+        means: Mapping[str, float],
+        summary: Mapping[str, Any],
+        progress: Progress,
+        *,
+        seconds: float,
+        left: float,
+    ) -> list[str]:
+        """The row of an epoch, with what must stand over it.
+
+        Args:
+            epoch: from 0.
+            means: of the loss terms, ``total`` among them.
+            seconds: that the epoch took; ``left``: that the run still takes.
+        """
+        columns = _columns(summary, self.select_by)
+        head = [f"{'':16}", f"{'':7}{'loss':>9}", f"{'floors':16}"]
+        for question, group in groupby(columns, key=lambda column: column.question):
+            head[0] += f"{question:^{sum(column.width for column in group)}}"
+        for column in columns:
+            head[1] += f"{column.metric:>{column.width}}"
+            head[2] += f"{column.floor:{column.width}.2f}"
+        head[1] += f"{'time':>8}{'left':>9}"
+        row = f"{f'{epoch + 1}/{self.epochs}':>7}{means['total']:9.4f}"
+        row += "".join(f"{column.score:{column.width}.2f}" for column in columns)
+        row += f"{duration(seconds):>8}{duration(left):>9}"
+        row += coloured("  best", "green") if progress.best_epoch in (None, epoch) else ""
+        if head == self._head:
+            return [row]
+        self._head = head
+        return [coloured(head[0].rstrip(), "bold"), coloured(head[1], "bold"), head[2], row]
+
+    def unscored(
+        self, epoch: int, means: Mapping[str, float], *, seconds: float, left: float
+    ) -> str:
+        """The row of an epoch without validation; arguments as of ``rows``."""
+        row = f"{f'{epoch + 1}/{self.epochs}':>7}{means['total']:9.4f}"
+        width = len(self._head[2]) if self._head else 16
+        return f"{row:{width}}{duration(seconds):>8}{duration(left):>9}"
+
+    def warnings(self, summary: Mapping[str, Any]) -> list[str]:
+        """The warnings of an epoch that the epoch before did not have, whatever their numbers."""
+        kinds = {re.sub(r"[\d.]+", "", text): text for text in summary["warnings"]}
+        new = [f"  WARNING: {text}" for kind, text in kinds.items() if kind not in self._warned]
+        self._warned = set(kinds)
+        return new
+
+
+class _Column(NamedTuple):
+    question: str
+    metric: str
+    score: float
+    floor: float
+
+    @property
+    def width(self) -> int:
+        return max(len(self.metric), 6) + 2
+
+
+def _columns(summary: Mapping[str, Any], select_by: str) -> list[_Column]:
+    """Retrieval and grounding as the headline has them, and what chooses the epoch, as far as there
+    is room."""
+    numbers = [each for each in headline_numbers(summary) if each.question != "joint"]
+    columns = [_Column(each.question, each.metric, each.score, each.floor) for each in numbers]
+    protocol, _, metric = select_by.partition("/")
+    if select_by not in {f"{each.protocol}/{each.metric}" for each in numbers}:
+        floors = (row.get(metric) for row in summary["floors"].get(protocol, {}).values())
+        best = min if metric == "MedR" else max
+        floor = best((each for each in floors if each is not None), default=float("nan"))
+        columns.append(_Column(protocol, metric, summary["protocols"][protocol][metric], floor))
+    while sum(column.width for column in columns) > _ROOM:
+        columns.pop(0)
+    return columns
 
 
 def describe_change(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: set[str]
 ) -> list[str]:
     """Options that differ between two configurations, as ``KEY was x and is y``."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     return [
         f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
         for key in sorted(old | new)
         if key not in ignore and old.get(key) != new.get(key)
     ]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, list(value) if isinstance(value, tuple | list) else value
-
-
-class Scalars:
-    """TensorBoard, where it is installed; nothing otherwise (log.jsonl always has the numbers).
-
-    Attributes:
-        files: names of what it writes in the folder.
-    """
-
-    def __init__(self, folder: Path, *, purge_from: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.writer, self.files = None, []
-            return
-        there = set(folder.glob(_EVENTS))
-        self.writer = SummaryWriter(str(folder), purge_step=purge_from)
-        self.files = sorted(path.name for path in set(folder.glob(_EVENTS)) - there)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Every number of a log record, under its path."""
-        if self.writer is None:
-            return
-        for key, value in _leaves(record):
-            if isinstance(value, int | float) and not isinstance(value, bool) and key != "epoch":
-                self.writer.add_scalar(key.replace(".", "/"), value, record["epoch"])
-        self.writer.flush()

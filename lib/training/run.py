@@ -5,6 +5,8 @@ Files are replaced completely or not at all, and one process at a time may write
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import math
 import re
@@ -26,13 +28,15 @@ from ..base.files import (
     unwritable,
     write_bytes,
 )
+from ..base.terminal import shown_path
 
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
 # Names that a run gives its files. Of these, an overwritten one loses what its record names.
 _NAMES = re.compile(
-    r"results[^/]*\.(json|md|html)|predictions(_\w+)?\.[^/]*|"
+    r"results[^/]*\.(json|md|html)|predictions[^/]*\.[^/]*|"
     r"word_vectors\.pt|(last|lowest_loss|best(-\d+)?)\.pt|"
-    r"epoch\d+-step\d+\.step|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|config\.yaml"
+    r"epoch\d+-step\d+\.step|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|config\.yaml|"
+    r"logger\.txt"
 )
 # What every run of an earlier release wrote, which kept no record.
 _UNRECORDED = re.compile(
@@ -40,6 +44,7 @@ _UNRECORDED = re.compile(
     r"word_vectors\.pt|(last|best)\.pt|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|"
     r"config\.yaml"
 )
+_NAMED = 5  # runs, where the one that is wanted is not there
 _ADVICE = "wait for it, or name another run by --tag"
 
 
@@ -102,11 +107,7 @@ class Run:
             InputError: there is no run, or another process writes into it.
         """
         folder = Path(folder)
-        if not (folder / CONFIG).is_file():
-            raise InputError(
-                f"{folder} holds no run (no {CONFIG}); "
-                "train first, with the same experiment and --tag"
-            )
+        require_run(folder)
         run = cls(folder, lock_folder(folder, _ADVICE) if exclusive else None)
         if CONFIG not in recorded_files(folder):  # of an earlier release
             for path in _files_of(folder)[0]:
@@ -205,6 +206,36 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder without a run, naming the runs below and beside it.
+
+    Raises:
+        InputError: there is none, or it is no folder.
+    """
+    if (folder / CONFIG).is_file():
+        return
+    if folder.is_file():
+        raise InputError(
+            f"{shown_path(folder)} is a file; expected the folder of a run (another checkpoint of "
+            "it is named by --checkpoint)"
+        )
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found += folder.glob(f"*/{CONFIG}")
+        found += folder.parent.glob(f"{glob.escape(folder.name)}-*/{CONFIG}")
+    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    names = [shown_path(path.parent) for path in newest[:_NAMED]]
+    more = f" and {len(newest) - _NAMED} more" if len(newest) > _NAMED else ""
+    raise InputError(
+        f"{shown_path(folder)} holds no run (no {CONFIG}); "
+        + (
+            f"expected one of {', '.join(names)}{more}, as in best_test.py {names[0]}"
+            if names
+            else "train first, with the same experiment and --tag"
+        )
+    )
 
 
 def strict_json(value: Any) -> str:

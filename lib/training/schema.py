@@ -97,6 +97,7 @@ def _features(value: Any, name: str) -> None:
             "rows": whole(),
             "dtype": text,
             "width": whole(1),
+            "parts": listed(whole(1)),
             "mean": tensor(1),
             "std": tensor(1),
             "standardization": record(
@@ -110,6 +111,8 @@ def _features(value: Any, name: str) -> None:
             ),
         }
     )(value, name)
+    if value.get("parts") and sum(value["parts"]) != value.get("width"):
+        raise Wrong(f"{name}.parts add up to {sum(value['parts'])}, expected the width")
     kept = value.get("standardization", {})
     sized = {"mean": value, "std": value, "standardization.mean": kept}
     sized["standardization.deviation"] = kept
@@ -223,6 +226,7 @@ _STATE: dict[str, Check] = {
             "best_score": optional(number(finite=False)),
             "best_epoch": optional(whole()),
             "kept": listed(row(number(finite=False), whole())),
+            "finer": mapping(number(finite=False)),
         },
         needed=("epoch", "step"),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..base import distributed
 from ..base.errors import InputError
 from ..base.runtime import Runtime
 from ..datasets import build_loader
+from ..datasets.annotations import Paragraph
 from ..datasets.corruption import Corruption, prepared_rows
 from ..datasets.dense import DenseParagraphs, VideoFrames
 from ..decoding import Decoding, Evidence
@@ -60,6 +61,7 @@ class Options:
     pairs: int = 128  # sentences grounded at once
     moments: int = 10  # kept per sentence
     nms_iou: float = 0.5
+    nms_rounded: bool = False
     iou: Sequence[float] = (0.3, 0.5, 0.7)
     grounding_n: Sequence[int] = (1, 5)
     retrieval_k: Sequence[int] = (1, 5, 10, 100)
@@ -139,6 +141,7 @@ class Scorer:
             pairs=self.options.pairs,
             moments=self.options.moments,
             nms_iou=self.options.nms_iou,
+            durations=self.truth.durations if self.options.nms_rounded else None,
             watch=lambda batches: self._watched(batches, "grounding"),
         )
         if self.shared and grounding is not None:
@@ -231,9 +234,10 @@ class Scorer:
             sentences_of(self.truth, paragraphs), maps_of_cells(predictions.proposal_spans, scores)
         )
 
-    def _watched(self, batches: Any, what: str) -> Any:
-        shown = self.verbose and distributed.is_main()
-        return tqdm(batches, desc=f"scoring: {what}", leave=False, disable=not shown)
+    def _watched(self, batches: Any, what: str) -> Iterator[Any]:
+        """With a bar where somebody watches, from the first batch on: one at a time."""
+        disable = None if self.verbose and distributed.is_main() else True
+        yield from tqdm(batches, desc=f"scoring: {what}", leave=False, disable=disable)
 
     def summarise(self, predictions: Predictions, **more: Any) -> dict[str, Any]:
         """The summary of ``lib.evaluation`` with the experiment's thresholds and counts."""
@@ -254,14 +258,16 @@ class Scorer:
         Raises:
             InputError: with the names that it will have.
         """
+        moment = [0.0, 1.0] if self.truth.timed else [np.nan, np.nan]
         truth = Truth(
             video_ids=("video",),
             durations=np.ones(1),
             paragraph_ids=("paragraph",),
             paragraph_video=np.zeros(1, dtype=np.int64),
             sentence_paragraph=np.zeros(1, dtype=np.int64),
-            moments=np.array([[0.0, 1.0] if self.truth.timed else [np.nan, np.nan]]),
+            moments=np.array([moment]),
             sentences=("sentence",),
+            annotations=None if self.truth.annotations is None else np.array([[moment]]),
         )
         retrieves, grounds = model.retrieves(), model.grounds()
         answer = Predictions(
@@ -290,7 +296,7 @@ def metric(summary: dict[str, Any], name: str) -> float:
 
 
 def truth_of(split: DenseParagraphs) -> Truth:
-    """The true moments, from the annotations (float64, every sentence)."""
+    """The true moments, from the annotations (float64, every sentence, all its windows)."""
     paragraphs = split.paragraphs
     video_index = {video: index for index, video in enumerate(split.corpus)}
     duration = {paragraph.video_id: paragraph.duration for paragraph in paragraphs}
@@ -304,7 +310,25 @@ def truth_of(split: DenseParagraphs) -> Truth:
         ),
         moments=np.concatenate([paragraph.moments for paragraph in paragraphs]),
         sentences=tuple(text for paragraph in paragraphs for text in paragraph.sentences),
+        annotations=_windows_of(paragraphs),
     )
+
+
+def _windows_of(paragraphs: Sequence[Paragraph]) -> np.ndarray | None:
+    """(M, A, 2) all moments of every sentence in seconds, *the* moment first; None where no
+    sentence has several."""
+    if not any(paragraph.windows for paragraph in paragraphs):
+        return None
+    rows = []
+    for paragraph in paragraphs:
+        windows = paragraph.windows or (np.empty((0, 2)),) * len(paragraph.sentences)
+        for moment, several in zip(paragraph.moments, windows, strict=True):
+            again = (several == moment).all(axis=1).nonzero()[0][:1]
+            rows.append(np.concatenate([moment[None], np.delete(several, again, axis=0)]))
+    table = np.full((len(rows), max(map(len, rows)), 2), np.nan)
+    for place, row in enumerate(rows):
+        table[place, : len(row)] = row
+    return table
 
 
 def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ all parts are in the feature file they are removed; what remains are the videos 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float
 
+from ..base import locks
 from ..base.errors import InputError
 from ..base.files import replace_file
 from ..base.recipe import ENDS_EARLY, MODIFIED_NS, SIZE, SOURCE, Recipe
@@ -96,9 +96,9 @@ class Parts:
             self._path(video, ".npz").unlink(missing_ok=True)
             self._path(video, ".error.json").unlink(missing_ok=True)
         if not [path for path in self.folder.iterdir() if path.name not in _OWN]:
-            for name in _OWN:
-                (self.folder / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # on Windows the lock, which is open, stays
+                for name in _OWN:
+                    (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
 
     def _path(self, video: str, suffix: str) -> Path:
@@ -135,7 +135,7 @@ def open_parts(out: Path) -> Iterator[Parts]:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((folder / "lock").open("ab"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(file)
             except BlockingIOError:
                 raise InputError(f"{out}: another process is extracting to it.") from None
             except OSError as fault:

@@ -52,7 +52,6 @@ from lib.datasets.fingerprint import fingerprint
 from lib.datasets.vocabulary import read_word_vectors
 from lib.evaluation import summarise
 from lib.evaluation.files import read_any, read_truth, read_tvr
-from lib.evaluation.records import per_sentence
 from lib.training import checkpoint, nonfinite
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -476,7 +475,7 @@ def read_predictions_file(path: Path) -> None:
         own = read_truth(path)
         summarise(own, read_any(path.with_name("absent"), own), resamples=0)
     with contextlib.suppress(InputError):
-        read_tvr(path, per_sentence(truth))
+        read_tvr(path, truth)
     used, predictions = read_any(path, truth)
     summarise(used, predictions, resamples=0)
 

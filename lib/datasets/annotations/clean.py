@@ -64,8 +64,9 @@ def read_paragraphs(
         untimed: keep sentences whose moment the file does not give, which are refused else.
 
     Raises:
-        InputError: the file is missing, malformed, of another layout, has no such split, or holds
-            no paragraph, or a sentence or paragraph that is longer than any description.
+        SplitMissing: the file holds several splits, and not this one.
+        InputError: the file is missing, malformed, of another layout, or holds no paragraph, or a
+            sentence or paragraph that is longer than any description.
     """
     cleaning = Cleaning(path)
     found: list[Paragraph] = []

@@ -151,7 +151,9 @@ def _reader_of(
         if example is None:
             raise source.fault(f"{key} names {listed(list(entry))} and says nothing of them.")
         return read_prompts if "steps" in example else read_splits
-    pairs = all(isinstance(value, list) and len(value) == 2 for value in inner)
+    pairs = all(isinstance(value, list) and len(value) == 2 for value in inner) and not any(
+        isinstance(one, list | dict) for value in inner for one in value
+    )
     if pairs and "sentences" not in entry:
         raise source.fault(
             f"{key} holds {len(inner):,} pairs of numbers (durations and indices, as in TVR's "

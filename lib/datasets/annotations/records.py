@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ...base.terminal import count, shown_path
+
 # A batch is padded to its longest paragraph and its longest sentence. (TACoS has paragraphs of 230
 # sentences, ActivityNet Captions sentences of 82 words and 450 letters.)
 MOST_SENTENCES, MOST_WORDS, MOST_LETTERS = 1_000, 500, 20_000
@@ -60,15 +62,16 @@ class Cleaning:
     def lines(self) -> list[str]:
         """The report: one line for the file, for each remark and for each kind of repair."""
         head = (
-            f"{self.path}: {self.paragraphs:,} paragraphs of {self.videos:,} videos, "
-            f"{self.sentences:,} of {self.sentences_read:,} sentences kept"
+            f"{shown_path(self.path)}: {count(self.paragraphs, 'paragraph')} of "
+            f"{count(self.videos, 'video')}, {self.sentences:,} of "
+            f"{count(self.sentences_read, 'sentence')} kept"
         )
         return [
             head,
             *(f"  {remark}" for remark in self.remarks),
             *(
-                f"  {what}: {count:,} (e.g. {'; '.join(self.examples[what])})"
-                for what, count in sorted(self.counts.items())
+                f"  {what}: {number:,} (e.g. {'; '.join(self.examples[what])})"
+                for what, number in sorted(self.counts.items())
             ),
         ]
 

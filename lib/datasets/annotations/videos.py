@@ -25,6 +25,9 @@ def read_videos(
             of a corpus.
     """
     records = []
+    for key, entry in () if skip_empty else [*entries.items()][:1]:
+        if isinstance(entry, dict) and not (key_of(entry, "sentence") or _events(entry)):
+            raise _without_sentences(key, entry, source)  # before a split is asked for
     for key, entry in of_split(entries, source).items():
         if not isinstance(entry, dict):
             raise source.fault(

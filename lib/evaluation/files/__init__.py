@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...base.errors import InputError
-from ..records import Predictions, Truth, per_sentence
+from ..records import Predictions, Truth
 from .arrays import load_arrays, save_arrays
 from .predictions import read_predictions, write_predictions
+from .qvhighlights import WINDOWS, read_qvhighlights
 from .truth import read_truth, write_truth
 from .tvr import read_tvr, write_tvr
 
@@ -15,6 +16,7 @@ __all__ = [
     "load_arrays",
     "read_any",
     "read_predictions",
+    "read_qvhighlights",
     "read_truth",
     "read_tvr",
     "save_arrays",
@@ -27,7 +29,7 @@ __all__ = [
 def read_any(path: str | Path, truth: Truth) -> tuple[Truth, Predictions]:
     """Predictions of any format, recognised by content, and the truth they are scored against.
 
-    For TVR's submissions that is the given truth with every sentence a query, else the given one.
+    For TVR's submissions that is the truth of ``read_tvr``, else the given one.
 
     Raises:
         InputError: what the reader of that format refuses.
@@ -40,6 +42,7 @@ def read_any(path: str | Path, truth: Truth) -> tuple[Truth, Predictions]:
     if content.startswith(b"PK"):
         return truth, load_arrays(path, truth)
     if b'"video2idx"' in content:
-        sentences = per_sentence(truth)
-        return sentences, read_tvr(path, sentences)
+        return read_tvr(path, truth)
+    if f'"{WINDOWS}"'.encode() in content:
+        return truth, read_qvhighlights(path, truth)
     return truth, read_predictions(path, truth)

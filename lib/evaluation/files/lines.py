@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,6 +123,34 @@ def span(start: Any, end: Any, location: str) -> tuple[float, float]:
             f"{location}: the moment [{low:g}, {high:g}] is none, expected start < end"
         )
     return low, high
+
+
+def listed_span(start: Any, end: Any, location: str) -> tuple[float, float]:
+    """A span of a list whose order counts: one that does not end after it starts is kept as an
+    empty one, which takes up a rank and overlaps nothing. InputError: no numbers."""
+    low, high = number(start, location, "a start"), number(end, location, "an end")
+    return low, max(low, high)
+
+
+def require_same_queries(
+    location: str, key: str, found: Collection[str], expected: Collection[str]
+) -> None:
+    """Raises InputError unless a submission has the queries of the truth and no others."""
+    lacking = [name for name in expected if name not in found]
+    foreign = [name for name in found if name not in expected]
+    parts = [
+        f"{text} {len(names):,} of the {len(total):,} {whose} (the first is {names[0]!r})"
+        for text, names, total, whose in (
+            ("lacks", lacking, expected, f"{key}s of the truth"),
+            ("has a line for", foreign, found, "that the truth does not have"),
+        )
+        if names
+    ]
+    if parts:
+        raise InputError(
+            f"{location}: {' and '.join(parts)}; a submission is scored on all queries of its "
+            "split and on no others: give the truth of the split that it was made for"
+        )
 
 
 def rows(value: Any, location: str, what: str, form: str) -> list[list[Any]]:

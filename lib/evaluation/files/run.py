@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from ...base.errors import InputError
 from ...base.files import Write, digest_of, open_input, record_file, replace_files
+from ...base.installed import called
 from ...base.schema import (
     Wrong,
     listed,
@@ -55,6 +56,7 @@ _SUMMARY = record(
                 optional(number()),
             )
         ),
+        "left_out": record({"sentences": whole(), "of": whole(), "clipped": whole()}),
         "warnings": listed(text),
         "notes": listed(text),
         "settings": record({"ties": one_of(*TIES), "alpha": number()}),
@@ -158,7 +160,7 @@ def read_run(folder: str | Path, *, name: str | None = None) -> RunFiles:
     if not (folder / TRUTH).is_file() or not source.is_file():
         raise InputError(
             f"{folder}: holds no {TRUTH} with {LINES} or {ARRAYS}; a report needs them, and "
-            "best_test.py writes them"
+            f"{called('best_test')} writes them"
         )
     results = folder / "results.json"
     stored = _json(results) if results.is_file() else None
@@ -195,7 +197,8 @@ def _require_same(folder: Path, digests: Any) -> None:
         if found != digest:
             raise InputError(
                 f"{path}: is not the file that results.json was written with: it was cut or "
-                "changed, or a test was stopped as it replaced them; run best_test.py again"
+                "changed, or a test was stopped as it replaced them; run "
+                f"{called('best_test')} again"
             )
 
 
@@ -206,7 +209,8 @@ def _json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({str(error)[:100]})") from None
     except Wrong as fault:
-        raise InputError(f"{path}: {fault}; expected the results of best_test.py") from None
+        expected = f"expected the results of {called('best_test')}"
+        raise InputError(f"{path}: {fault}; {expected}") from None
     unknown = [name for name in value["protocols"] if name not in PROTOCOLS]
     if unknown:
         raise InputError(f"{path}: has scores of the unknown protocol {unknown[0][:40]!r}")

@@ -1,4 +1,5 @@
-"""The truth as a file: TVR's annotation lines with a ``paragraph_id`` (docs/predictions.md)."""
+"""The truth as a file: TVR's annotation lines with a ``paragraph_id``, or those of QVHighlights
+(docs/predictions.md)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ...base.clipping import clip_moment
 from ...base.errors import InputError
 from ...base.files import replace_file
 from ..records import Truth
@@ -68,7 +70,11 @@ def read_truth(path: str | Path) -> Truth:
 
     A line without ``paragraph_id`` is a paragraph of one sentence, which makes TVR's own annotation
     files readable. Lines without ``desc`` name distractors. Sentences of a paragraph keep their
-    order; other lines may stand between them. ``ts`` may be left out, of all sentences.
+    order; other lines may stand between them. ``ts`` may be left out, of all sentences. Moments are
+    clipped to their video as annotations are, and counted (``Truth.clipped``).
+
+    Lines of QVHighlights, which have a ``qid``, are read likewise: each query is a paragraph, and
+    has all its windows.
 
     Raises:
         InputError: up to ten faults, each with its line number; or a file that was cut.
@@ -86,9 +92,14 @@ class _Reader:
         self.paragraphs: dict[str, str] = {}
         self.locations: dict[str, str] = {}
         self.rows: list[tuple[str, str, list[tuple[float, float]]]] = []  # paragraph, text, spans
+        self.clipped = 0
+        self.windows = False  # of QVHighlights
         self.lines: int | None = None  # as the file says
 
     def add(self, location: str, record: dict[str, Any]) -> None:
+        if "qid" in record:
+            record = _of_qvhighlights(record, location)
+            self.windows = True
         missing = [key for key in ("vid_name", "duration") if key not in record]
         if "desc" in record or "desc_id" in record:
             missing += [key for key in ("desc_id", "desc") if key not in record]
@@ -98,7 +109,9 @@ class _Reader:
         video, duration = str(record["vid_name"]), number(record["duration"], location, "duration")
         if duration <= 0:
             raise InputError(f"{location}: duration is {duration:g}, expected more than 0")
-        if self.videos.setdefault(video, duration) != duration:
+        if self.windows:  # whose durations are whole seconds, line by line
+            self.videos[video] = max(duration, self.videos.get(video, 0.0))
+        elif self.videos.setdefault(video, duration) != duration:
             raise InputError(
                 f"{location}: video {video!r} has the duration {duration:g}, "
                 f"before it had {self.videos[video]:g}"
@@ -118,10 +131,27 @@ class _Reader:
                 f"before it described {self.paragraphs[paragraph]!r}"
             )
         spans = _spans(record["ts"], location) if "ts" in record else []
+        spans = self._clipped(spans, float(record["duration"]), location)
         if self.rows and bool(self.rows[0][2]) != bool(spans):
             which = "lacks ts" if self.rows[0][2] else "has ts"
             raise InputError(f"{location}: {which}, unlike the sentences before it")
         self.rows.append((paragraph, str(record["desc"]), spans))
+
+    def _clipped(
+        self, spans: list[tuple[float, float]], duration: float, location: str
+    ) -> list[tuple[float, float]]:
+        kept, cut = [], False
+        for start, end in spans:
+            low, high, this = clip_moment(start, end, duration)
+            if low >= high:
+                raise InputError(
+                    f"{location}: the moment [{start:g}, {end:g}] lies outside of its video of "
+                    f"{duration:g} s; correct it, or leave the sentence out"
+                )
+            kept.append((low, high))
+            cut |= this
+        self.clipped += cut
+        return kept
 
     def truth(self) -> Truth:
         if not self.rows:
@@ -145,13 +175,26 @@ class _Reader:
             sentence_paragraph=owner[order],
             moments=times[:, 0],
             sentences=tuple(self.rows[row][1] for row in order),
-            annotations=times if width > 1 else None,
+            annotations=times if width > 1 or (self.windows and self.rows[0][2]) else None,
             sentence_ids=tuple(names[row] for row in order),
+            clipped=self.clipped,
         )
 
 
+def _of_qvhighlights(record: dict[str, Any], location: str) -> dict[str, Any]:
+    """A line of QVHighlights by the names of a truth file."""
+    names = {"qid": "desc_id", "query": "desc", "vid": "vid_name", "duration": "duration"}
+    missing = [key for key in names if key not in record]
+    if missing:
+        raise InputError(f"{location}: lacks {' and '.join(missing)}")
+    found = {ours: record[theirs] for theirs, ours in names.items()}
+    if record.get("relevant_windows") is not None:
+        found["ts"] = record["relevant_windows"]
+    return found
+
+
 def _spans(value: Any, location: str) -> list[tuple[float, float]]:
-    """``[start, end]``, or a list of those, one per annotator."""
+    """``[start, end]``, or a list of those: of several windows, or one per annotator."""
     if isinstance(value, list) and value and not isinstance(value[0], list):
         value = [value]
     if not isinstance(value, list) or not value:

@@ -4,12 +4,13 @@
 score], …]}, …], "SVMR": …, "VR": …}``, times in seconds; a VR entry's times are 0. Every sentence
 is a query of its own (``records.per_sentence``).
 
-Source: the submission format of TVRetrieval's standalone evaluation.
+Source: the submission format of TVRetrieval's standalone evaluation, and what it reads of it.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from ...base.files import open_input, write_text
 from ...base.schema import unique_keys
 from ..joint import finished_pairs
 from ..protocols import PROTOCOLS
-from ..records import CandidateMoments, Predictions, Ranking, Truth
+from ..records import CandidateMoments, Predictions, Ranking, Truth, per_sentence
 from ..retrieval import top_videos
-from .lines import Faults, number, rows, short, span
+from .lines import Faults, listed_span, number, require_same_queries, rows, short
 from .predictions import exact, pairs, ranking, table
 
 _TASKS = ("VR", "SVMR", "VCMR")
+_MOST = 100  # entries of a list that are looked at
+_List = list[tuple[int, float, float, float]]  # video, start, end, minus the place
 
 
 def write_tvr(
@@ -39,7 +42,8 @@ def write_tvr(
     pairs_for: str = "vcmr_tvr",
     alpha: float = 20.0,
 ) -> None:
-    """Write a submission: the best ``keep`` entries of each list.
+    """Write a submission: the best ``keep`` entries of each list, the best first, since TVR's
+    evaluation reads the order of the file.
 
     Each sentence gets its paragraph's ranking under VR. VCMR is the finished list of ``pairs_for``.
     """
@@ -51,6 +55,10 @@ def write_tvr(
     tasks: dict[str, Any] = {"video2idx": {name: v for v, name in enumerate(truth.video_ids)}}
     if listed is not None:
         owner = truth.sentence_paragraph
+        order = np.argsort(-listed.scores, axis=1, kind="stable")
+        listed = Ranking(
+            np.take_along_axis(listed.videos, order, 1), np.take_along_axis(listed.scores, order, 1)
+        )
         no_times = np.zeros((*listed.videos.shape, 2))
         tasks["VR"] = _entries(
             truth, listed.videos[owner], no_times[owner], listed.scores[owner], keep
@@ -94,12 +102,23 @@ def _entries(
     ]
 
 
-def read_tvr(path: str | Path, truth: Truth) -> Predictions:
-    """Read a submission for a truth whose queries are sentences.
+def read_tvr(path: str | Path, truth: Truth) -> tuple[Truth, Predictions]:
+    """Read a submission as TVR's own evaluation does.
+
+    The order of the file counts, and not the scores; of each list, the first 100 entries. SVMR is
+    read without the entries that lie in other videos than the query's; under VR a video that is
+    listed again takes up a rank.
+
+    Args:
+        truth: its sentences are the queries, whatever their paragraphs.
+
+    Returns:
+        The truth with every sentence a query of its own, and with the videos that only the
+        submission names; and the predictions, scored by minus their place in the file.
 
     Raises:
-        InputError: what ``read_predictions`` refuses, named by task and entry; an SVMR moment that
-            is not in its query's own video (a known fault: rows shifted by the video's index).
+        InputError: up to ten faults of a kind that ``read_predictions`` refuses, named by task and
+            entry; or other queries than the truth's.
     """
     path = Path(path)
     try:
@@ -114,14 +133,17 @@ def read_tvr(path: str | Path, truth: Truth) -> Predictions:
         raise InputError(f"{path}: is no JSON text that can be read") from None
     if not isinstance(data, dict) or not isinstance(data.get("video2idx"), dict):
         raise InputError(f"{path}: lacks video2idx, expected TVR's submission format")
-    videos = _corpus(path, data["video2idx"], truth)
-    tasks: dict[str, dict[int, list[tuple[int, float, float, float]]]] = {}
+    truth, videos = _corpus(path, data["video2idx"], per_sentence(truth))
+    tasks: dict[str, dict[int, _List]] = {}
+    notes: list[str] = []
     for task in (task for task in _TASKS if task in data):
-        tasks[task] = _read_task(path, task, data[task], truth, videos)
+        tasks[task], elsewhere = _read_task(path, task, data[task], truth, videos)
+        if elsewhere:
+            notes.append(
+                f"SVMR: {elsewhere:,} entries lie in other videos than their query's and are left "
+                "out, as TVR's evaluation does"
+            )
     M = len(truth.sentences)
-    answered = np.zeros(M, np.bool_)
-    for task in ("SVMR", "VCMR"):
-        answered[list(tasks.get(task, {}))] = True
     spans = scores = None
     if "SVMR" in tasks:
         moments = {i: [row[1:] for row in listed] for i, listed in tasks["SVMR"].items()}
@@ -129,70 +151,70 @@ def read_tvr(path: str | Path, truth: Truth) -> Predictions:
     listed: Ranking | None = None
     if "VR" in tasks:
         listed = ranking(M, {i: [(r[0], r[3]) for r in each] for i, each in tasks["VR"].items()})
-    return Predictions(
+    moments_too = spans is not None or "VCMR" in tasks
+    return truth, Predictions(
         similarity=listed,
         spans=spans,
         scores=None if scores is None else scores[..., 0],
         candidates=pairs(M, tasks["VCMR"], ()) if "VCMR" in tasks else None,
-        answered=answered if spans is not None or "VCMR" in tasks else None,
+        answered=np.ones(M, np.bool_) if moments_too else None,
+        notes=tuple(notes),
     )
 
 
-def _corpus(path: Path, video2idx: dict[str, Any], truth: Truth) -> dict[int, int]:
-    """The submission's number of each video -> its index in the truth."""
-    index = {name: v for v, name in enumerate(truth.video_ids)}
-    unknown = [name for name in video2idx if name not in index]
-    if unknown:
-        raise InputError(
-            f"{path}: video2idx names {len(unknown)} videos that are not in the corpus, the first "
-            f"is {unknown[0]!r}; name distractors in the truth by lines without desc"
-        )
+def _corpus(path: Path, video2idx: dict[str, Any], truth: Truth) -> tuple[Truth, dict[int, int]]:
+    """The truth with all videos of the submission; and each video's number there -> its index."""
     numbers = list(video2idx.values())
-    if not all(isinstance(number, int) for number in numbers):
+    if not all(type(number) is int for number in numbers):
         raise InputError(f"{path}: video2idx holds something else than whole numbers")
     if len(set(numbers)) != len(numbers):
         raise InputError(f"{path}: video2idx gives two videos one number")
-    return {number: index[name] for name, number in video2idx.items()}
+    known = set(truth.video_ids)
+    others = tuple(name for name in video2idx if name not in known)
+    # No overlap is computed in a video that describes no query, and so no length of it is needed.
+    durations = np.concatenate([truth.durations, np.ones(len(others))])
+    truth = replace(truth, video_ids=(*truth.video_ids, *others), durations=durations)
+    index = {name: v for v, name in enumerate(truth.video_ids)}
+    return truth, {number: index[name] for name, number in video2idx.items()}
 
 
 def _read_task(
     path: Path, task: str, entries: Any, truth: Truth, videos: dict[int, int]
-) -> dict[int, list[tuple[int, float, float, float]]]:
+) -> tuple[dict[int, _List], int]:
+    """The list of each query, and how many entries were left out for their video."""
     if not isinstance(entries, list):
         raise InputError(f"{path}: {task} is {short(entries)}, expected a list")
+    found: dict[str, _List] = {}
     index = {name: i for i, name in enumerate(truth.names)}
-    listed_by_query: dict[int, list[tuple[int, float, float, float]]] = {}
-    faults = Faults()
+    target = truth.sentence_video
+    elsewhere, faults = 0, Faults()
 
     def read(location: str, entry: Any) -> None:
+        nonlocal elsewhere
         if not isinstance(entry, dict) or not {"desc_id", "predictions"} <= set(entry):
             raise InputError(f"{location}: expected an object with desc_id and predictions")
         name = str(entry["desc_id"])
         location = f"{location}, desc_id {name!r}"
-        if name not in index:
-            raise InputError(f"{location}: is not in the truth")
-        if index[name] in listed_by_query:
+        if name in found:
             raise InputError(f"{location}: occurs twice")
-        true_video, listed = int(truth.sentence_video[index[name]]), []
+        listed: _List = []
         form = "[video, start, end, score]"
         for video, start, end, score in rows(entry["predictions"], location, "predictions", form):
-            if not isinstance(video, int) or video not in videos:
+            if type(video) is not int or video not in videos:
                 raise InputError(f"{location}: the video {short(video)} is not in video2idx")
+            number(score, location, "a score")
             v, low, high = videos[video], 0.0, 1.0
             if task != "VR":
-                low, high = span(start, end, location)
-            if task == "SVMR" and v != true_video:
-                raise InputError(
-                    f"{location}: a moment in {truth.video_ids[v]!r}, expected its own video "
-                    f"{truth.video_ids[true_video]!r}"
-                )
+                low, high = listed_span(start, end, location)
+            if task == "SVMR" and name in index and v != target[index[name]]:
+                elsewhere += 1
+                continue
             unit = truth.durations[v]
-            listed.append((v, low / unit, high / unit, number(score, location, "a score")))
-        if task == "VR" and len({row[0] for row in listed}) != len(listed):
-            raise InputError(f"{location}: ranks a video twice")
-        listed_by_query[index[name]] = listed
+            listed.append((v, low / unit, high / unit, -float(len(listed))))
+        found[name] = listed[:_MOST]
 
     for position, entry in enumerate(entries):
         faults.collect(partial(read, f"{path}: {task}[{position}]", entry))
     faults.raise_if_any()
-    return listed_by_query
+    require_same_queries(f"{path}: {task}", "desc_id", found, index)
+    return {index[name]: listed for name, listed in found.items()}, elsewhere

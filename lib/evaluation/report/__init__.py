@@ -5,105 +5,152 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-
-from ...base.errors import InputError
-from ..examples import choose_paragraphs, error_breakdown, paragraph_quality
+from ..comparison import Comparison
+from ..examples import error_breakdown
 from ..files.run import RunFiles
-from .cases import case
+from ..headline import HeadlineNumber, headline_numbers
+from .cases import Shown, examples, shown
 from .charts import bar
 from .curves import curves
 from .markup import Cell, details, page, paragraph, table
-from .tables import best_baseline, comparison, number, score_tables
+from .tables import changes_table, comparison_tables, headline_tables, number, score_tables
+from .videos import Videos
+from .words import headline_words
 
-# Protocol and metric of the cards and of the curves, if the run has them.
-_HEADLINES = (
-    ("vr", "R@1"),
-    ("vr", "R@10"),
-    ("jrg_joint", "R@10,IoU=0.5"),
-    ("jrg_video_topk", "R@10,IoU=0.5"),
-    ("svmr_2dtan", "R@1,IoU=0.5"),
-    ("svmr_2dtan", "mIoU"),
-)
-_MOST_RUNS = 4  # as many as there are colours
+_MOST_COLOURS = 4  # runs whose paragraphs and curves are drawn
+_NO_VIDEOS = Videos()
 
 
-def report(
-    runs: Sequence[RunFiles], *, count: int = 3, seed: int = 0, resamples: int = 1000
-) -> str:
-    """The page as HTML.
+def report(run: RunFiles, *, count: int = 50, seed: int = 0, videos: Videos = _NO_VIDEOS) -> str:
+    """The page about one run, as HTML.
 
     Args:
-        runs: one to four over the same queries; further ones are compared with the first.
-        count: paragraphs shown of each kind.
+        count: paragraphs of each kind: the best, the worst, and random ones.
         seed: draws the random ones.
-
-    Raises:
-        InputError: runs over different queries, or too many.
+        videos: where the videos can be seen.
     """
-    if not 1 <= len(runs) <= _MOST_RUNS:
-        raise InputError(f"{len(runs)} runs, expected 1 to {_MOST_RUNS}")
-    first = runs[0]
-    corpus = first.summary.get("corpus", {})
-    facts = ", ".join(f"{number:,} {kind}" for kind, number in corpus.items())
-    lead = paragraph(f"{facts}. All scores are per cent; nothing is rounded but here.", "soft")
-    title = first.name if len(runs) == 1 else " · ".join(run.name for run in runs)
-    numbers = score_tables(first) if len(runs) == 1 else comparison(runs, resamples=resamples)
     return page(
-        title,
+        run.name,
         [
-            ("At a glance", _notes(runs) + "".join(_cards(run, len(runs) > 1) for run in runs)),
-            ("Every number", numbers),
-            ("What goes wrong", _errors(runs)),
-            ("Paragraphs", _cases(runs, count, seed)),
-            ("Training", curves(runs, _HEADLINES)),
-            ("Configuration", _configuration(runs)),
+            ("The answer", _answer(run)),
+            ("Examples", _examples([shown(run, run.name, 0)], count, seed, videos)),
+            ("What goes wrong", _errors([run], [run.name])),
+            ("Every number", score_tables(run)),
+            ("Training", curves([run], [run.name])),
+            ("Configuration", _configuration([run])),
         ],
-        lead=lead,
+        lead=_lead(run),
+        media=bool(videos.files),
     )
 
 
-def _notes(runs: Sequence[RunFiles]) -> str:
+def comparison_report(
+    comparison: Comparison, *, count: int = 50, seed: int = 0, videos: Videos = _NO_VIDEOS
+) -> str:
+    """The page about several runs over the same queries, as HTML.
+
+    Args:
+        comparison: of ``compare_runs``. Paragraphs and curves are of the first run of each of its
+            first four columns.
+        count, seed, videos: as in ``report``; the paragraphs are those that gained or lost most
+            between the first column and the last drawn one.
+    """
+    columns = comparison.columns
+    drawn = columns[:_MOST_COLOURS]
+    runs = [column.runs[0] for column in drawn]
+    names = [column.name for column in drawn]
+    notes = "".join(
+        _caveats(run, f"{column.name}: ") for column in columns for run in column.runs[:1]
+    )
+    cases = [
+        shown(run, name, place) for place, (run, name) in enumerate(zip(runs, names, strict=True))
+    ]
     parts = []
-    for run in runs:
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
-        for text in run.summary.get("warnings", []):
-            parts.append(f'<p class="warning" role="note">{escape(f"{prefix}{text}")}</p>')
-        parts += [paragraph(f"{prefix}{text}", "soft") for text in run.summary.get("notes", [])]
+    if len(columns) > len(drawn):
+        parts.append(f"Of {len(columns)} columns the first {len(drawn)} are drawn.")
+    if any(len(column.runs) > 1 for column in drawn):
+        parts.append("Of several seeds the first is drawn.")
+    drawn_note = paragraph(" ".join(parts), "soft") if parts else ""
+    return page(
+        " · ".join(column.label for column in columns),
+        [
+            ("The answer", headline_tables(comparison) + notes),
+            ("What was changed", changes_table(comparison)),
+            ("Examples", drawn_note + _examples(cases, count, seed, videos)),
+            ("What goes wrong", _errors(runs, names)),
+            ("Every number", comparison_tables(comparison)),
+            ("Training", curves(runs, names)),
+            ("Configuration", _configuration([run for c in columns for run in c.runs])),
+        ],
+        lead=_lead(runs[0]),
+        media=bool(videos.files),
+    )
+
+
+def _lead(run: RunFiles) -> str:
+    facts = ", ".join(f"{size:,} {kind}" for kind, size in run.summary["corpus"].items())
+    return paragraph(f"{facts}. Scores are per cent.", "soft")
+
+
+def _answer(run: RunFiles) -> str:
+    cards = "".join(_card(run, number) for number in headline_numbers(run.summary))
+    legend = paragraph(
+        "Bar: the score. Whiskers: 95 % interval, were other paragraphs asked. Dashed: the floor, "
+        "the best of the rules without a model. Pale: the ceiling, what the grid of spans allows. "
+        "Above and below are said of the whole interval; not above: the floor is in it.",
+        "soft",
+    )
+    return f'<div class="cards answer">{cards}</div>{legend}{_caveats(run)}'
+
+
+def _card(run: RunFiles, line: HeadlineNumber) -> str:
+    title, meaning = headline_words(line)
+    facts = ["no interval (TEST.RESAMPLES was 0)"]
+    if line.interval:
+        facts = [f"95 % interval {line.interval[0]:.2f} to {line.interval[1]:.2f}"]
+    if line.verdict:
+        facts.append(f"floor {line.floor:.2f} ({line.rule})")
+    ceiling = run.summary.get("ceilings", {}).get(line.protocol, {}).get(line.metric)
+    if ceiling is not None:
+        facts.append(f"ceiling {ceiling:.2f}")
+    drawing = bar(
+        line.score,
+        interval=line.interval,
+        baseline=line.floor if line.verdict else None,
+        ceiling=ceiling,
+        label=f"{title}: {line.score:.2f}; {'; '.join(facts)}",
+    )
+    said = f"{line.verdict} its floor" if line.verdict else ""
+    kind = "right" if line.verdict == "above" else "below"
+    return (
+        f'<div class="card"><h3>{escape(title)}</h3>'
+        f'<div class="value">{line.score:.2f} <small>%</small></div>{drawing}'
+        f'<p class="{kind}">{said}</p><p class="facts">{"<br>".join(map(escape, facts))}</p>'
+        f'<p class="meaning">{escape(meaning)} <code>{escape(line.protocol)} '
+        f"{escape(line.metric)}</code></p></div>"
+    )
+
+
+def _caveats(run: RunFiles, prefix: str = "") -> str:
+    """What a reader must know about the numbers, to unfold; warnings are counted in sight."""
+    warned, noted = run.summary.get("warnings", []), run.summary.get("notes", [])
+    parts = []
+    for texts, what, kind in ((warned, "warning", "caveats warned"), (noted, "note", "caveats")):
+        if texts:
+            plural = f"{len(texts)} {what}{'s' * (len(texts) > 1)} about these numbers"
+            items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+            parts.append(details(f"{prefix}{plural}", f"<ul>{items}</ul>", kind=kind))
     return "".join(parts)
 
 
-def _cards(run: RunFiles, named: bool) -> str:
-    cards = []
-    for name, metric in _HEADLINES:
-        score = run.summary["protocols"].get(name, {}).get(metric)
-        if score is None:
-            continue
-        interval = run.summary.get("intervals", {}).get(name, {}).get(metric)
-        ceiling = run.summary.get("ceilings", {}).get(name, {}).get(metric)
-        baseline, rule = best_baseline(run.summary, name, metric)
-        context = [f"95 % from {interval[0]:.2f} to {interval[1]:.2f}"] if interval else []
-        context += [f"floor {baseline:.2f} ({rule})"] if baseline is not None else []
-        context += [f"ceiling {ceiling:.2f}"] if ceiling is not None else []
-        label = f"{name} {metric}: {score:.2f}; {'; '.join(context)}"
-        drawing = bar(score, interval=interval, baseline=baseline, ceiling=ceiling, label=label)
-        cards.append(
-            f'<div class="card"><h3>{escape(f"{name}, {metric}")}</h3>'
-            f'<div class="value">{score:.2f} <small>%</small></div>{drawing}'
-            f"<small>{escape('; '.join(context))}</small></div>"
-        )
-    title = f"<h3>{escape(run.name)}</h3>" if named else ""
-    return f'{title}<div class="cards">{"".join(cards)}</div>'
-
-
-def _errors(runs: Sequence[RunFiles]) -> str:
+def _errors(runs: Sequence[RunFiles], names: Sequence[str]) -> str:
     parts = []
     broken = [error_breakdown(run.truth, run.predictions) for run in runs]
-    names = [run.name if len(runs) > 1 else "sentences, %" for run in runs]
+    heads = names if len(runs) > 1 else ["sentences, %"]
     if all(broken):
         rows: list[list[Cell]] = [[k, *(f"{each[k]:.2f}" for each in broken)] for k in broken[0]]
         caption = "First video of the ranking, best moment, overlap above 0.5"
-        parts.append(table(["", *names], rows, caption=caption))
+        parts.append(table(["", *heads], rows, caption=caption))
     labels = {
         "order_violated": "neighbouring sentences whose spans run backwards, %",
         "identical_within_paragraph": "sentences with the span of another of their paragraph, %",
@@ -119,49 +166,96 @@ def _errors(runs: Sequence[RunFiles]) -> str:
         if any(key in each for each in diagnostics)
     ]
     if rows:
-        parts.append(
-            table(["", *names], rows, caption="How the spans and the first-ranked videos vary")
-        )
+        caption = "How the spans and the first-ranked videos vary"
+        heads = names if len(runs) > 1 else ["value"]
+        parts.append(table(["", *heads], rows, caption=caption))
     return "<br>".join(parts)
 
 
-def _cases(runs: Sequence[RunFiles], count: int, seed: int) -> str:
+# Orders and filters by what they read of a paragraph: see page.js.
+_SORTS = {
+    "quality": (("best first", "down"), ("worst first", "up")),
+    "change": (("gained most first", "down"), ("lost most first", "up")),
+    "rank": (("rank of the right video", "up"), ("rank, worst first", "down")),
+    "overlap": (("mean overlap, highest first", "down"), ("mean overlap, lowest first", "up")),
+    "sentences": (("most sentences first", "down"),),
+}
+_FILTERS = {
+    "rank": {
+        "first": "right video first",
+        "wrong": "wrong video first",
+        "far": "right video after rank 10",
+    },
+    "hits": {"hit": "some sentence above 0.5", "miss": "no sentence above 0.5"},
+}
+
+
+def _examples(runs: Sequence[Shown], count: int, seed: int, videos: Videos) -> str:
     first = runs[0]
-    quality = paragraph_quality(first.truth, first.predictions)
-    kinds = choose_paragraphs(quality, count=count, seed=seed)
-    titles = {"best": "Best", "worst": "Worst", "random": f"Random (seed {seed})"}
-    if len(runs) > 1:
-        change = paragraph_quality(runs[-1].truth, runs[-1].predictions) - quality
-        order = np.argsort(-change, kind="stable").tolist()
-        kinds = {
-            "gain": [p for p in order[:count] if change[p] > 0],
-            "loss": [p for p in reversed(order[-count:]) if change[p] < 0],
-            "random": choose_paragraphs(quality, count=count, seed=seed)["random"],
-        }
-        titles |= {
-            "gain": f"Gained most by {runs[-1].name}",
-            "loss": f"Lost most by {runs[-1].name}",
-        }
-    key = ['<li style="--mark:var(--truth)">truth</li>']
-    key += [
-        f'<li style="--mark:var(--run{r})">{escape(run.name)}</li>' for r, run in enumerate(runs)
-    ]
+    found = examples(runs, count=count, seed=seed, videos=videos)
+    if not found.count:
+        return ""
+    total = len(first.run.truth.paragraph_ids)
+    what = f"{found.count:,} of {total:,} paragraphs are on this page"
+    if found.kinds:
+        what += f": {', '.join(found.kinds.values())}, at most {count} of each (--count)"
+    if found.cut:
+        what += ", and no more, which would be too large for a browser"
+    measure = {
+        (True, True): "reciprocal rank times mean overlap",
+        (True, False): "reciprocal rank",
+        (False, True): "mean overlap",
+        (False, False): "their order in the file",
+    }[first.ranks is not None, first.overlaps is not None]
+    order = f"by what {runs[-1].name} gained in" if len(runs) > 1 else "best first by"
     intro = paragraph(
-        "Ordered by reciprocal rank times mean overlap. Of a run's spans the best-ranked is solid, "
-        "the next ones are thin; they were predicted for the right video.",
+        f"{what}. They stand {order} {measure}. Of a run's spans the best-ranked is solid, the "
+        "next ones are thin; they were predicted for the right video unless it says otherwise.",
         "soft",
     )
-    parts = [intro, f'<ul class="key">{"".join(key)}</ul>']
-    for kind, chosen in kinds.items():
-        if chosen:
-            parts.append(f"<h3>{escape(titles[kind])}</h3>")
-            parts += [case(runs, p, is_open=kind != "random" and p == chosen[0]) for p in chosen]
-    return "".join(parts)
+    key = ['<li style="--mark:var(--truth)">truth</li>']
+    key += [f'<li style="--mark:var(--run{run.place})">{escape(run.name)}</li>' for run in runs]
+    known = {"quality", "sentences"}
+    known |= {"change"} if len(runs) > 1 else set()
+    known |= {"rank"} if first.ranks is not None else set()
+    known |= {"overlap", "hits"} if first.overlaps is not None else set()
+    orders = {
+        f"{name} {direction}": text
+        for name, each in _SORTS.items()
+        if name in known
+        for text, direction in each
+    }
+    if len(runs) > 1:
+        orders = {"page": "as on the page"} | orders
+    filters = {"all": "all"} | {
+        name: text for of, each in _FILTERS.items() if of in known for name, text in each.items()
+    }
+    controls = (
+        '<div id="controls" role="search" hidden><label>Search '
+        '<input id="search" type="search" placeholder="words or an id"></label>'
+        f"{_choice('kind', 'Kind', {'all': 'all'} | found.kinds)}"
+        f"{_choice('filter', 'Only', filters)}"
+        f"{_choice('sort', 'Order', orders)}"
+        '<span id="shown" role="status"></span></div>'
+    )
+    return (
+        f'{intro}<ul class="key">{"".join(key)}</ul>{controls}'
+        f'<div id="examples">{found.html}</div>'
+        '<button id="more" type="button" hidden>Show more</button>'
+    )
+
+
+def _choice(name: str, label: str, options: dict[str, str]) -> str:
+    inside = "".join(
+        f'<option value="{escape(value)}">{escape(text)}</option>'
+        for value, text in options.items()
+    )
+    return f'<label>{label} <select id="{name}">{inside}</select></label>'
 
 
 def _configuration(runs: Sequence[RunFiles]) -> str:
     return "".join(
-        details(run.name, f'<pre tabindex="0">{escape(run.config)}</pre>', is_open=len(runs) == 1)
+        details(run.name, f'<pre tabindex="0">{escape(run.config)}</pre>')
         for run in runs
         if run.config
     )

@@ -1,4 +1,4 @@
-"""Small drawings for a page without a script: inline SVG, and a map as a PNG inside it.
+"""Small drawings for a page: inline SVG, and a map as a PNG inside it.
 
 Colours are CSS classes of ``page``, so that a drawing follows the page into the dark. Text that a
 drawing carries by position is in its label as well.
@@ -71,52 +71,103 @@ def bar(
 
 
 def timeline(
-    truth: tuple[float, float] | None,
-    predicted: Sequence[Sequence[tuple[float, float]]],
+    truth: Sequence[float] | None,
+    predicted: Sequence[tuple[int, Sequence[tuple[float, float]]]],
     *,
     label: str,
 ) -> str:
     """One sentence on the video's time: the truth above, below it each run's best spans.
 
-    Spans are fractions; of a run's, the first is solid and the rest are thin.
+    Spans are fractions; of a run's, the first is solid and the rest are thin. Runs are given as
+    (place of the colour, spans).
     """
-    rows = [f'<rect class="rail" x="0" y="2" width="1000" height="{12 * (len(predicted) + 1)}"/>']
+    lines = len(predicted) + (truth is not None)
+    rows = [f'<rect class="rail" x="0" y="2" width="1000" height="{12 * lines}"/>']
     if truth is not None:
         rows.append(_span(truth, 3, 10, "truth"))
-    for r, spans in enumerate(predicted):
-        top = 3 + 12 * (r + 1)
-        rows += [_span(span, top + 7, 3, f"run{r} other") for span in spans[1:]]
-        rows += [_span(span, top, 7 if len(spans) > 1 else 10, f"run{r}") for span in spans[:1]]
+    for r, (place, spans) in enumerate(predicted):
+        top = 3 + 12 * (r + (truth is not None))
+        rows += [_span(span, top + 7, 3, f"run{place} other") for span in spans[1:]]
+        rows += [_span(span, top, 7 if len(spans) > 1 else 10, f"run{place}") for span in spans[:1]]
     return (
-        f'<svg class="timeline" style="--rows:{len(predicted) + 1}" '
-        f'viewBox="0 0 1000 {12 * (len(predicted) + 1) + 4}" preserveAspectRatio="none" '
+        f'<svg class="timeline" style="--rows:{lines}" '
+        f'viewBox="0 0 1000 {12 * lines + 4}" preserveAspectRatio="none" '
         f'role="img" aria-label="{escape(label)}">{"".join(rows)}</svg>'
     )
 
 
-def _span(span: tuple[float, float], y: int, height: int, kind: str) -> str:
+def _span(span: Sequence[float], y: int, height: int, kind: str) -> str:
     left, width = 1000 * span[0], max(1000 * (span[1] - span[0]), 2)
     box = f'x="{left:.1f}" y="{y}" width="{width:.1f}" height="{height}"'
     return f'<rect class="{kind}" {box}/>'
 
 
-def score_map(scores: NDArray[np.floating], moment: NDArray[np.float64], *, label: str) -> str:
-    """A map of start (down) and end (right) clips; the best cell and the true one are marked."""
+def nice_ticks(duration: float, most: int = 5) -> list[float]:
+    """Round numbers of seconds from 0 to a duration, at most ``most`` after the first."""
+    steps = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+    fitting = [step for step in steps if step * most >= duration]
+    step = fitting[0] if fitting else 3600.0 * np.ceil(duration / most / 3600)
+    return [float(f"{step * i:.6g}") for i in range(int(duration / step + 1e-9) + 1)]
+
+
+_LEFT, _TOP, _SIDE = 40, 8, 150  # of the square of a map, in units of its drawing
+_BAR = 204  # where the bar of its colours begins
+
+
+def score_map(
+    scores: NDArray[np.floating], moment: NDArray[np.float64], *, duration: float, label: str
+) -> str:
+    """A map of scores over the start (downwards) and the end (to the right) of spans, with seconds
+    on both axes and the scale of its colours. The best cell and the one nearest to the true moment
+    are marked.
+
+    Args:
+        scores: (N, N) start clip x end clip, NaN where there is no proposal.
+        moment: (2,) as fractions of the video.
+        duration: of the video, in seconds.
+    """
     N = len(scores)
-    marks = []
-    for kind, (start, end) in (
-        ("truth", true_cell(scores, moment)),
-        ("run0", best_cell(scores)),
-    ):
-        inset = 0.0 if kind == "truth" else 0.22
-        marks.append(
-            f'<rect class="mark {kind}" x="{end + inset}" y="{start + inset}" '
-            f'width="{1 - 2 * inset}" height="{1 - 2 * inset}"/>'
+    cell = _SIDE / N
+    parts = [
+        f'<rect class="rail" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>',
+        f'<image href="{_png(scores)}" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>',
+    ]
+    best, true = best_cell(scores), true_cell(scores, moment)
+    for kind, (start, end), inset in (("truth", true, 0.0), ("best", best, 0.22)):
+        side = f"{cell * (1 - 2 * inset):.2f}"
+        box = (
+            f'x="{_LEFT + (end + inset) * cell:.2f}" y="{_TOP + (start + inset) * cell:.2f}" '
+            f'width="{side}" height="{side}"'
         )
+        parts.append(f'<rect class="mark under" {box}/><rect class="mark {kind}" {box}/>')
+    bottom = _TOP + _SIDE
+    for at in nice_ticks(duration, 4):
+        place = _SIDE * at / duration
+        x, y = _LEFT + place, _TOP + place
+        parts.append(f'<path class="axis" d="M{_LEFT - 4} {y:.1f}H{_LEFT}M{x:.1f} {bottom}v4"/>')
+        parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{at:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{at:g}</text>')
+    middle = _TOP + _SIDE / 2
+    parts.append(
+        f'<text x="{_LEFT + _SIDE / 2}" y="{_TOP + _SIDE + 30}" text-anchor="middle">end, s</text>'
+        f'<text transform="translate(9 {middle}) rotate(-90)" text-anchor="middle">start, s</text>'
+    )
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+    ramp = np.linspace(1, 0, 32)[:, None] if high > low else np.zeros((1, 1))
+    parts.append(
+        f'<image href="{_png(ramp)}" x="{_BAR}" y="{_TOP}" width="10" height="{_SIDE}" '
+        f'preserveAspectRatio="none"/><text x="{_BAR + 14}" y="{_TOP + 9}">{high:.3g}</text>'
+        f'<text x="{_BAR + 14}" y="{_TOP + _SIDE}">{low:.3g}</text>'
+        f'<text x="{_BAR + 14}" y="{middle + 4}">score</text>'
+    )
+    said = []
+    for what, (start, end) in (("best", best), ("nearest to the truth", true)):
+        first, last = (bound * duration / N for bound in (start, end + 1))
+        said.append(f"{what} {first:.1f} to {last:.1f} s")
+    description = f"{label}: {'; '.join(said)}; scores {low:.3g} to {high:.3g}"
     return (
-        f'<svg class="map" viewBox="-0.5 -0.5 {N + 1} {N + 1}" role="img" '
-        f'aria-label="{escape(label)}">'
-        f'<image href="{_png(scores)}" width="{N}" height="{N}"/>{"".join(marks)}</svg>'
+        f'<svg class="map" viewBox="0 0 262 194" role="img" aria-label="{escape(description)}">'
+        f"{''.join(parts)}</svg>"
     )
 
 

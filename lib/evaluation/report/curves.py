@@ -6,29 +6,43 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ..comparison import best_floor
 from ..files.run import RunFiles
 from .charts import Line, curve
 from .markup import details, table
-from .tables import best_baseline, number
+from .tables import number
+from .words import metric_title, protocol_title
+
+# Protocol and metric of the curves, if the log has them.
+_SCORES = (
+    ("vr", "R@1"),
+    ("vr", "R@10"),
+    ("jrg_joint", "R@10,IoU=0.5"),
+    ("jrg_video_topk", "R@10,IoU=0.5"),
+    ("svmr_2dtan", "R@1,IoU=0.5"),
+    ("svmr_2dtan", "mIoU"),
+)
 
 
-def curves(runs: Sequence[RunFiles], scores: Sequence[tuple[str, str]]) -> str:
+def curves(runs: Sequence[RunFiles], names: Sequence[str]) -> str:
     """Losses and headline scores over epochs, and the same as a table."""
     if not any(len(run.log) > 1 for run in runs):
         return ""
     paths = [("train", *keys) for run in runs for keys in _keys(run.log, "train")]
-    paths += [("protocols", *headline) for headline in scores]
+    paths += [("protocols", *headline) for headline in _SCORES]
     drawings, columns = [], {}
     for path in dict.fromkeys(paths):
         lines = [
-            Line(run.name, points, f"run{r}")
-            for r, run in enumerate(runs)
+            Line(name, points, f"run{r}")
+            for r, (run, name) in enumerate(zip(runs, names, strict=True))
             if len(points := _points(run.log, path)) > 1
         ]
         if not lines:
             continue
         columns[path] = lines
-        title = ", ".join(path[1:]) + (" (validation)" if path[0] == "protocols" else " (training)")
+        title = f"{path[1]} (training)"
+        if path[0] == "protocols":
+            title = f"{protocol_title(path[1])}: {metric_title(*path[1:])} (validation)"
         baseline = _baseline_curve(runs[0].log, path)
         drawing = curve(title, lines + ([baseline] if baseline else []))
         legend = f"; dashed: {baseline.name}" if baseline else ""
@@ -68,7 +82,7 @@ def _baseline_curve(log: Sequence[dict[str, Any]], path: tuple[str, ...]) -> Lin
         return None
     points = []
     for record in log:
-        value, _ = best_baseline(record, path[1], path[2])
+        value, _ = best_floor(record, path[1], path[2])
         if value is not None:
             points.append((float(record["epoch"]), value))
     return Line("best floor", points, "floor") if len(points) > 1 else None

@@ -1,34 +1,48 @@
-"""The tables of a report: one run with its baselines, or several runs compared."""
+"""The tables of a report: one run with its baselines, or several models compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from html import escape
 
-import numpy as np
-
-from ...base.errors import InputError
-from .. import compare_predictions
+from ..comparison import Comparison, Result
 from ..files.run import RunFiles
+from ..headline import headline_numbers
 from ..protocols import PROTOCOLS
 from ..table import heading, rows_of
 from .markup import Cell, details, paragraph, table
+from .words import headline_words, metric_title, protocol_title
+
+HOW = (
+    "Differences are from the first column, in points, with 95 % intervals over paragraphs (and "
+    "over the seeds, where a column has several), all on the same draws. Where an interval holds 0 "
+    "the data cannot tell. Each number is judged by itself: of twenty, one will look different by "
+    "chance."
+)
+MARK = "*"
+MARKED = f"{MARK} does not beat its floor: the best of the rules without a model does as well."
+HEAD = ["", "score", "floor", "verdict", "difference", "95 % interval"]
 
 
 def score_tables(run: RunFiles) -> str:
-    """Every protocol of a run to unfold, the first unfolded."""
+    """Every protocol of a run, to unfold."""
     parts = []
-    for i, name in enumerate(run.summary["protocols"]):
+    for name in run.summary["protocols"]:
         head, *rows = rows_of(run.summary, name)
-        marked: list[list[Cell]] = [[m, (score, "score"), *rest] for m, score, *rest in rows]
-        definition = "".join(
-            paragraph(line.strip(), "soft") for line in _definition(name).splitlines() if line
-        )
-        inside = table(head, marked, caption=heading(run.summary, name)) + details(
-            f"What {name} counts", definition
-        )
-        parts.append(details(heading(run.summary, name), inside, kind="case", is_open=i == 0))
+        marked: list[list[Cell]] = [
+            [_metric(name, metric), (score, "score"), *rest] for metric, score, *rest in rows
+        ]
+        inside = table(head, marked, caption=heading(run.summary, name)) + _definition(name)
+        parts.append(_unfold(name, inside))
     return "".join(parts)
+
+
+def _unfold(name: str, inside: str) -> str:
+    return details(f"{protocol_title(name)} ({name})", inside, kind="case")
+
+
+def _metric(name: str, metric: str) -> str:
+    words = metric_title(name, metric)
+    return metric if words == metric else f"{metric}: {words}"
 
 
 def _definition(name: str) -> str:
@@ -36,131 +50,74 @@ def _definition(name: str) -> str:
     if protocol is None:
         return ""
     _, rest = protocol.describe().split("\n", 1)
-    return f"{protocol.definition}\n{rest[rest.index('  K counts') :]}"
+    text = f"{protocol.definition}\n{rest[rest.index('  K counts') :]}"
+    return "".join(paragraph(line.strip(), "soft") for line in text.splitlines() if line)
 
 
-def comparison(runs: Sequence[RunFiles], *, resamples: int) -> str:
-    """The differences of several runs, to unfold like the tables of one."""
-    parts = [
-        paragraph(
-            f"Differences are from {runs[0].name}, with 95 % intervals over paragraphs, both runs "
-            "on the same draws. Where an interval holds 0 the data cannot tell. Each number is "
-            "judged by itself: of twenty, one will look different by chance.",
-            "soft",
+def changes_table(comparison: Comparison) -> str:
+    """What was changed between the columns."""
+    if not comparison.changes:
+        return paragraph("No option, code version or data differs between the runs.")
+    head = ["", *(column.label for column in comparison.columns)]
+    rows: list[list[Cell]] = [[key, *each] for key, each in comparison.changes.items()]
+    return table(
+        head, rows, caption="Options, code and data that differ", kind="words"
+    ) + paragraph("Options of folders, machine and bookkeeping are left out.", "soft")
+
+
+def headline_tables(comparison: Comparison) -> str:
+    """The first numbers that a reader wants, of every column."""
+    parts = []
+    for number in headline_numbers(comparison.columns[0].runs[0].summary):
+        results = comparison.results.get(number.protocol, {}).get(number.metric)
+        if results is None:
+            continue
+        rows = [
+            [column.label, *result_cells(result)]
+            for column, result in zip(comparison.columns, results, strict=True)
+        ]
+        title, meaning = headline_words(number)
+        caption = f"{title} ({number.protocol} {number.metric}), %"
+        parts.append(
+            f"<h3>{escape(title)}</h3>{paragraph(meaning, 'soft')}"
+            + table(HEAD, rows, caption=caption)
         )
-    ]
-    for caption, head, rows in difference_tables(runs, resamples=resamples):
-        inside = table(head, rows, caption=caption)
-        parts.append(details(caption, inside, kind="case", is_open=len(parts) == 1))
+    return "".join(parts) + paragraph(MARKED, "soft") + paragraph(HOW, "soft")
+
+
+def comparison_tables(comparison: Comparison) -> str:
+    """Every number of every column, protocol by protocol, to unfold."""
+    parts = []
+    for name, metrics in comparison.results.items():
+        rows: list[list[Cell]] = []
+        for metric, results in metrics.items():
+            for column, result in zip(comparison.columns, results, strict=True):
+                rows.append([f"{metric}, {column.label}", *result_cells(result)])
+        caption = heading(comparison.columns[0].runs[0].summary, name)
+        parts.append(_unfold(name, table(HEAD, rows, caption=caption) + _definition(name)))
     return "".join(parts)
 
 
-def difference_tables(
-    runs: Sequence[RunFiles], *, resamples: int
-) -> list[tuple[str, list[str], list[list[Cell]]]]:
-    """(title, head, rows) per protocol: each run with its best baseline, and its difference from
-    the first run with interval and verdict.
-
-    Raises:
-        InputError: runs over different queries.
-    """
-    first, *others = runs
-    for run in others:
-        _check_same_queries(first, run)
-    compared = [
-        compare_predictions(
-            first.truth,
-            first.predictions,
-            run.predictions,
-            resamples=resamples,
-            **_scoring_options(first.summary),
-        )
-        for run in others
-    ]
-    tables = []
-    for name in dict.fromkeys(name for each in compared for name in each):
-        head = ["", first.name, "its floor"]
-        for run in others:
-            head += [run.name, "its floor", "difference", "95 % interval", "verdict"]
-        known = next(each[name] for each in compared if name in each)
-        rows: list[list[Cell]] = []
-        for metric, result in known.items():
-            row: list[Cell] = [metric, (f"{result['first']:.2f}", "score")]
-            row.append(number(best_baseline(first.summary, name, metric)[0]))
-            for run, each in zip(others, compared, strict=True):
-                row += _difference(run, name, metric, each.get(name, {}).get(metric))
-            rows.append(row)
-        tables.append((heading(first.summary, name), head, rows))
-    return tables
-
-
-def _check_same_queries(first: RunFiles, run: RunFiles) -> None:
-    for name, what in (("video_ids", "videos"), ("paragraph_ids", "paragraphs"), ("names", "ids")):
-        if getattr(run.truth, name) != getattr(first.truth, name):
-            raise InputError(
-                f"{run.name} and {first.name} were not tested on the same queries: "
-                f"their {what} differ"
-            )
-    if not np.array_equal(run.truth.moments, first.truth.moments, equal_nan=True):
-        raise InputError(f"{run.name} and {first.name} were not scored against the same moments")
-
-
-def _difference(run: RunFiles, name: str, metric: str, result: dict[str, Any] | None) -> list[Cell]:
+def result_cells(result: Result | None) -> list[Cell]:
+    """The cells of one score after its column's name: as in ``HEAD``."""
     if result is None:
-        return [""] * 5
-    low, high = result["interval"]
-    baseline = best_baseline(run.summary, name, metric)[0]
-    verdict = verdict_against(result["verdict"], result["second"], baseline, metric)
-    return [
-        (f"{result['second']:.2f}", "score"),
-        number(baseline),
-        f"{result['difference']:+.2f}",
-        f"{low:+.2f} to {high:+.2f}",
-        (verdict, verdict.split()[0]),
+        return ["not counted", "", "", "", ""]
+    score = f"{result.score:.2f}"
+    if result.deviation is not None:
+        score += f" ± {result.deviation:.2f}"
+    cells: list[Cell] = [
+        (f"{score} {MARK}", "score below") if result.below else (score, "score"),
+        number(result.floor),
     ]
-
-
-def verdict_against(verdict: str, score: float, baseline: float | None, metric: str) -> str:
-    """The verdict of a comparison; what needs a model and does not beat one that has none is not
-    called better than anything."""
-    if verdict != "better" or baseline is None:
-        return verdict
-    above = score < baseline if metric.endswith("MedR") else score > baseline
-    return verdict if above else "higher, and not above its floor"
-
-
-def _scoring_options(summary: dict[str, Any]) -> dict[str, Any]:
-    """The ``ScoringOptions`` that a run was scored with, read off its summary's metric names."""
-    metrics = {metric for row in summary["protocols"].values() for metric in row}
-    pairs = [metric.split(",IoU=") for metric in metrics if ",IoU=" in metric]
-    single = {
-        int(metric[2:])
-        for name in ("vr", "vr_sentences")
-        for metric in summary["protocols"].get(name, {})
-        if metric.startswith("R@")
-    }
-    moments = {
-        int(metric.split(",")[0][2:])
-        for name in ("svmr_2dtan", "svmr")
-        for metric in summary["protocols"].get(name, {})
-        if ",IoU=" in metric
-    }
-    settings = summary.get("settings", {})
-    options: dict[str, Any] = {key: settings[key] for key in ("ties", "alpha") if key in settings}
-    if pairs:
-        options["iou"] = sorted({float(threshold) for _, threshold in pairs})
-    if single:
-        options["retrieval_k"] = sorted(single)
-    if moments:
-        options["grounding_n"] = sorted(moments)
-    return options
-
-
-def best_baseline(summary: dict[str, Any], name: str, metric: str) -> tuple[float | None, str]:
-    """The highest baseline ("floor") of a score, in per cent, and its rule."""
-    rows = summary.get("floors", {}).get(name, {})
-    values = [(row[metric], rule) for rule, row in rows.items() if metric in row]
-    return max(values, default=(None, ""))
+    if result.difference is None or result.interval is None:
+        return [*cells, "", "", ""]
+    low, high = result.interval
+    return [
+        *cells,
+        (result.verdict, result.verdict.split(",")[0].replace(" ", "-")),
+        f"{result.difference:+.2f}",
+        f"{low:+.2f} to {high:+.2f}",
+    ]
 
 
 def number(value: float | None, digits: int = 2) -> str:

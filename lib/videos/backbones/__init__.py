@@ -41,7 +41,7 @@ def load_backbone(name: str, options: Options | None = None) -> Backbone:
         backbone = load_object(name)(name, options)
         if not isinstance(backbone, Backbone):
             raise InputError(
-                f"{name}: gave {type(backbone).__name__}; expected a lib.videos.backbones.Backbone."
+                f"{name}: gave {type(backbone).__name__}; expected a {__name__}.Backbone."
             )
         return backbone
     if name not in BACKBONES:
