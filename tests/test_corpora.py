@@ -26,6 +26,7 @@ from lib.evaluation.files.run import read_run
 from lib.models import MODELS
 from lib.tools.doctor import examine_annotations
 from lib.training import checkpoint
+from lib.training.scorer import truth_of
 from tests.properties import make_sample, nothing_is_drawn_by, terms_of
 from tests.runs import REPOSITORY, Ended, run
 from tests.variants import small
@@ -640,6 +641,23 @@ def test_a_corpus_without_timestamps_is_trained_on_and_grounded(own: Own) -> Non
     assert ended.status == 2 and "has no timestamps; expected [start, end]" in ended.output
 
 
+def test_a_model_that_only_grounds_has_no_score_to_be_chosen_by_without_timestamps(
+    own: Own,
+) -> None:
+    splits = [described(n, names(p, 6), timed=False) for n, p in enumerate("tv")]
+    own.write_features(*splits)
+    for name, split in zip(("train", "val"), splits, strict=True):
+        own.write(f"{name}.json", split)
+    own.experiment(
+        {"ANNOTATIONS": {"train": "train.json", "val": "val.json"}},
+        MODEL={"NAME": "cnm", "PARAMS": {"hidden_size": 8, "heads": 2}},
+        LOSS={"WEIGHTS": {"reconstruction": 1}},
+    )
+    ended = own.call("dense_train")
+    assert ended.status == 2 and "no score can choose a checkpoint" in ended.output
+    assert not (own.root / "save").exists()
+
+
 def test_a_floor_that_needs_training_moments_is_left_out_with_a_reason(own: Own) -> None:
     train, *others = (described(n, names(p, 6), timed=n > 0) for n, p in enumerate("tvx"))
     own.write_features(train, *others)
@@ -672,6 +690,18 @@ def test_several_paragraphs_of_a_video_search_it_once(own: Own) -> None:
     truth = read_run(own.root / "save" / "mine").truth
     assert truth.video_ids == tuple(names("x", 5))
     assert truth.paragraph_video.tolist() == [0, 1, 2, 3, 4, 0, 3]
+
+
+def test_durations_that_differ_between_a_video_s_paragraphs_hold_all_its_moments(own: Own) -> None:
+    train, test = described(0, names("t", 8)), described(1, ["x0", "x0#2", "x0#3", "x1"])
+    test["x0#2"] |= {"duration": 32.0, "timestamps": [[0.0, 8.0], [9.0, 18.0], [17.0, 31.5]]}
+    own.write_features(train, test)
+    own.write("train.json", train)
+    own.write("test.json", test)
+    split = own.load(("test",), annotations={"train": "train.json", "test": "test.json"})["test"]
+    truth = truth_of(split)
+    assert truth.durations.tolist() == [32.0, 30.0]
+    assert truth.fractions.max() <= 1
 
 
 # The terms that tell a paragraph's, or a sentence's, video from others.
