@@ -26,6 +26,7 @@ from lib.evaluation.files.run import read_run
 from lib.models import MODELS
 from lib.tools.doctor import examine_annotations
 from lib.training import checkpoint
+from lib.training.scorer import truth_of
 from tests.properties import make_sample, nothing_is_drawn_by, terms_of
 from tests.runs import REPOSITORY, Ended, run
 from tests.variants import small
@@ -201,6 +202,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"ANNOTATIONS": {"train": "a.json", "time_shuffled_8": "b.json"}},
         "ANNOTATIONS: 'time_shuffled_8' cannot be the name of a split",
     ),
+    "a split that results on other data are called": (
+        {"ANNOTATIONS": {"train": "a.json", "on_mine": "b.json"}},
+        "ANNOTATIONS: 'on_mine' cannot be the name of a split",
+    ),
     "no file": (
         {"ANNOTATIONS": {"train": "a.json", "val": []}},
         "ANNOTATIONS.val names no file",
@@ -369,6 +374,138 @@ def _flat(table: str) -> str:
     return " ".join(" ".join(cell.strip() for cell in column) for column in columns)
 
 
+def test_one_file_that_says_where_its_videos_belong(own: Own) -> None:
+    every = described(0, [*names("t", 8), *names("v", 4)])
+    database = {
+        video: {
+            "duration": entry["duration"],
+            "subset": "training" if video in names("t", 8) else "validation",
+            "annotations": [
+                {"segment": moment, "id": number, "sentence": text}
+                for number, (moment, text) in enumerate(
+                    zip(entry["timestamps"], entry["sentences"], strict=True)
+                )
+            ],
+        }
+        for video, entry in every.items()
+    }
+    own.write_features(every)
+    own.write("all.json", {"database": database})
+    corpus = own.load(("train", "val"), annotations="all.json")
+    assert corpus["train"].corpus == tuple(names("t", 8))
+    assert corpus["val"].corpus == tuple(names("v", 4))
+    with pytest.raises(InputError, match=r"training \(8 videos\), validation \(4 videos\)"):
+        own.load(("test",), annotations="all.json")
+
+    own.write("train.txt", "\n".join([*names("t", 6), "v0"]))  # a list chooses otherwise
+    own.write("test_own.txt", "t7\nv1")
+    lists = {"train": "train.txt", "test_own": "test_own.txt"}
+    corpus = own.load(("train", "test_own"), annotations="all.json", splits=lists)
+    assert set(corpus["test_own"].corpus) == {"t7", "v1"} and "v0" in corpus["train"].corpus
+
+    for entry in database.values():
+        entry["subset"] = "training"
+    own.write("all.json", {"database": database})
+    corpus = own.load(("train", "val"), annotations="all.json")
+    assert "val: 1 of 12 training videos held out (no validation file)" in corpus.notes
+
+
+@pytest.mark.parametrize("files", ["all.json", {"train": "all.json", "val": "all.json"}])
+def test_a_file_that_says_of_no_video_where_it_belongs_is_refused(own: Own, files: Any) -> None:
+    every = described(0, names("t", 8))
+    own.write_features(every)
+    own.write("all.json", every)
+    with pytest.raises(InputError, match="says of no video whether it belongs to train or to val"):
+        own.load(("train", "val"), annotations=files)
+
+
+# From files as they are published to a table, by the YAML that the documentation shows.
+
+
+def write_examples(data: Path) -> None:
+    """Few videos in the layouts and under the names of experiments/own."""
+    draw = np.random.default_rng(0)
+    folder = data / "qvhighlights"
+    (folder / "clip_features").mkdir(parents=True)
+    texts: list[str] = []
+    with h5py.File(folder / "features.hdf5", "w") as file:
+        for split, count in (("train", 24), ("val", 12)):
+            lines = []
+            for number in range(count):
+                video = f"{split[:2]}{number // 2 * 2:09d}_60.0_210.0"  # of two queries each
+                texts.append(" ".join(draw.choice(WORDS, 5)))
+                windows = [[10 * (number % 7), 10 * (number % 7) + 20], [120, 150]]
+                line = {"qid": len(texts), "query": texts[-1], "duration": 150, "vid": video}
+                lines.append(line | {"relevant_windows": windows[: 1 + number % 2]})
+                rows = draw.standard_normal((75, 6)).astype(np.float32)
+                if number % 2 == 0:
+                    file[video] = rows
+                    np.savez(folder / "clip_features" / f"{video}.npz", features=rows)
+            text = "".join(f"{json.dumps(line)}\n" for line in lines)
+            (folder / f"highlight_{split}_release.jsonl").write_text(text, "utf-8")
+
+    folder = data / "youcook2"
+    folder.mkdir()
+    database = {}
+    with h5py.File(folder / "features.hdf5", "w") as file:
+        for number in range(24):
+            video = f"cook{number:07d}"
+            steps = [" ".join(draw.choice(WORDS, 6)) for _ in range(3 + number % 3)]
+            texts += steps
+            database[video] = {
+                "duration": 241.62,
+                "subset": "validation" if number < 8 else "training",
+                "recipe_type": "113",
+                "annotations": [
+                    {"segment": [40 * k, 40 * k + 30], "id": k, "sentence": step}
+                    for k, step in enumerate(steps)
+                ],
+            }
+            file[video] = draw.standard_normal((120, 6)).astype(np.float32)
+    path = folder / "youcookii_annotations_trainval.json"
+    path.write_text(json.dumps({"database": database}), "utf-8")
+    vectors = {word: draw.standard_normal(300) for word in WORDS}
+    rows = [" ".join([word, *(f"{x:.3f}" for x in vector)]) for word, vector in vectors.items()]
+    (data / "glove.6B.300d.txt").write_text("\n".join(rows) + "\n", "utf-8")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("examples")
+    write_examples(root / "data")
+    return root
+
+
+EXAMPLES = [
+    ("qvhighlights", "test", ("DATASET.FEATURES=features.hdf5",)),
+    ("qvhighlights", "test", ()),  # a folder of .npz
+    ("youcook2", "val", ()),
+]
+
+
+@pytest.mark.parametrize(("name", "split", "changed"), EXAMPLES)
+def test_published_layouts_are_eight_lines_of_yaml_from_a_table(
+    examples: Path, name: str, split: str, changed: tuple[str, ...]
+) -> None:
+    if name == "qvhighlights" and not changed:
+        pytest.importorskip("lib.datasets.videos", reason="needs folders of .npz as FEATURES")
+    cfg = REPOSITORY / "experiments" / "own" / f"{name}.yaml"
+    lines = [line for line in cfg.read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert len(lines) <= 8
+    own = ["--dataDir", examples / "data", "--modelDir", examples / "save", "--gpus", "cpu"]
+    sets = [flag for each in (*changed, "TRAIN.EPOCHS=1") for flag in ("--set", each)]
+    flags = ["--cfg", cfg, *own, *sets, "--tag", f"{len(changed)}"]
+    for command, more in (("dense_train", []), ("best_test", ["--split", split])):
+        ended = run(command, *flags, *more, output=examples / f"{command}.txt")
+        assert ended.status == 0, ended.output
+    stem = "results" if split == "test" else f"results_{split}"
+    folder = examples / "save" / "own" / f"{name}-{len(changed)}"
+    results = json.loads((folder / f"{stem}.json").read_text("utf-8"))
+    assert {"vr", "svmr_2dtan"} <= set(results["protocols"])
+    counts = {"qvhighlights": (6, 12, 12), "youcook2": (8, 8, 31)}[name]
+    assert tuple(results["corpus"].values()) == counts
+
+
 # What is said.
 
 
@@ -440,6 +577,32 @@ def test_other_splits_under_a_known_name_get_no_untrue_notes(own: Own, name: str
     assert "share" not in said and "annotate the same" not in said and "verbatim" not in said
 
 
+def test_changed_splits_of_charades_are_described_by_their_own_files(
+    shared: Path, own: Own
+) -> None:
+    """A sample of Charades-CG: three tests under names of their own, NAME charades."""
+    folder = shared / "layouts" / "charades_cg"
+    if not folder.is_dir():
+        pytest.skip(f"needs a sample of Charades-CG at {folder}")
+    splits = {s: str(folder / f"{s}.json") for s in ("train", "novel_word", "test_trivial")}
+    videos = {split: json.loads(Path(path).read_text("utf-8")) for split, path in splits.items()}
+    own.write_features(*videos.values())
+    options = CorpusOptions(
+        annotations=splits, dir="mine", features="features.hdf5", num_frames=16, num_clips=8
+    )
+    for split in ("novel_word", "test_trivial"):
+        corpus = load_corpus(
+            options, name="charades", data_dir=own.root / "data", splits=(split,), weak=True
+        )
+        assert corpus[split].corpus == tuple(videos[split])
+        shares = set(videos["train"]) & set(videos[split])
+        assert any("share" in note for note in corpus.notes) == bool(shares)
+        texts = [(s, v) for v, entry in videos[split].items() for s in entry["sentences"]]
+        elsewhere = [s for s, v in texts if any(s == t and v != w for t, w in texts)]
+        said = f"{split}: {len(elsewhere):,} of {len(texts):,} sentences"
+        assert any(note.startswith(said) for note in corpus.notes) == bool(elsewhere)
+
+
 def test_published_files_are_described_as_they_are(shared: Path) -> None:
     """The notes that named corpora had were true of the published files, and still are said."""
     from lib.datasets.annotations import read_paragraphs
@@ -478,6 +641,23 @@ def test_a_corpus_without_timestamps_is_trained_on_and_grounded(own: Own) -> Non
     assert ended.status == 2 and "has no timestamps; expected [start, end]" in ended.output
 
 
+def test_a_model_that_only_grounds_has_no_score_to_be_chosen_by_without_timestamps(
+    own: Own,
+) -> None:
+    splits = [described(n, names(p, 6), timed=False) for n, p in enumerate("tv")]
+    own.write_features(*splits)
+    for name, split in zip(("train", "val"), splits, strict=True):
+        own.write(f"{name}.json", split)
+    own.experiment(
+        {"ANNOTATIONS": {"train": "train.json", "val": "val.json"}},
+        MODEL={"NAME": "cnm", "PARAMS": {"hidden_size": 8, "heads": 2}},
+        LOSS={"WEIGHTS": {"reconstruction": 1}},
+    )
+    ended = own.call("dense_train")
+    assert ended.status == 2 and "no score can choose a checkpoint" in ended.output
+    assert not (own.root / "save").exists()
+
+
 def test_a_floor_that_needs_training_moments_is_left_out_with_a_reason(own: Own) -> None:
     train, *others = (described(n, names(p, 6), timed=n > 0) for n, p in enumerate("tvx"))
     own.write_features(train, *others)
@@ -510,6 +690,18 @@ def test_several_paragraphs_of_a_video_search_it_once(own: Own) -> None:
     truth = read_run(own.root / "save" / "mine").truth
     assert truth.video_ids == tuple(names("x", 5))
     assert truth.paragraph_video.tolist() == [0, 1, 2, 3, 4, 0, 3]
+
+
+def test_durations_that_differ_between_a_video_s_paragraphs_hold_all_its_moments(own: Own) -> None:
+    train, test = described(0, names("t", 8)), described(1, ["x0", "x0#2", "x0#3", "x1"])
+    test["x0#2"] |= {"duration": 32.0, "timestamps": [[0.0, 8.0], [9.0, 18.0], [17.0, 31.5]]}
+    own.write_features(train, test)
+    own.write("train.json", train)
+    own.write("test.json", test)
+    split = own.load(("test",), annotations={"train": "train.json", "test": "test.json"})["test"]
+    truth = truth_of(split)
+    assert truth.durations.tolist() == [32.0, 30.0]
+    assert truth.fractions.max() <= 1
 
 
 # The terms that tell a paragraph's, or a sentence's, video from others.

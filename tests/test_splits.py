@@ -148,7 +148,7 @@ def test_data_without_timestamps_train_and_are_tested_for_retrieval(plain, tmp_p
     )
     files = read_run(world.saved)
     assert not files.truth.timed and files.predictions.spans is not None
-    assert "truth not known" in report([files])
+    assert "truth not known" in report(files)
     ended = world.call("dense_train", "--overwrite", "--set", "TRAIN.SUPERVISION=full")
     assert ended.status == 2 and "has no timestamps; expected [start, end]" in ended.output
 

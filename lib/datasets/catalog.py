@@ -166,12 +166,13 @@ def _check(files: str | Mapping[str, str | list[str]], lists: Mapping[str, str])
 
 
 def _check_name(key: str, split: object) -> None:
-    """Results of a split, and its corruption, go to files of its name."""
+    """Results of a split go to files of its name, to which those of corrupted videos and of other
+    data add theirs (``results_on_NAME``)."""
     if split in _CALLED:
         raise InputError(f"{key}.{split}: this split is called {_CALLED[str(split)]} here")
     fine = isinstance(split, str) and re.fullmatch(r"[A-Za-z]\w{0,39}", split)
-    corrupted = any(kind in str(split) for kind in get_args(Kind))
-    if not fine or corrupted or hasattr(dict, str(split)):
+    taken = any(kind in str(split) for kind in get_args(Kind)) or "on_" in str(split)
+    if not fine or taken or hasattr(dict, str(split)):
         raise InputError(
             f"{key}: {str(split)[:40]!r} cannot be the name of a split; expected a word of "
             "letters, digits and _, such as test_ood"

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.errors import InputError
 from ..base.files import open_input
-from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, records_of
+from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, read_records
 from .catalog import CorpusFacts, find_annotations, require_annotations
 from .left_out import EMPTY_MOMENT, Dropped
 from .options import CorpusOptions
@@ -75,6 +75,7 @@ def read_splits(
                 raise
             continue
         if split != "train":
+            _require_apart(split, group, path, read)
             _require_all_or_none(group, path)
         if listed is not None:
             said = f"paragraphs of {cleaning.videos:,} of the {len(listed):,} listed videos"
@@ -89,7 +90,7 @@ def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> 
     Raises:
         InputError: the file, or the list of its videos, is missing or unusable.
     """
-    return records_of(path, split, listed_videos(corpus, folder, split))
+    return read_records(path, split=split, videos=listed_videos(corpus, folder, split))
 
 
 def listed_videos(corpus: CorpusFacts, folder: Path, split: str) -> Collection[str] | None:
@@ -191,6 +192,16 @@ def limit(
             paragraphs[split] = [group[i] for i in sorted(chosen)]
             dropped.limit(split, name, group, paragraphs[split])
     return said
+
+
+def _require_apart(split: str, group: Sequence[Paragraph], path: Path, read: ReadSplits) -> None:
+    """Raises InputError if a file that is also that of training gives the same videos for both."""
+    trained = {p.video_id for p in read.paragraphs["train"]}
+    if path == read.files["train"] and trained == {p.video_id for p in group}:
+        raise InputError(
+            f"{path}: says of no video whether it belongs to train or to {split}; expected a list "
+            "of each split's videos (DATASET.SPLITS), or a file for each (DATASET.ANNOTATIONS)."
+        )
 
 
 def _require_all_or_none(group: Sequence[Paragraph], path: Path) -> None:

@@ -33,7 +33,7 @@ from ..base.terminal import shown_path
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
 # Names that a run gives its files. Of these, an overwritten one loses what its record names.
 _NAMES = re.compile(
-    r"results[^/]*\.(json|md|html)|predictions(_\w+)?\.[^/]*|"
+    r"results[^/]*\.(json|md|html)|predictions[^/]*\.[^/]*|"
     r"word_vectors\.pt|(last|lowest_loss|best(-\d+)?)\.pt|"
     r"epoch\d+-step\d+\.step|events\.out\.tfevents\.[^/]*|log\.jsonl|console\.log|config\.yaml|"
     r"logger\.txt"

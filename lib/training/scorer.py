@@ -258,6 +258,11 @@ class Scorer:
         Raises:
             InputError: with the names that it will have.
         """
+        if not (self.truth.timed or model.retrieves()):
+            raise InputError(
+                "validation has no timestamps, and this model ranks no videos: no score can choose "
+                "a checkpoint; expected timestamps of validation, or a model that retrieves"
+            )
         moment = [0.0, 1.0] if self.truth.timed else [np.nan, np.nan]
         truth = Truth(
             video_ids=("video",),
@@ -299,7 +304,10 @@ def truth_of(split: DenseParagraphs) -> Truth:
     """The true moments, from the annotations (float64, every sentence, all its windows)."""
     paragraphs = split.paragraphs
     video_index = {video: index for index, video in enumerate(split.corpus)}
-    duration = {paragraph.video_id: paragraph.duration for paragraph in paragraphs}
+    duration = dict.fromkeys(split.corpus, 0.0)
+    for paragraph in paragraphs:  # of one video, their durations may differ by a frame
+        video = paragraph.video_id
+        duration[video] = max(duration[video], paragraph.duration)
     return Truth(
         video_ids=split.corpus,
         durations=np.array([duration[video] for video in split.corpus], dtype=np.float64),

@@ -6,7 +6,7 @@ module: ``queries`` (JSON Lines and lists of objects), ``videos`` (an object of 
 ``hirest`` and ``ego4d``. What they give is repaired by one rule, in ``clean``.
 """
 
-from .clean import read_paragraphs, records_of
+from .clean import read_paragraphs
 from .recognise import read_records
 from .records import (
     MOST_LETTERS,
@@ -30,5 +30,4 @@ __all__ = [
     "SplitMissing",
     "read_paragraphs",
     "read_records",
-    "records_of",
 ]

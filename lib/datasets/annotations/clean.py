@@ -13,7 +13,7 @@ from jaxtyping import Float
 from ...base.errors import InputError
 from ..vocabulary import has_words, tokenise
 from .descriptions import cut_at_starts
-from .recognise import read_records, read_source
+from .recognise import read_source
 from .records import (
     MOST_LETTERS,
     MOST_SENTENCES,
@@ -71,7 +71,7 @@ def read_paragraphs(
     cleaning = Cleaning(path)
     found: list[Paragraph] = []
     used: Counter[str] = Counter()
-    records = _named(_listed(read_source(Source(path, split, cleaning)), path, split, videos))
+    records = _named(read_source(Source(path, split, cleaning, videos)))
     if paragraphs == "row":
         records = [_alone(record, i) for record in records for i in range(len(record.sentences))]
     for record in records:
@@ -94,33 +94,6 @@ def read_paragraphs(
     cleaning.sentences = sum(len(paragraph.sentences) for paragraph in found)
     cleaning.videos = len({paragraph.video_id for paragraph in found})
     return found, cleaning
-
-
-def records_of(path: Path, split: str, videos: Collection[str] | None) -> list[Record]:
-    """The records of a split as they stand in its file, of the listed videos or paragraphs only.
-
-    Args:
-        videos: None = all.
-
-    Raises:
-        InputError: see ``read_records``; or the file describes none of these videos.
-    """
-    return _listed(read_records(path, split=split), path, split, videos)
-
-
-def _listed(
-    records: list[Record], path: Path, split: str, videos: Collection[str] | None
-) -> list[Record]:
-    if videos is None:
-        return records
-    kept = [r for r in records if r.video_id in videos or r.paragraph_id in videos]
-    if not kept:
-        first = f"; its first is {records[0].video_id[:60]!r}" if records else ""
-        raise InputError(
-            f"{path}: describes none of the {len(videos):,} videos that DATASET.SPLITS lists for "
-            f"{split}, e.g. {next(iter(videos), '')[:60]!r}{first}."
-        )
-    return kept
 
 
 def _named(records: Sequence[Record]) -> list[Record]:

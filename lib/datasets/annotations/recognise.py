@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .msrvtt import read_captions_of_clips
 from .queries import is_query, read_queries
 from .records import Cleaning, Record
 from .rows import read_rows
-from .source import Source, listed, short
+from .source import Source, listed, listed_videos, short
 from .text import delimiter_of, is_caption, read_captions, read_charades, read_csv
 from .videos import read_list, read_splits, read_videos
 
@@ -33,7 +33,9 @@ _OTHERS = (
 )
 
 
-def read_records(path: Path, *, split: str = "") -> list[Record]:
+def read_records(
+    path: Path, *, split: str = "", videos: Collection[str] | None = None
+) -> list[Record]:
     """Records of a file in whichever layout it has, as they stand there.
 
     Durations that it lacks are looked for beside it. Where a file has two annotators' descriptions
@@ -42,16 +44,18 @@ def read_records(path: Path, *, split: str = "") -> list[Record]:
     Args:
         split: which, where one file holds several ("train" finds "training" too); "" = its only
             one.
+        videos: read these only, named as videos or as paragraphs; None = all.
 
     Raises:
-        InputError: the file is missing, malformed, of another layout, or has no such split.
+        InputError: the file is missing, malformed, of another layout, has no such split, or none of
+            these videos.
     """
-    return read_source(Source(path, split, Cleaning(path)))
+    return read_source(Source(path, split, Cleaning(path), videos))
 
 
 def read_source(source: Source) -> list[Record]:
     """``read_records``, and how the file was read in the remarks of its cleaning."""
-    records = _read(source)
+    records = listed_videos(_read(source), source)
     durations.fill(records, source)
     source.say_ignored()
     return separate(records, source.cleaning)

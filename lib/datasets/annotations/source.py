@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ class Source:
     Args:
         split: which, where the file holds several; "" = its only one.
         cleaning: where remarks go.
+        videos: which alone are asked for, named as videos or as paragraphs; None = all.
     """
 
     path: Path
     split: str
     cleaning: Cleaning
+    videos: Collection[str] | None = None
     ignored: Counter[str] = field(default_factory=Counter)  # keys that are not read
 
     def fault(self, text: str) -> InputError:
@@ -182,3 +184,22 @@ def short(value: Any) -> str:
     except ValueError:  # an int of thousands of digits
         return "a number too long to print"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed_videos(records: list[Record], source: Source) -> list[Record]:
+    """The records of the videos that are asked for.
+
+    Raises:
+        InputError: there is none of them.
+    """
+    wanted = source.videos
+    if wanted is None:
+        return records
+    found = [r for r in records if r.video_id in wanted or r.paragraph_id in wanted]
+    if not found:
+        first = short(records[0].video_id) if records else "none"
+        raise source.fault(
+            f"describes none of the {len(wanted):,} videos that DATASET.SPLITS lists for "
+            f"{source.split}, e.g. {short(next(iter(wanted), ''))}; its first is {first}."
+        )
+    return found

@@ -58,12 +58,19 @@ def read_list(entries: Sequence[Any], source: Source) -> list[Record]:
 
 def read_splits(splits: Mapping[str, Any], source: Source) -> list[Record]:
     """SnAG: the keys are splits."""
+    if source.videos is not None:  # the list chooses
+        groups = [videos for videos in splits.values() if isinstance(videos, dict)]
+        every = {key: entry for videos in groups for key, entry in videos.items()}
+        return read_videos(every, source, skip_empty=True)
     sizes = {name: len(videos) for name, videos in splits.items() if isinstance(videos, dict)}
     return read_videos(splits[choose(source.split, sizes, source.path)], source, skip_empty=True)
 
 
 def of_split(entries: Mapping[str, Any], source: Source) -> Mapping[str, Any]:
-    """The entries of the split asked for; all of them if none says its split."""
+    """The entries of the split asked for; all of them if none says its split, or a list of videos
+    chooses."""
+    if source.videos is not None:
+        return entries
     names: dict[str, Any] = {}
     for key, entry in entries.items():
         found = key_of(entry, "split") if isinstance(entry, dict) else None
