@@ -97,7 +97,7 @@ def main() -> None:
         if distributed.is_main():
             print(line)
     features = fingerprint(corpus.features)
-    require_recipe(state.get("features", {}), features, str(corpus.features.path))
+    require_recipe(state.get("features", {}), features, str(corpus.features))
     checkpoint.check_matches(state, config, corpus.dims)
     model = open_model(config, corpus, runtime, trained)
     checkpoint.load_into(model, state)
