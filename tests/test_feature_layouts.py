@@ -18,7 +18,13 @@ from lib.base.errors import InputError
 from lib.datasets import load_corpus
 from lib.datasets.annotations import Record
 from lib.datasets.cache import DirectRows
-from lib.datasets.features import FeatureFile, JoinedFeatures, normalize_rows, open_features
+from lib.datasets.features import (
+    FeatureFile,
+    JoinedFeatures,
+    holds_features,
+    normalize_rows,
+    open_features,
+)
 from lib.datasets.features import store as features_store
 from lib.datasets.fingerprint import fingerprint
 from lib.datasets.videos import NO_FEATURES
@@ -309,8 +315,17 @@ def test_folders_of_something_else_say_what_is_in_them(tmp_path: Path) -> None:
     np.save(folder / "a.npy", np.zeros((2, 3)))
     np.savez(folder / "a.npz", np.zeros((2, 3)))
     assert "1 .npy, 1 .npz, 1 .txt" in refused(folder)
-    assert "does not exist" in refused(tmp_path / "g")
+    assert "does not exist; DATASET.FEATURES may name f" in refused(tmp_path / "g")
+    assert "does not exist, nor its folder" in refused(tmp_path / "x" / "g")
+    (folder / "a.npz").unlink()
+    np.save(folder / "b.npy", np.zeros((2, 3)))
+    assert holds_features(folder)
+    (folder / "a.mp4").touch()
+    assert not holds_features(folder) and FeatureFile(folder).keys() == ["a", "b"]
     assert "is the array of one video" in refused(folder / "a.npy")
+    for suffix in (".pt", ".pth"):
+        torch.save(torch.zeros(2, 3), tmp_path / f"a{suffix}")
+    assert "holds a.pt" in refused(tmp_path) and "expected one of them" in refused(tmp_path)
 
 
 def test_which_of_several_arrays_is_meant(tmp_path: Path) -> None:
