@@ -16,12 +16,20 @@ import torch
 
 from lib.base.errors import InputError
 from lib.datasets import load_corpus
+from lib.datasets.annotations import Record
 from lib.datasets.cache import DirectRows
-from lib.datasets.features import FeatureFile, JoinedFeatures, normalize_rows, open_features
+from lib.datasets.features import (
+    FeatureFile,
+    JoinedFeatures,
+    holds_features,
+    normalize_rows,
+    open_features,
+)
 from lib.datasets.features import store as features_store
 from lib.datasets.fingerprint import fingerprint
 from lib.datasets.videos import NO_FEATURES
 from lib.tools.bigfile import convert_bigfile
+from lib.tools.feature_checks import examine_features
 from tests.runs import run
 from tests.test_dense import write_corpus
 
@@ -307,8 +315,17 @@ def test_folders_of_something_else_say_what_is_in_them(tmp_path: Path) -> None:
     np.save(folder / "a.npy", np.zeros((2, 3)))
     np.savez(folder / "a.npz", np.zeros((2, 3)))
     assert "1 .npy, 1 .npz, 1 .txt" in refused(folder)
-    assert "does not exist" in refused(tmp_path / "g")
+    assert "does not exist; DATASET.FEATURES may name f" in refused(tmp_path / "g")
+    assert "does not exist, nor its folder" in refused(tmp_path / "x" / "g")
+    (folder / "a.npz").unlink()
+    np.save(folder / "b.npy", np.zeros((2, 3)))
+    assert holds_features(folder)
+    (folder / "a.mp4").touch()
+    assert not holds_features(folder) and FeatureFile(folder).keys() == ["a", "b"]
     assert "is the array of one video" in refused(folder / "a.npy")
+    for suffix in (".pt", ".pth"):
+        torch.save(torch.zeros(2, 3), tmp_path / f"a{suffix}")
+    assert "holds a.pt" in refused(tmp_path) and "expected one of them" in refused(tmp_path)
 
 
 def test_which_of_several_arrays_is_meant(tmp_path: Path) -> None:
@@ -432,6 +449,44 @@ def test_the_doctor_lists_all_videos_without_features(tmp_path: Path) -> None:
     assert "problem feats.hdf5 1 of the 8 train videos are missing" in told
     told = doctor("videos_without_features", tmp_path, "--set", "DATASET.MISSING_VIDEOS=drop")
     assert "0 problems" in told and "warning feats.hdf5 1 of the 8 train videos" in told
+
+
+def test_a_run_goes_on_without_the_videos_that_lack_features(tmp_path: Path) -> None:
+    here = CASES / "videos_without_features"
+    if not here.is_dir():
+        pytest.skip(f"needs the case {here}")
+    flags = ("--cfg", here / "exp.yaml", "--dataDir", here / "data", "--modelDir", tmp_path)
+    flags = (*flags, "--workers", 0, "--gpus", "cpu", "--set", "DATASET.CACHE=memory")
+    output = tmp_path / "output.txt"
+    ended = run("dense_train", *flags, output=output)
+    assert ended.status == 2
+    assert "lacks 1 of the 8 train videos, e.g. v_clip00003; DATASET.MISSING_VIDEOS" in ended.output
+    dropping = (*flags, "--verbose", "--set", "DATASET.MISSING_VIDEOS=drop")
+    for command, split, sentences in (("dense_train", "train", 3), ("best_test", "test", 3)):
+        ended = run(command, *dropping, output=output)
+        assert ended.status == 0, ended.output
+        assert (
+            f"{split}.json: " in ended.output and f"  {NO_FEATURES}: {sentences} " in ended.output
+        )
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    rows = numbers()["v_a"]
+    for number in range(300):
+        np.save(folder / f"v_{number:03}.npy", rows)
+    looks, real = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looks.append(path), real(path))[1])
+    features = FeatureFile(folder)
+    ids = [f"{number:03}.mp4" for number in range(300)]
+    records = {"train": [Record(i, i, 3.5, [(0, 1)], ["x"]) for i in ids]}
+    assert features.missing(ids) == []
+    examine_features(features, records)
+    fingerprint(features)
+    direct = DirectRows(features, ids[0], num_frames=4)
+    pickle.loads(pickle.dumps(direct)).read(ids[7])
+    assert direct.key and looks == [folder]
 
 
 # Videos without features

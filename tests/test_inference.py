@@ -18,6 +18,7 @@ from lib.base.recipe import RECIPE, Recipe
 from lib.base.runtime import Runtime
 from lib.config.config import load_config
 from lib.datasets import build_loader
+from lib.datasets.features import normalize_rows
 from lib.datasets.standardization import Standardization
 from lib.decoding import decode
 from lib.evaluation.retrieval import MOST_SCALE, similarity_scale
@@ -250,6 +251,32 @@ def test_the_length_of_a_video_must_be_known(trained, features, tmp_path):
     path.write_text('{"a": -1}')
     with pytest.raises(InputError, match="more than 0"):
         read_durations(path)
+
+
+def test_rows_of_joined_sources_have_length_one_source_by_source(trained, monkeypatch):
+    rows = np.random.default_rng(0).random((9, 12)).astype(np.float32)
+    monkeypatch.setitem(trained.state["features"], "parts", [5, 7])
+    each = [normalize_rows(rows[:, :5]), normalize_rows(rows[:, 5:])]
+    expected = trained.prepared(np.concatenate(each, axis=1) * 3)
+    torch.testing.assert_close(trained.prepared(rows), expected)
+
+
+def test_a_folder_of_arrays_is_indexed_as_its_feature_file(trained, features, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+    with h5py.File(features) as file:
+        for video in file:
+            np.save(tmp_path / "folder" / f"{video}.npy", file[video]["c3d_features"][()])
+    found = {}
+    for name in ("folder", "features.hdf5"):
+        made = trained.index(tmp_path / name, tmp_path / f"{name}.i", seconds_per_row=0.5)
+        found[name] = (len(made), made.updated.added)
+    assert found["folder"] == found["features.hdf5"] != (0, 0)
+    with pytest.raises(InputError, match="tiny cannot read videos"):
+        trained.index(tmp_path / "train")
+    with pytest.raises(InputError, match="rows are 24 wide; expected 12"):
+        trained.index([features, tmp_path / "folder"], tmp_path / "joined", seconds_per_row=0.5)
 
 
 # The index.

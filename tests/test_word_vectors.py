@@ -22,6 +22,7 @@ from lib.datasets import load_corpus
 from lib.datasets.packed_words import PackedWords, pack_words
 from lib.datasets.word_features import WordFeatures
 from lib.datasets.word_vectors import read_word_vectors, text
+from tests.runs import run
 from tests.test_dense import write_corpus
 
 WORDS = ["The", "the", ",", "1", "naïve", "cat"]
@@ -275,6 +276,32 @@ def test_no_word_vectors_are_needed_where_sentences_bring_features(tmp_path: Pat
     assert corpus.vector_file is None and corpus.dims.word_dim == 6
     assert not any("word vectors" in line for line in corpus.lines())
     assert corpus["train"].text(1).words.tolist() == [[98.0] * 6] * 3
+
+    experiment = {
+        "DATA_DIR": str(tmp_path),
+        "MODEL_DIR": str(tmp_path / "save"),
+        "GPUS": "cpu",
+        "WORKERS": 0,
+        "DATASET": {"NAME": "charades", "NUM_FRAMES": 8, "NUM_CLIPS": 4, "WORD_FEATURES": "text"},
+        "MODEL": {
+            "NAME": "tan2d",
+            "PARAMS": {"kernel_size": 3, "conv_layers": 1, "hidden_size": 8},
+        },
+        "LOSS": {"WEIGHTS": {"overlap": 1}},
+        "TRAIN": {
+            "SUPERVISION": "full",
+            "EPOCHS": 1,
+            "BATCH_SIZE": 2,
+            "SELECT_BY": "svmr_2dtan/R@1,IoU=0.5",
+        },
+        "TEST": {"RESAMPLES": 0},
+    }
+    path = tmp_path / "exp.yaml"
+    path.write_text(json.dumps(experiment))  # which is YAML too
+    for command, flags in (("dense_train", ()), ("best_test", ("--split", "val"))):
+        ended = run(command, "--cfg", path, *flags, output=tmp_path / "output.txt")
+        assert ended.status == 0, ended.output
+    assert not (tmp_path / "save" / "exp" / "word_vectors.pt").exists()
 
 
 def test_sentences_are_found_by_the_id_of_their_query(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def main() -> None:
         if distributed.is_main():
             tell(line)
     features = fingerprint(corpus.features)
-    require_recipe(state.get("features", {}), features, str(corpus.features.path))
+    require_recipe(state.get("features", {}), features, str(corpus.features))
     here = provenance_of(config, corpus, runtime, features)
     trained_on = state.get("features")
     differing = differences(trained_on, features, of_kind=True) if trained_on else []

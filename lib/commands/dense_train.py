@@ -397,7 +397,7 @@ def restore(
     features: dict[str, Any],
 ) -> tuple[Progress, float]:
     """Continue at the state in last.pt; the progress, and the hours spent."""
-    require_recipe(state.get("features", {}), features, str(corpus.features.path))
+    require_recipe(state.get("features", {}), features, str(corpus.features))
     checkpoint.check_matches(state, config, corpus.dims)
     kept = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
     if kept is not None:

@@ -2,6 +2,7 @@
 
     python index.py my_videos/ --run ../save/mine/linear --out my_videos.index
     python index.py features.hdf5 --run ../save/mine/linear --seconds-per-row 1
+    python index.py clip/ slowfast/ --run ../save/mine/linear --seconds-per-row 2
     python index.py --out my_videos.index --remove OB660
     python index.py --out my_videos.index --check paragraphs.txt
 
@@ -28,7 +29,7 @@ from ..inference.sources import read_durations
 
 def main() -> None:
     args = _parser().parse_args()
-    if args.videos is None:
+    if not args.videos:
         index = change(args)
     else:
         if args.run is None:
@@ -101,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "videos",
         type=Path,
-        nargs="?",
+        nargs="*",
         metavar="VIDEOS",
-        help="a folder of videos, a video, or a feature file (.hdf5, .h5)",
+        help="folders of videos, videos, or features in one of their layouts; several are joined",
     )
     add("--run", type=Path, metavar="RUN", help="folder of a trained run, a checkpoint, an export")
     add("--out", type=Path, metavar="INDEX", help="default: beside the videos, with .index added")

@@ -18,7 +18,7 @@ from ..base import recipe as names
 from ..base.errors import InputError
 from ..base.installed import called
 from ..base.recipe import VideoTimes, times_of
-from ..datasets.features import FeatureFile
+from ..datasets.features import FeatureFile, Features
 from ..datasets.fingerprint import difference, fingerprint, require_recipe
 from .answers import Source
 
@@ -52,9 +52,10 @@ class VideoRows:
 
 
 class FeatureSource:
-    """The videos of a feature file.
+    """The videos of a feature file, or of other features.
 
     Args:
+        features: them, or the path of the one file or folder that holds them.
         trained_on: what a checkpoint says of the features it was trained on.
         same_recipe: the user vouches that the file was made as they were; what both files say of
             themselves is compared all the same.
@@ -68,7 +69,7 @@ class FeatureSource:
 
     def __init__(
         self,
-        path: Path,
+        features: Path | Features,
         trained_on: Mapping[str, Any],
         *,
         same_recipe: bool = False,
@@ -77,10 +78,10 @@ class FeatureSource:
         videos: Sequence[str] | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> None:
-        self.file = FeatureFile(path)
+        self.file = FeatureFile(features) if isinstance(features, Path) else features
         self.seconds_per_row, self.durations = seconds_per_row, durations
         self.fingerprint = fingerprint(self.file)
-        _require_same_kind(trained_on, self.fingerprint, str(path), same_recipe)
+        _require_same_kind(trained_on, self.fingerprint, str(self.file), same_recipe)
         self.files = files or {}
         self.video_ids = tuple(self.file.keys() if videos is None else videos)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from ..base.errors import InputError
 from ..base.files import unwritable
 from ..base.recipe import VideoTimes
+from ..datasets.features import holds_features, open_features
 from ..index import HEADER, Store
 from ..models.first_stage import PLACES
 from ..training import checkpoint
@@ -25,7 +26,6 @@ from .loaded import LoadedRun
 from .sources import FeatureSource, VideoRows
 
 EXTRACTED = "features.hdf5"  # in the folder of an index
-FEATURES = (".hdf5", ".h5")
 
 
 def load(path: str | Path, *, device: str = "") -> TrainedRun:
@@ -117,7 +117,7 @@ class TrainedRun(LoadedRun):
 
     def index(
         self,
-        videos: str | Path,
+        videos: str | Path | Sequence[str | Path],
         into: str | Path | None = None,
         *,
         weights: str | None = None,
@@ -133,7 +133,8 @@ class TrainedRun(LoadedRun):
 
         Args:
             videos: a folder of videos or one of them, whose features are extracted as those that
-                the run was trained on; or a feature file (``.hdf5``, ``.h5``).
+                the run was trained on; or features in any layout (an HDF5 file, a folder of
+                ``.npy``, …), several of which are joined. Or a list of these.
             into: the folder of the index; None: beside the videos, with ``.index`` added.
             weights: the file of the backbone's weights, where its library has none.
             same_recipe, seconds_per_row, durations: of a feature file, see ``FeatureSource``.
@@ -145,21 +146,25 @@ class TrainedRun(LoadedRun):
         Raises:
             InputError: nothing can be indexed, or the index is of another run.
         """
-        videos = Path(videos)
-        name = videos.resolve().name
-        into = Path(into) if into is not None else videos.resolve().with_name(f"{name}.index")
+        given = [videos] if isinstance(videos, str | Path) else videos
+        paths = [Path(path) for path in given]
+        if not paths:
+            raise InputError("there are no videos to index; expected a folder of them, or features")
+        first = paths[0].resolve()
+        into = Path(into) if into is not None else first.with_name(f"{first.name}.index")
         skipped: Mapping[Path, str] = {}
-        if videos.suffix in FEATURES:
+        if all(map(holds_features, paths)):
+            data = self.config.DATASET
             source = FeatureSource(
-                videos,
+                open_features(paths, member=data.FEATURE_MEMBER),
                 self.state["features"],
                 same_recipe=same_recipe,
-                seconds_per_row=seconds_per_row,
+                seconds_per_row=seconds_per_row or data.SECONDS_PER_ROW or None,
                 durations=durations,
                 files=find_videos([Path(files)]) if files is not None else None,
             )
         else:
-            source, skipped = self._extracted([videos], into / EXTRACTED, weights, log)
+            source, skipped = self._extracted(paths, into / EXTRACTED, weights, log)
         if (into / ENCODED / HEADER).exists():
             index = VideoIndex(into, self)
             index.updated = index.update(source, prune=prune)

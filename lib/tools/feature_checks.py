@@ -140,7 +140,7 @@ class _Seen:
             return
         try:
             rows = features.values(stored)
-            step = float(features.attributes(video).get(ROW_STEP, 0.0))
+            step = float(features.attributes_of(stored).get(ROW_STEP, 0.0))
         except (InputError, *DAMAGE):  # a damaged part, or a size that cannot be
             self.videos_with["unreadable"].append(video)
             return

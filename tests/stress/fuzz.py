@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import gzip
 import io
 import json
 import mmap
@@ -331,14 +332,73 @@ def read_features(path: Path) -> None:
     fingerprint(features)
 
 
-# Word vectors
-
-
 class Evil:
     """Makes a folder when it is unpickled by an ordinary unpickler."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("executed",)
+
+
+def make_array(draw: random.Random) -> bytes:
+    """A file of NumPy or Torch with one video's rows, or all videos'."""
+    rows: Any = np.random.default_rng(0).standard_normal((7, 4)).astype(draw.choice(["f2", "f4"]))
+    rows = draw.choice([rows, rows, rows[None, :, None], rows.T, rows[0], np.array([Evil()])])
+    number = rows if rows.dtype != object else np.zeros((2, 4), np.float32)
+    tensor = torch.from_numpy(np.ascontiguousarray(number))
+    content: Any = {"v_a": tensor, "v_b": draw.choice([tensor, {"x": tensor}, None, Evil(), "x"])}
+    buffer = io.BytesIO()
+    old = draw.random() < 0.5
+    kind = draw.randrange(5)
+    if kind == 0:
+        np.save(buffer, rows, allow_pickle=True)
+    elif kind == 1:
+        np.savez(buffer, features=rows, other=np.arange(3))
+    elif kind == 2:
+        np.savez_compressed(buffer, rows)
+    else:
+        value = tensor if kind == 3 else content
+        torch.save(value, buffer, _use_new_zipfile_serialization=not old)
+    found = buffer.getvalue()
+    return found if draw.random() < 0.2 else damage(found, draw)
+
+
+def read_array(path: Path) -> None:
+    start = path.read_bytes()[:6]
+    folder = path.with_name("folder")
+    folder.mkdir(exist_ok=True)
+    for suffix in [".npy"] if start == b"\x93NUMPY" else [".npz", ".pt"]:
+        for other in folder.iterdir():
+            other.unlink()
+        (folder / f"v_a{suffix}").write_bytes(path.read_bytes())
+        with contextlib.suppress(InputError):
+            FeatureFile(folder).read("v_a")
+    features = FeatureFile(path)
+    for name in "ab":
+        with contextlib.suppress(InputError):
+            features.read(f"v_{name}")
+    fingerprint(features)
+
+
+# Word vectors
+
+
+def make_published(draw: random.Random) -> bytes:
+    """Word vectors as they are published."""
+    words = ["the", "Man", "man", ". . .", "7", "naïve", "door"]
+    values = np.random.default_rng(0).standard_normal((len(words), 3)).astype("<f4")
+    pairs = list(zip(words, values, strict=True))
+    text = "".join(f"{word} {' '.join(map(str, row))}\n" for word, row in pairs).encode()
+    head = f"{draw.choice([len(words), 9, 10**9])} {draw.choice([3, 3, 4, 300])}\n".encode()
+    binary = b"".join(word.encode() + b" " + row.tobytes() for word, row in pairs)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", damage(text, draw))
+    saved = io.BytesIO()
+    torch.save((words, {}, torch.from_numpy(values.copy()), 3), saved)
+    found = draw.choice(
+        [text, head + text, head + binary, packed.getvalue(), saved.getvalue(), gzip.compress(text)]
+    )
+    return found if draw.random() < 0.2 else damage(found, draw)
 
 
 def make_vectors(draw: random.Random) -> bytes:
@@ -509,7 +569,9 @@ FORMATS = {
         Format("yaml", make_yaml, read_yaml, ".yaml"),
         Format("annotations", make_annotations, read_annotations, ".json"),
         Format("features", make_features, read_features, ".hdf5"),
+        Format("array", make_array, read_array, ".bin"),
         Format("vectors", make_vectors, read_vectors, ".pkl"),
+        Format("published", make_published, read_vectors, ".bin"),
         Format("checkpoint", make_checkpoint, read_checkpoint, ".pt"),
         Format("predictions", make_predictions, read_predictions_file, ".jsonl"),
     )

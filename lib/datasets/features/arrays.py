@@ -6,8 +6,11 @@ Nothing in them is run: arrays of Python objects, which are pickles, are refused
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +26,8 @@ from .store import Entry, choose_member, read_exactly, require_size
 
 NPY = b"\x93NUMPY"
 ZIP = b"PK\x03\x04"
+# What a damaged archive makes zipfile raise, beside OSError and ValueError.
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, LZMAError)
 _DEEPEST = 2  # dictionaries in dictionaries
 
 
@@ -97,8 +102,8 @@ def npz_entries(path: Path) -> dict[str, Entry]:
                         shape, fortran, dtype = _header(inside, f"{path}: {key}")
                     place = (path, info.filename, fortran, dtype)
                     members[key] = _entry(key, shape, dtype, place)
-        except zipfile.BadZipFile as fault:
-            raise ValueError(str(fault)) from None
+        except ZIP_DAMAGE as fault:
+            raise ValueError(str(fault)[:80]) from None
     if not members:
         raise InputError(f"{path}: holds no array; expected a file of numpy.savez.")
     return members
@@ -115,8 +120,8 @@ def npz_values(entry: Entry) -> np.ndarray:
                 data = read_exactly(inside, size)
                 if inside.read(1):  # at its end the check sum is compared
                     raise ValueError("it is longer than its header says")
-        except zipfile.BadZipFile as fault:
-            raise ValueError(str(fault)) from None
+        except ZIP_DAMAGE as fault:
+            raise ValueError(str(fault)[:80]) from None
     return _array(data, dtype, entry.shape, fortran)
 
 
@@ -186,8 +191,8 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtyp
         raise InputError(f"{where}: is an array of named fields; expected an array of numbers.")
     try:
         shape, fortran, dtype = readers[version](file)
-    except (SyntaxError, RecursionError, MemoryError) as fault:
-        raise ValueError(f"its header cannot be read: {fault}") from None
+    except Exception as fault:  # whatever NumPy and Python's tokeniser raise at damaged text
+        raise ValueError(f"its header cannot be read: {str(fault)[:80]}") from None
     if dtype.hasobject:
         raise InputError(
             f"{where}: holds Python objects and not numbers, which only running its code would "

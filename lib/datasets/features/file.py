@@ -141,12 +141,23 @@ class Features(ABC):
     def keys(self) -> list[str]:
         """The names that are stored, sorted; videos, and whatever else is there."""
 
-    @abstractmethod
     def attributes(self, video_id: str = "") -> dict[str, Any]:
         """What the file says of itself beside the numbers, or of a video.
 
         Raises:
             InputError: no such file or video, or it is damaged there.
+        """
+        stored = self.stored(video_id) if video_id else None
+        if video_id and stored is None:
+            raise InputError(f"{self}: has no features of the video {video_id}.")
+        return self.attributes_of(stored)
+
+    @abstractmethod
+    def attributes_of(self, stored: Stored | None) -> dict[str, Any]:
+        """The same of what is stored, or of the file (None).
+
+        Raises:
+            InputError: it is damaged there.
         """
 
     @abstractmethod
@@ -231,8 +242,10 @@ class FeatureFile(Features):
             raise InputError(
                 f"{self.path}: {video_id} cannot be looked up; is the file complete? ({error})"
             ) from None
-        if entry is None:
-            return None
+        return None if entry is None else self.arranged(entry)
+
+    def arranged(self, entry: Entry) -> Stored:
+        """What a stored array will be read as."""
         shape = arranged(entry.shape)
         if len(shape) == 2 and self.turned:
             shape = shape[::-1]
@@ -296,10 +309,7 @@ class FeatureFile(Features):
     def keys(self) -> list[str]:
         return self.store.names()
 
-    def attributes(self, video_id: str = "") -> dict[str, Any]:
-        stored = self.stored(video_id) if video_id else None
-        if video_id and stored is None:
-            raise InputError(f"{self.path}: has no features of the video {video_id}.")
+    def attributes_of(self, stored: Stored | None) -> dict[str, Any]:
         try:
             return self.store.attributes(stored.entries[0] if stored else None)
         except DAMAGE as error:
@@ -379,13 +389,16 @@ class JoinedFeatures(Features):
     def values(self, stored: Stored) -> Float[np.ndarray, "n C"]:
         if len(stored.entries) < len(self.sources):  # no rows: the odd one alone
             raise ValueError(f"it has the shape {stored.shape}")
-        pieces = []
-        for source, entry in zip(self.sources, stored.entries, strict=True):
-            shape = arranged(entry.shape)
-            shape = shape[::-1] if source.turned else shape
-            own = Stored(shape, entry.dtype, entry.numbers, (entry,))
-            pieces.append(source.values(own)[: stored.shape[0]])
-        return np.concatenate(pieces, axis=1)
+        pairs = zip(self.sources, self._apart(stored), strict=True)
+        return np.concatenate(
+            [source.values(part)[: stored.shape[0]] for source, part in pairs], axis=1
+        )
+
+    def _apart(self, stored: Stored) -> list[Stored]:
+        return [
+            source.arranged(entry)
+            for source, entry in zip(self.sources, stored.entries, strict=False)
+        ]
 
     def find(self, ids: Iterable[str]) -> Found:
         ids = list(dict.fromkeys(ids))
@@ -399,9 +412,12 @@ class JoinedFeatures(Features):
         lacking = {key for source in self.sources[1:] for key in source.missing(keys)}
         return [key for key in keys if key not in lacking]
 
-    def attributes(self, video_id: str = "") -> dict[str, Any]:
+    def attributes_of(self, stored: Stored | None) -> dict[str, Any]:
         """What all sources agree on."""
-        first, *others = (source.attributes(video_id) for source in self.sources)
+        parts = [None] * len(self.sources) if stored is None else self._apart(stored)
+        first, *others = (
+            source.attributes_of(part) for source, part in zip(self.sources, parts, strict=True)
+        )
         return {
             key: value
             for key, value in first.items()

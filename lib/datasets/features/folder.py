@@ -128,7 +128,12 @@ def open_folder(path: Path, *, member: str = "") -> Store:
             f"{path}: is a folder of {there or 'no'} files; expected one .npy, .npz or .pt file "
             "for each video and no other of these, or feature.bin, or the path of an HDF5 file."
         )
-    of_videos = {each.stem: each for each in files.values() if each.suffix.lower() in known}
+    of_videos: dict[str, Path] = {}
+    for each in files.values():
+        if each.suffix.lower() in known and of_videos.setdefault(each.stem, each) != each:
+            raise InputError(
+                f"{path}: holds {each.name} and {of_videos[each.stem].name}; expected one of them."
+            )
     if known == [".npy"] and all(map(_CLIP.fullmatch, of_videos)):
         first = npy_entry(of_videos[min(of_videos)], "")
         if len([n for n in first.shape if n != 1]) <= 1:

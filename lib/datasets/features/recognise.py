@@ -9,11 +9,12 @@ import h5py
 from ...base.errors import InputError
 from ...base.files import open_input
 from .arrays import NPY, ZIP, require_readable
-from .folder import open_folder
+from .folder import BIGFILE, SUFFIXES, list_folder, open_folder
 from .hdf5 import ConcatenatedStore, Hdf5Store
 from .store import Store
 from .tensors import TensorFile
 
+_FILES = (".hdf5", ".h5", ".pt", ".pth")
 _PICKLE = b"\x80"
 _TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before release 1.6
 _ACCEPTED = "an HDF5 file, a folder of .npy, .npz or .pt files, or a .pt file of all videos"
@@ -31,7 +32,7 @@ def open_store(path: Path, *, linked: bool = False, member: str = "") -> Store:
     if path.is_dir():
         return open_folder(path, member=member)
     if not path.exists():
-        raise InputError(f"{path}: the feature file does not exist.")
+        raise InputError(f"{path}: the feature file does not exist{_beside(path)}.")
     try:
         with open_input(path, mode="rb") as file:
             start = file.read(len(_TORCH))
@@ -57,16 +58,25 @@ def open_store(path: Path, *, linked: bool = False, member: str = "") -> Store:
     return ConcatenatedStore.found_in(file_) or file_
 
 
+def _beside(path: Path) -> str:
+    """What there is in its place, as the rest of a sentence."""
+    try:
+        files = sorted(path.parent.iterdir())
+    except OSError:
+        return f", nor its folder {path.parent}" if not path.parent.is_dir() else ""
+    names = [each.name for each in files if each.suffix.lower() in _FILES or each.is_dir()]
+    return f"; DATASET.FEATURES may name {', '.join(names[:4])}" if names else ""
+
+
 def holds_features(path: Path) -> bool:
-    """Whether a path is features, and not videos: an HDF5 or a ``.pt`` file, or a folder of arrays.
+    """Whether a path is features, and not videos: an HDF5 or a ``.pt`` file, or a folder of which
+    most files are arrays.
 
     Raises:
         InputError: it cannot be read.
     """
     if path.is_dir():
-        try:
-            open_folder(path)
-        except InputError:
-            return False
-        return True
-    return path.suffix.lower() in (".hdf5", ".h5", ".pt", ".pth")
+        files = list_folder(path)
+        arrays = [name for name in files if name.lower().endswith(SUFFIXES)]
+        return BIGFILE in files or 2 * len(arrays) > len(files)
+    return path.suffix.lower() in _FILES

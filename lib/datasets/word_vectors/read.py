@@ -15,7 +15,7 @@ from ...base.files import open_input, what_it_is
 from .arrays import read_numpy, read_torch
 from .binary import read_binary
 from .pickles import read_pickle
-from .text import Table, is_binary, read_packed, read_text, require_width
+from .text import PACKED_DAMAGE, Table, is_binary, read_packed, read_text, require_width
 from .vectors import WordVectors
 
 _FASTTEXT = struct.pack("<i", 793712314)  # of its models, which hold parts of words
@@ -84,7 +84,7 @@ def _table(path: Path, start: bytes, width: int) -> Table:
         try:
             with open_input(path, mode="rb") as file, zipfile.ZipFile(file) as archive:
                 names = archive.namelist()
-        except (OSError, zipfile.BadZipFile) as fault:
+        except PACKED_DAMAGE as fault:
             raise InputError(f"{path}: cannot be unpacked; is it complete? ({fault})") from None
         if any(name.split("/")[-1] == "data.pkl" for name in names):
             return read_torch(path)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ...base.errors import InputError
 from ...base.files import open_input, write_text
+from ..features.arrays import ZIP_DAMAGE
 from .faults import Faults
 
 HEADER = re.compile(rb"([0-9]{1,12})[ \t]([0-9]{1,6})\s*")
@@ -30,7 +31,7 @@ COPY_FROM = 200 * 2**20  # bytes of text from which a binary copy is worth its p
 _LONGEST = 2**20  # bytes of a line
 _LOOKED_AT = 64  # lines by which the width is told
 _TIMES, _ROOM = 100, 2**26  # how much more than the packed file its text may be, at most
-_PACKED = (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, RuntimeError, NotImplementedError)
+PACKED_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, *ZIP_DAMAGE)
 _SKIPPED = ("__MACOSX/", "._")
 
 Table = tuple[list[str], Float[Tensor, "n E"], list[str]]  # words, vectors, notes
@@ -102,7 +103,7 @@ def read_packed(path: Path, width: int = 0) -> Table:
                 with archive.open(name) as inside:
                     where = f"{path}: {name}"
                     return parse(_Bounded(inside, size, where), where, width)
-    except _PACKED as fault:
+    except PACKED_DAMAGE as fault:
         raise InputError(f"{path}: cannot be unpacked; is it complete? ({fault})") from None
 
 
