@@ -3,6 +3,7 @@ right reason."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ from lib.datasets.annotations import (
     Paragraph,
     Record,
     SplitMissing,
+    chunks,
     durations,
     read_paragraphs,
     read_records,
@@ -297,6 +299,19 @@ def test_damaged_and_foreign_numpy_files_are_refused(tmp_path: Path) -> None:
         read_records(tmp_path / "b.npy")
 
 
+def test_a_pickle_may_take_so_much_memory_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every system refuses what twelve bytes ask for."""
+    asked = []
+    monkeypatch.setattr(
+        chunks, "bounded_memory", lambda more: asked.append(more) or contextlib.nullcontext()
+    )
+    data = numpy_file([entry()])
+    read_records(written(tmp_path, "a.npy", data))
+    assert asked == [2**30 + 20 * len(data)]
+
+
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_numpy_files_of_every_protocol_are_read(tmp_path: Path, protocol: int) -> None:
     array = np.array([entry(), entry(sentences=["naïve"])], dtype=object)
@@ -345,6 +360,7 @@ def test_numpy_files_of_every_protocol_are_read(tmp_path: Path, protocol: int) -
         (b"video_id,sentence,duration\nv,x,long\n", "line 2: duration is nan"),
         (b'video_id,sentence\nv,"' + b"x" * 140_000, "is not a readable CSV file"),
         (b"v#0 A man runs. [0, 1] 9\nv#1 He stops.\n", "line 2 is 'v#1 He stops.'; expected"),
+        (b"v#0 A man runs.\nv#1 He stops. [0, 1] 9\n", "line 1 is 'v#0 A man runs.'; expected"),
         (b"v#0 A man runs.\nv He stops.\n", "line 2 is 'v He stops.'; expected 'sentence-id"),
         (b"id,subject,length\nv,1,9\n", "is neither JSON nor JSON Lines"),
         (b"video_id\nv\n", "is neither JSON nor JSON Lines"),
