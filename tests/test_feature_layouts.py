@@ -489,6 +489,32 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert direct.key and looks == [folder]
 
 
+def test_rows_are_held_against_the_rate_that_is_stated(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    records = []
+    for number, rows in enumerate((100, 103, 200, 150)):
+        np.save(folder / f"v{number}.npy", draw.random((rows, 3)))
+        seconds = 200.0 if number < 3 else 300.0  # the third has twice the rows
+        records.append(Record(f"v{number}", f"v{number}", seconds, [(0, 1)], ["x"]))
+
+    def told(**options: float) -> tuple[str, str]:
+        findings = examine_features(FeatureFile(folder), {"train": records}, **options)
+        return next((f.level, f.description) for f in findings if "s per row" in f.description)
+
+    level, description = told()
+    assert level == "warning" and "1 videos are off by more than 5 % of it (v2 1)" in description
+    level, description = told(seconds_per_row=2.0)
+    assert (
+        level == "warning" and "1 videos are off by more than 5 % of what is stated" in description
+    )
+    level, description = told(seconds_per_row=1.0)
+    assert "3 videos are off" in description
+    np.save(folder / "v2.npy", draw.random((101, 3)))
+    assert told()[0] == told(seconds_per_row=2.0)[0] == "note"
+
+
 # Videos without features
 
 
