@@ -445,7 +445,7 @@ def test_keys_that_are_not_read_are_said_once(tmp_path: Path) -> None:
     said = "keys that are not read: relevant_clip_ids, saliency_scores"
     assert read_paragraphs(path)[1].remarks == [said]
     names = {split: (f"{split}.jsonl",) for split in ("train", "val", "test")}
-    findings, _ = examine_annotations(CorpusFacts("x", "", "", "", 0, names), tmp_path)
+    findings, _ = examine_annotations(CorpusFacts("x", "", "", "", names), tmp_path)
     assert ("note", "train.jsonl", said) in {(f.level, f.source, f.description) for f in findings}
 
 

@@ -108,7 +108,7 @@ def test_case_windows_start(tmp_path: Path) -> None:
     ]
     said, ends = without_unix(steps)
     assert ends == [f"ended: {words[0]} 0" for words in steps]
-    assert "epoch 2/2" in said and "ms over 10 videos" in said
+    assert "of 2 on validation" in said and "ms over 10 videos" in said
     assert (tmp_path / "save" / "tiny" / "results.html").is_file()
 
 
