@@ -332,7 +332,8 @@ def test_processes_that_build_at_once_end_with_one_file(
         raise OSError(errno.ENOLCK, "No locks available")
 
     if not locks:
-        monkeypatch.setattr(cache.locks, "fcntl", SimpleNamespace(**vars(fcntl) | {"flock": no_locks}))
+        without = SimpleNamespace(**vars(fcntl) | {"flock": no_locks})
+        monkeypatch.setattr(cache.locks, "fcntl", without)
     direct, said = direct_rows(source), source.parent / "said"
 
     def work() -> None:
