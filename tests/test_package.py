@@ -177,7 +177,7 @@ def test_somebody_s_own_folder_trains_a_model_of_its_own(elsewhere: Elsewhere) -
     done = elsewhere.run(sys.executable, "-c", textwrap.dedent(SEVERAL), json.dumps(steps))
     assert done.returncode == 0, done.stderr
     folder = elsewhere.folder
-    assert "test it: dmr-jrg test --cfg mine.yaml" in done.stdout
+    assert "test it: dmr-jrg test save/mine" in done.stdout
     assert "loaded " in done.stdout and "my_model.py:MyModel" in done.stdout
     assert (folder / "data" / "synthetic").is_dir()
     assert (folder / "save" / "mine" / "results.html").is_file()
