@@ -7,6 +7,7 @@ runs the property suite over that model alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from lib.base.batch import Batch
 from lib.datasets import LoadedCorpus, build_loader, load_corpus
 
 torch.set_num_threads(1)  # with busy cores more threads are slower
+os.environ.pop("COLUMNS", None)  # which pytest-xdist sets: tables are tested as wide as in a file
 
 TINY = {"train": 16, "val": 6, "test": 8, "feature_dim": 12, "word_dim": 8, "rows_per_second": 0.5}
 
