@@ -77,7 +77,9 @@ def add_common_flags(parser: argparse.ArgumentParser, *, of_run: bool = False) -
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
     parser.add_argument("--dataDir", metavar="DIR", help=f"folder of the corpora ({DATA_HELP})")
     parser.add_argument(
-        "--modelDir", metavar="DIR", help="folder of the runs (default: save of the repository)"
+        "--modelDir",
+        metavar="DIR",
+        help=f"folder of the runs ({DATA_HELP.replace('data', 'save')})",
     )
     parser.add_argument(
         "--logDir", metavar="DIR", help="folder of TensorBoard files (default: the run's folder)"
