@@ -1,8 +1,8 @@
 """Inputs of users on which this project once fell short, as they lie in ../shared/cases.
 
-Those of the other folders there are in the tests of their kind: annotations in test_layouts.py,
-features in test_feature_layouts.py, half characters and spaces in test_bounds.py, sentences that
-are left out in test_left_out.py, several windows in test_scored_like_the_field.py.
+Those of the other folders there are in the tests of their kind: annotations, half characters and
+spaces in test_layouts.py, features in test_feature_layouts.py, sentences that are left out in
+test_left_out.py, several windows in test_scored_like_the_field.py, Windows in test_systems.py.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def test_a_long_test_paragraph_changes_no_trained_weight(tmp_path: Path) -> None
 
 
 def test_nothing_is_said_of_other_splits_under_a_known_name() -> None:
-    """ActivityNet-CD's val and test, which share no video."""
+    """ActivityNet-CD's val and test, which share no video (corpus_notes_of_other_splits)."""
     files = CASES / "test_sentences_left_out_unsaid"
     options = yaml.safe_load((files / "exp.yaml").read_text("utf-8"))["DATASET"]
     assert options.pop("NAME") == "activitynet"
