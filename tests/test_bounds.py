@@ -15,19 +15,39 @@ import pytest
 
 from lib.base.command import known
 from lib.base.errors import InputError
+from lib.commands.index import check
+from lib.commands.sweep import read_rows
 from lib.config.config import load_config
 from lib.datasets import annotations
 from lib.datasets.annotations import read_paragraphs
 from lib.datasets.synthetic import whole_folder
+from lib.evaluation import Truth
+from lib.evaluation.files import read_any
 from lib.evaluation.files.lines import for_each_line
+from lib.inference.export import RUN_FILE, read_export
+from lib.inference.index import VideoIndex
+from lib.inference.sources import read_durations
 from tests.runs import Process, run, write_experiment
 
 
+def empty(kind: type) -> Any:
+    """One of nothing, for a function that does not come to use it."""
+    return object.__new__(kind)
+
+
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("read", [load_config, read_paragraphs, lambda p: for_each_line(p, print)])
+@pytest.mark.parametrize(
+    "read",
+    [
+        *(load_config, read_paragraphs, lambda p: for_each_line(p, print), read_rows),
+        *(read_durations, lambda p: read_any(p, empty(Truth))),
+        lambda p: check(empty(VideoIndex), p),
+        lambda p: read_export(p.rename(p.with_name(RUN_FILE)).parent),
+    ],
+)
 def test_a_pipe_is_not_waited_for(read, tmp_path):
     os.mkfifo(tmp_path / "x.yaml")
-    with pytest.raises(InputError, match="cannot be read .a pipe or a device, and no file"):
+    with pytest.raises(InputError, match="cannot be read .*a pipe or a device, and no file"):
         read(tmp_path / "x.yaml")
 
 

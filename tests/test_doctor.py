@@ -161,7 +161,7 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
         names = sorted(file)
         rows = {name: file[name]["c3d_features"][()] for name in names}
 
-        def replace(number: int, value: np.ndarray, **options: object) -> None:
+        def replace(number: int, value: np.ndarray | None, **options: object) -> None:
             del file[names[number]]
             file.create_dataset(f"{names[number]}/c3d_features", data=value, **options)
 
@@ -176,6 +176,9 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
         replace(9, rows[names[9]].sum(axis=1))
         chunk = (len(rows[names[10]]), 12)
         replace(10, rows[names[10]], chunks=chunk, fletcher32=True, compression="gzip")
+        outside = [(str(folder / "raw"), 0, rows[names[11]].nbytes)]
+        replace(11, None, shape=rows[names[11]].shape, dtype="f4", external=outside)
+        replace(12, rows[names[12]][:, :0])
         where = file[names[10]]["c3d_features"].id.get_chunk_info(0).byte_offset
         file["stranger"] = np.zeros((3, 12))
     with (folder / "features.hdf5").open("r+b") as raw:
@@ -192,6 +195,8 @@ def test_planted_faults_of_features_are_all_found(folder: Path) -> None:
         f"problem: 1 videos have no rows (e.g. {names[8]})",
         f"problem: 1 videos are not numbers of shape (rows, width) (e.g. {names[9]})",
         f"problem: 1 videos cannot be read: their part of the file is damaged (e.g. {names[10]})",
+        f"problem: 1 videos cannot be read: /{names[11]}/c3d_features keeps its rows in {folder}",
+        f"problem: 1 videos have no numbers in their rows (e.g. {names[12]})",
     ):
         assert expected in reported, reported
     assert names[7] in reported.split("rows per second")[1]

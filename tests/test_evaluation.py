@@ -439,6 +439,9 @@ def test_missing_queries_are_misses_or_refused_as_the_protocol_says() -> None:
     assert summary["queries"]["svmr"]["missing"] == 1
     assert "vcmr_jsg" not in summary["protocols"] and "jrg_joint" in summary["protocols"]
     assert any("vcmr_jsg" in text for text in summary["warnings"])
+    said = "1 of 2 sentences have no prediction and count as misses: is the file complete?"
+    assert said in summary["warnings"]
+    assert said not in summarise(truth, predictions, resamples=0)["warnings"]
 
 
 def test_duplicates_in_a_truth_are_refused() -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib.base import stand_ins
 from lib.base.errors import InputError
 from lib.datasets.annotations import (
     Cleaning,
     Paragraph,
     Record,
     SplitMissing,
-    chunks,
     durations,
     read_paragraphs,
     read_records,
@@ -305,7 +305,7 @@ def test_a_pickle_may_take_so_much_memory_and_no_more(
     """Not every system refuses what twelve bytes ask for."""
     asked = []
     monkeypatch.setattr(
-        chunks, "bounded_memory", lambda more: asked.append(more) or contextlib.nullcontext()
+        stand_ins, "bounded_memory", lambda more: asked.append(more) or contextlib.nullcontext()
     )
     data = numpy_file([entry()])
     read_records(written(tmp_path, "a.npy", data))

@@ -110,6 +110,13 @@ def test_a_process_does_not_put_another_one_s_file_in_place(tmp_path) -> None:
     assert not path.exists()
 
 
+def test_a_folder_in_a_file_s_place_leaves_nothing_beside_it(tmp_path) -> None:
+    (tmp_path / "scores.md").mkdir()
+    with pytest.raises(InputError, match=r"scores.md cannot be written .Is a directory"):
+        replace_files({tmp_path / "scores.md": lambda file: file.write(b"x")})
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.md"]
+
+
 # Readers
 
 

@@ -66,10 +66,11 @@ def replace_files(writes: Mapping[Path, Write]) -> None:
                     os.fsync(file.fileno())
             for path in writes:
                 temporary = path.with_name(f".{path.name}.new")
-                ours = made.pop(temporary)
-                if not os.path.samestat(os.lstat(temporary), ours):
+                if not os.path.samestat(os.lstat(temporary), made[temporary]):
+                    del made[temporary]  # and is not ours to delete
                     raise InputError(f"{path} is being written by another process; wait for it")
                 os.replace(temporary, path)
+                del made[temporary]
         except BaseException:
             for temporary in made:
                 with contextlib.suppress(OSError):
@@ -113,7 +114,7 @@ def write_text(path: Path, text: str) -> Path:
 def digest_of(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_input(path, mode="rb") as file:
         while block := file.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..base.command import POSITIVE, SOME_SKIPPED, number_from
 from ..base.errors import InputError
+from ..base.files import open_input
 from ..base.installed import typed
 from ..inference import VideoIndex, load, open_index
 from ..inference.index import PLACES
@@ -80,7 +81,8 @@ def change(args: argparse.Namespace) -> VideoIndex:
 def check(index: VideoIndex, path: Path) -> None:
     """Say how much of an exhaustive search the shortlist keeps, for the paragraphs of a file."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        with open_input(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
     except (OSError, ValueError) as fault:
         raise InputError(f"{path} cannot be read ({str(fault)[:80]})") from None
     paragraphs = [sentences for line in lines if (sentences := split_sentences(line))]

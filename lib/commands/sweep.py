@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from ..base.command import POSITIVE
 from ..base.errors import InputError
+from ..base.files import open_input
 from ..base.installed import called
 from ..base.terminal import duration
 from ..config.config import load_config
@@ -205,7 +206,8 @@ def read_rows(path: Path, only: str = "") -> dict[str, dict[str, Any]]:
         InputError: it is no file of rows, or lacks one that is named.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        with open_input(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file.read())
     except (OSError, ValueError, yaml.YAMLError) as fault:
         raise InputError(f"{path} cannot be read ({str(fault).splitlines()[0]})") from None
     rows = content.get("ROWS") if isinstance(content, dict) else None

@@ -113,7 +113,7 @@ def summarise(
     out: dict[str, Any] = {
         key: {} for key in ("protocols", "floors", "ceilings", "intervals", "queries")
     }
-    notes = list(predictions.notes)
+    notes, missing = list(predictions.notes), 0
     for name in PROTOCOLS if protocols is None else protocols:
         try:
             counted = count(name, truth, predictions, ranks=ranks, **vars(options))
@@ -138,6 +138,7 @@ def summarise(
         if protocol.ranked != "videos":
             about = _about_moments(protocol, truth, out["protocols"][name], counted, left_out)
             out["queries"][name] |= about
+            missing = max(missing, counted.missing)
         if protocol.mixed and isinstance(predictions.candidates, CandidateMoments):
             out["queries"][name]["alpha"] = alpha
         if resamples:
@@ -156,6 +157,11 @@ def summarise(
         notes.append(
             f"{truth.several:,} of {len(truth.sentences):,} sentences have several true moments, "
             f"of which the first is counted by {', '.join(several)} (by svmr_any: any of them)"
+        )
+    if missing:
+        notes.append(
+            f"{missing:,} of {len(truth.sentences):,} sentences have no prediction and count as "
+            "misses: is the file complete?"
         )
     spans = {} if predictions.spans is None else span_diagnostics(truth, predictions.spans)
     retrieval = {}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..base.archive import Unusable, plain
 from ..base.errors import InputError
-from ..base.files import replace_file, unwritable, write_bytes
+from ..base.files import open_input, replace_file, unwritable, write_bytes
 from ..base.schema import Wrong
 from ..datasets.packed_words import FILE as WORDS
 from ..training import checkpoint
@@ -69,7 +69,8 @@ def read_export(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
+        with open_input(path, encoding="utf-8") as file:
+            content = json.load(file)
     except (OSError, ValueError, RecursionError) as fault:
         raise InputError(f"{path} cannot be read ({str(fault)[:120]})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from ..base import recipe as names
 from ..base.errors import InputError
+from ..base.files import open_input
 from ..base.installed import called
 from ..base.recipe import VideoTimes, times_of
 from ..datasets.features import FeatureFile, Features
@@ -136,7 +137,8 @@ def read_durations(path: Path) -> dict[str, float]:
         InputError: it is no such file.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        with open_input(path, encoding="utf-8") as file:
+            content = json.load(file)
         entries = content.items()
         found = {
             video: float(entry["duration"] if isinstance(entry, dict) else entry)

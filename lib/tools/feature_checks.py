@@ -45,7 +45,7 @@ def examine_features(
         told = [*features.lines(), *found.lines(features)]
     except InputError as fault:
         description = str(fault).removeprefix(f"{features}:").strip()
-        return [Finding("problem", name, description, "get the file again, or mend the names")]
+        return [Finding("problem", name, description, "see what is said there")]
     findings = [Finding("note", name, line.removeprefix(f"{features}: ")) for line in told]
     missing = set(found.missing)
     findings += _missing(name, missing, records, missing_videos)
@@ -124,6 +124,7 @@ class _Seen:
     videos_with: dict[str, list[str]] = field(
         default_factory=lambda: defaultdict(list)
     )  # fault -> videos
+    refusals: dict[str, str] = field(default_factory=dict)  # of a video, in words
     lengths: dict[str, tuple[int, float, float]] = field(
         default_factory=dict
     )  # rows, seconds, and seconds from row to row that the file states (0: it does not)
@@ -136,12 +137,15 @@ class _Seen:
             self.videos_with["shape"].append(video)
             return
         if 0 in stored.shape:
-            self.videos_with["empty"].append(video)
+            self.videos_with["empty" if stored.shape[0] == 0 else "no numbers"].append(video)
             return
         try:
             rows = features.values(stored)
             step = float(features.attributes_of(stored).get(ROW_STEP, 0.0))
-        except (InputError, *DAMAGE):  # a damaged part, or a size that cannot be
+        except InputError as fault:  # which says what is there instead of rows
+            self.refusals.setdefault(video, str(fault).removeprefix(f"{features}:").strip())
+            return
+        except DAMAGE:
             self.videos_with["unreadable"].append(video)
             return
         self.rows += len(rows)
@@ -164,6 +168,7 @@ class _Seen:
         texts = {
             "shape": "videos are not numbers of shape (rows, width)",
             "empty": "videos have no rows",
+            "no numbers": "videos have no numbers in their rows",
             "unreadable": "videos cannot be read: their part of the file is damaged",
             "not finite": "videos hold NaN or infinity",
         }
@@ -171,6 +176,10 @@ class _Seen:
             if videos := self.videos_with[what]:
                 description = f"{len(videos):,} {text} (e.g. {_some(videos)})"
                 findings.append(Finding("problem", name, description, "get or compute them again"))
+        if self.refusals:
+            first = next(iter(self.refusals.values()))
+            description = f"{len(self.refusals):,} videos cannot be read: {first}"
+            findings.append(Finding("problem", name, description, "see what is said there"))
         if self.constant_rows:
             videos = self.videos_with["constant"]
             description = (

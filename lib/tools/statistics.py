@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..datasets.annotations import TOLERANCE, Record
+from ..base.clipping import ROUNDING, clip_moment
+from ..datasets.annotations import Record
 
 
 @dataclass
@@ -44,15 +45,15 @@ def timestamps(records: Sequence[Record]) -> Timestamps:
         moments = [moment for moment in record.moments if not math.isnan(moment[0])]
         counts.untimed += len(record.moments) - len(moments)
         for start, end in moments:
+            low, high, _ = clip_moment(start, end, record.duration)
             example = f"{record.video_id} [{start:g}, {end:g}] of {record.duration:g} s"
             faults = {
                 "start_past_end": start >= end,
-                "end_past_duration": end > record.duration + TOLERANCE,
+                "end_past_duration": end > record.duration + ROUNDING,
                 "end_past_duration_by_a_second": end > record.duration + 1,
                 "start_past_duration": start >= record.duration,
-                "start_below_zero": start < -TOLERANCE,
-                "empty_after_clipping": min(max(start, 0), record.duration)
-                >= min(max(end, 0), record.duration),
+                "start_below_zero": start < -ROUNDING,
+                "empty_after_clipping": low >= high,
             }
             for kind, wrong in faults.items():
                 if wrong:

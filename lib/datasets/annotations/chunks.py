@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import pickle
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ...base.memory import bounded_memory
+from ...base.stand_ins import Forbidden, StandIns, unpickle
 from .records import Record
 from .source import Source, short
 from .videos import read_list
@@ -51,25 +49,6 @@ def read_chunks(data: bytes, source: Source) -> list[Record]:
     return read_list(items, source)
 
 
-class _Forbidden(Exception):
-    pass
-
-
-class _Named:
-    """What a pickle names: it can be called, and nothing else."""
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def __call__(self, *args: Any) -> Any:
-        return _STAND_INS[self._place](*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Forbidden(f"new attributes of {self._place}")
-
-
 class _Type:
     """The type of an array of objects as it is pickled."""
 
@@ -77,7 +56,7 @@ class _Type:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if code not in ("O8", "O", "|O"):
-            raise _Forbidden(f"numpy.dtype({short(code)})")
+            raise Forbidden(f"numpy.dtype({short(code)})")
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -99,7 +78,7 @@ def _encoded(text: Any, *_: Any) -> bytes:
     return str(text).encode("latin1") if isinstance(text, str) else b""
 
 
-_STAND_INS: Mapping[str, Any] = {
+_STAND_INS: StandIns = {
     "numpy.core.multiarray._reconstruct": _Array,
     "numpy.ndarray": _Array,
     "numpy.dtype": _Type,
@@ -107,21 +86,10 @@ _STAND_INS: Mapping[str, Any] = {
 }
 
 
-class _ListUnpickler(pickle.Unpickler):
-    """Reads texts, numbers, lists and dictionaries in an array of objects; runs nothing."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        place = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # since numpy 2
-        if place not in _STAND_INS:
-            raise _Forbidden(f"{module}.{name}")
-        return _Named(place)
-
-
 def _unpickled(stream: io.BytesIO, size: int, source: Source) -> Any:
     try:
-        with bounded_memory(2**30 + 20 * size):
-            array = _ListUnpickler(stream, encoding="latin1").load()
-    except _Forbidden as error:
+        array = unpickle(stream, size, _STAND_INS)
+    except Forbidden as error:
         raise source.fault(
             f"the pickle in it asks for {error}; only lists of texts and numbers are read, and no "
             "code is run."

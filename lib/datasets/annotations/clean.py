@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ...base.clipping import clip_moment
 from ...base.errors import InputError
 from ..vocabulary import has_words, tokenise
 from .descriptions import cut_at_starts
@@ -18,7 +19,6 @@ from .records import (
     MOST_LETTERS,
     MOST_SENTENCES,
     MOST_WORDS,
-    TOLERANCE,
     Cleaning,
     Moment,
     Paragraph,
@@ -188,9 +188,8 @@ def _clipped(
 ) -> Moment:
     """A moment within its video, counted where it was outside by more than arithmetic explains and
     something of it is left."""
-    start, end = (min(max(time, 0.0), duration) for time in moment)
-    moved = max(abs(start - moment[0]), abs(end - moment[1]))
-    if cleaning is not None and start < end and moved > TOLERANCE:
+    start, end, moved = clip_moment(*moment, duration)
+    if cleaning is not None and start < end and moved:
         found = f"{place} [{moment[0]:g}, {moment[1]:g}] of {duration:g} s"
         cleaning.note("moments clipped to the video", found)
     return start, end

@@ -15,7 +15,6 @@ from ...base.terminal import count, shown_path
 # A batch is padded to its longest paragraph and its longest sentence. (TACoS has paragraphs of 230
 # sentences, ActivityNet Captions sentences of 82 words and 450 letters.)
 MOST_SENTENCES, MOST_WORDS, MOST_LETTERS = 1_000, 500, 20_000
-TOLERANCE = 1e-6  # seconds by which a time may lie outside its video: arithmetic, and no fault
 _EXAMPLES = 3  # of each repair, kept for the log
 
 

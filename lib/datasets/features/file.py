@@ -76,7 +76,10 @@ class Features(ABC):
                     f"{self}: {video_id} is {stored.shape[1]} wide; expected {self.expected_dim}."
                 )
             if 0 in stored.shape:
-                raise InputError(f"{self}: {video_id} has no rows.")
+                lacking = "rows" if stored.shape[0] == 0 else "numbers in its rows"
+                raise InputError(
+                    f"{self}: {video_id} has no {lacking}; its shape is {stored.shape}."
+                )
             rows = self.values(stored)
         except DAMAGE as error:
             raise InputError(

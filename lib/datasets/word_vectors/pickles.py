@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,43 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...base.errors import InputError
-from ...base.memory import bounded_memory
+from ...base.stand_ins import Forbidden, StandIns, unpickle
 
 _GENSIM = (
     'python -c "from gensim.models import KeyedVectors as K; '
     "K.load('{}').save_word2vec_format('{}', binary=True)\""
 )
-
-
-class _VectorUnpickler(pickle.Unpickler):
-    """Reads plain containers, counters and arrays of numbers; nothing that could run code.
-
-    NumPy's own functions are replaced: the state of a damaged or hostile type would make it take
-    bytes of the file for addresses. What the file can name or make refuses to be given a state
-    (the instruction BUILD), which would set attributes of classes and functions for the rest of the
-    process, unless a state is what it is made of.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        place = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # since, before numpy 2
-        if place not in _STAND_INS:
-            raise _Forbidden(f"{module}.{name}")
-        return _Named(place)
-
-
-class _Named:
-    """What a pickle names: it can be called, and nothing else."""
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def __call__(self, *args: Any) -> Any:
-        return _STAND_INS[self._place](*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Forbidden(f"new attributes of {self._place}")
 
 
 class _Counts(dict[Any, Any]):
@@ -59,7 +27,7 @@ class _Counts(dict[Any, Any]):
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        raise _Forbidden("new attributes of a counter")
+        raise Forbidden("new attributes of a counter")
 
 
 class _Type:
@@ -69,7 +37,7 @@ class _Type:
 
     def __init__(self, code: str, *_: object) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[fiu][1248]", code):
-            raise _Forbidden(f"numpy.dtype({str(code)[:20]!r})")
+            raise Forbidden(f"numpy.dtype({str(code)[:20]!r})")
         self.type = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -102,7 +70,7 @@ def _scalar(kind: _Type, data: Any) -> float:
     return float(np.frombuffer(data, kind.type)[0])
 
 
-_STAND_INS: Mapping[str, Any] = {
+_STAND_INS: StandIns = {
     "collections.Counter": _Counts,
     "_codecs.encode": lambda text, _: text.encode("latin1"),  # the bytes of an array, protocol 2
     "numpy.ndarray": _Array,
@@ -123,15 +91,11 @@ def _shown(word: Any) -> str:
     return repr(word)[:60] if plain else f"a {type(word).__name__}"
 
 
-class _Forbidden(Exception):
-    pass
-
-
 def _unpickled(path: Path) -> Any:
     try:
-        with path.open("rb") as file, bounded_memory(2**30 + 20 * path.stat().st_size):
-            return _VectorUnpickler(file, encoding="latin1").load()
-    except _Forbidden as error:
+        with path.open("rb") as file:
+            return unpickle(file, path.stat().st_size, _STAND_INS)
+    except Forbidden as error:
         if str(error).startswith("gensim."):
             raise InputError(
                 f"{path}: is a model of gensim, which only its own code reads; write its vectors as"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...base.errors import InputError
+from ...base.files import open_input
 from ..records import Predictions, Truth
 from .arrays import load_arrays, save_arrays
 from .predictions import read_predictions, write_predictions
@@ -36,7 +37,8 @@ def read_any(path: str | Path, truth: Truth) -> tuple[Truth, Predictions]:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        with open_input(path, mode="rb") as file:
+            content = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if content.startswith(b"PK"):
