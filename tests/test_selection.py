@@ -57,3 +57,13 @@ def test_ties_of_the_best_epoch_are_said() -> None:
     assert ties(even, "vr/MRR", 0) == (
         "epochs 1, 2, 3, 4, 5, 6, 7, 8 and 4 more tie by vr/MRR at 50.00: the earliest is taken"
     )
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"protocols": {}}, {"epoch": [1], "protocols": {}}, {"epoch": 2, "protocols": [1]}]
+    + [{"epoch": 2, "protocols": {"vr": value}} for value in (3, {"R@10": "50"}, {"R@10": {}})],
+)
+def test_records_that_somebody_changed_do_not_count(record: dict[str, Any]) -> None:
+    records = [{"epoch": 0, "protocols": {"vr": {"R@10": 50.0, "MRR": 3.0}}}, record]
+    assert ties(records, "vr/R@10", 0) == ""

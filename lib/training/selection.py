@@ -27,10 +27,14 @@ def finer_metric(select_by: str) -> str | None:
 
 
 def value_of(protocols: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
-    """The number called ``protocol/metric``; None if it is not there, or not finite in a log."""
+    """The number called ``protocol/metric``; None if it is not there, or none, as an infinite one is
+    in a log, which anybody may have changed."""
     protocol, _, metric = name.partition("/")
-    value = protocols.get(protocol, {}).get(metric)
-    return None if value is None else float(value)
+    row = protocols.get(protocol)
+    value = row.get(metric) if isinstance(row, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else None
 
 
 def better(select_by: str, score: Scores, best: Scores) -> bool:
@@ -49,7 +53,12 @@ def ties(records: Iterable[Mapping[str, Any]], select_by: str, best: int) -> str
         records: of the log, each of one epoch.
         best: the best epoch, from 0.
     """
-    scored = {record["epoch"]: record["protocols"] for record in records if "protocols" in record}
+    scored = {
+        epoch: row
+        for record in records
+        if isinstance(epoch := record.get("epoch"), int)
+        and isinstance(row := record.get("protocols"), Mapping)
+    }
     if best not in scored:
         return ""
     top = value_of(scored[best], select_by)
