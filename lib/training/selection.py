@@ -27,8 +27,8 @@ def finer_metric(select_by: str) -> str | None:
 
 
 def value_of(protocols: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
-    """The number called ``protocol/metric``; None if it is not there, or none, as an infinite one is
-    in a log, which anybody may have changed."""
+    """The number called ``protocol/metric``; None if it is not there, or not finite, or none, in a
+    log that somebody changed."""
     protocol, _, metric = name.partition("/")
     row = protocols.get(protocol)
     value = row.get(metric) if isinstance(row, Mapping) else None
