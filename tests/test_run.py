@@ -18,6 +18,7 @@ import torch
 
 from lib.base.errors import InputError
 from lib.base.files import RECORD, record_file, replace_file
+from lib.base.terminal import shown_path
 from lib.training import checkpoint
 from lib.training.console import Console
 from lib.training.run import Run
@@ -163,7 +164,8 @@ class TestAnExistingRun:
     def test_must_exist(self, folder):
         with pytest.raises(InputError) as caught:
             Run.open(folder)
-        assert str(caught.value).startswith(f"{folder} holds no run (no config.yaml); train first")
+        shown = shown_path(folder)
+        assert str(caught.value).startswith(f"{shown} holds no run (no config.yaml); train first")
         assert not folder.exists()
 
     def test_is_open_to_one_writer_and_many_readers(self, folder):
