@@ -307,7 +307,7 @@ def how_it_came_about(corpus: Any, config: Any) -> list[str]:
     }[config.TRAIN.SUPERVISION]
     chosen = f"checkpoint chosen on validation by {config.TRAIN.SELECT_BY}"
     finer = finer_metric(config.TRAIN.SELECT_BY)
-    chosen += f", among epochs that tie by {finer}" if finer else ""
+    chosen += f" (of epochs that tie, by {finer})" if finer else ""
     if not config.TRAIN.SELECT_BY.startswith("vr"):
         chosen += " (which reads validation timestamps)"
     about = [f"sentences stand {order}", supervision, chosen]
