@@ -607,6 +607,18 @@ class TestAnIndexThatIsNotWhole:
         with pytest.raises(InputError, match=r"damaged .its tensor rows have changed."):
             snapshot.verify()
 
+    @pytest.mark.parametrize("instead", [b"\x00", b"\xff", b"[", b"7"])
+    def test_has_a_video_that_cannot_be_read(self, folder: Path, instead: bytes) -> None:
+        with create(folder).writer() as writer:
+            add(writer, range(3))
+        path = folder / "segment-000001"
+        content = path.read_bytes()
+        first = content.index(b'{"id"')
+        length = len(content[first:].partition(b"}")[0]) + 1
+        path.write_bytes(content[:first] + instead * length + content[first + length :])
+        with pytest.raises(InputError, match=r"segment-000001 is damaged .what it says of its v"):
+            list(Store.open(folder).snapshot().video_ids())
+
 
 def damage(path: Path, how: str) -> None:
     content = path.read_bytes()

@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lib.base.command import run_script
 from lib.commands import best_test, dense_train, make_synthetic
@@ -663,3 +664,20 @@ def test_a_real_experiment_runs_on_simulated_features(name, corpus, source, shar
     results = json.loads((save / name / "results.json").read_text("utf-8"))
     assert results["corpus"]["paragraphs"] == 6
     assert {"vr", "svmr_2dtan", "jrg_video_topk", "jrg_video_topk_n1"} <= set(results["protocols"])
+
+
+def test_an_epoch_in_which_nothing_would_learn_is_refused(tmp_path) -> None:
+    """As where a YAML that names another model than its BASE has lost the weights of the first
+    stage of its plan."""
+    text = {
+        "BASE": str(REPOSITORY / "experiments/synthetic/base.yaml"),
+        "MODEL_DIR": str(tmp_path),
+        "MODEL": {"NAME": "dmr_jrg_linear", "PARAMS": {"hidden_size": 8, "heads": 2}},
+        "LOSS": {"WEIGHTS": {"distillation": 1}},
+        "TRAIN": {"PARAMS": {"alignment_epochs": 1}},
+    }
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump(text))
+    outcome = call(dense_train.main, "--cfg", tmp_path / "some.yaml")
+    assert outcome.status == 2
+    assert "no term that dmr_jrg_linear trains in epoch 1 has a weight" in outcome.err
+    assert not (tmp_path / "some" / "last.pt").exists()

@@ -13,6 +13,7 @@ byte.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -105,8 +106,16 @@ class Segment:
         return len(self.times)
 
     def record(self, video: int) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self._record_bytes(video))
-        return record
+        """What was given about a video.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(self._record_bytes(video))
+            if isinstance(record, dict) and isinstance(record.get("id"), str):
+                return record
+        raise _damaged(self.path, f"what it says of its video {video + 1:,} cannot be read")
 
     def records(self) -> Iterator[dict[str, Any]]:
         return (self.record(video) for video in range(self.num_videos))

@@ -276,7 +276,8 @@ def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> O
     """The experiment's loss and optimiser, with the model's ``plan``.
 
     Raises:
-        InputError: a weight for a loss term whose part the model is built without.
+        InputError: a weight for a loss term whose part the model is built without, or an epoch in
+            which no term has a weight.
     """
     train = config.TRAIN
     weights = config.LOSS.WEIGHTS
@@ -288,10 +289,17 @@ def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> O
         )
     terms = {**model.losses(**config.LOSS.PARAMS)}
     external = {name: find_term(name) for name in weights if is_external(name)}
-    plan = model.plan(**train.PARAMS)
+    plan, criterion = model.plan(**train.PARAMS), Criterion(terms, weights, external)
+    for epoch in range(train.EPOCHS):
+        if all(criterion.scaled(stage.factors) is None for stage in plan.stages(epoch)):
+            raise InputError(
+                f"LOSS.WEIGHTS: no term that {config.MODEL.NAME} trains in epoch {epoch + 1} has a "
+                "weight, so that nothing would learn (a YAML of another model than its BASE's "
+                "inherits no weights)"
+            )
     return Optimization(
         model,
-        Criterion(terms, weights, external),
+        criterion,
         plan,
         optimizer=train.OPTIMIZER,
         lr=train.LR,
