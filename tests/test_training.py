@@ -670,7 +670,7 @@ def test_an_epoch_in_which_nothing_would_learn_is_refused(tmp_path) -> None:
     """As where a YAML that names another model than its BASE has lost the weights of the first
     stage of its plan."""
     text = {
-        "BASE": str(REPOSITORY / "experiments/synthetic/base.yaml"),
+        "BASE": str(REPOSITORY / "experiments/synthetic/linear_align.yaml"),
         "MODEL_DIR": str(tmp_path),
         "MODEL": {"NAME": "dmr_jrg_linear", "PARAMS": {"hidden_size": 8, "heads": 2}},
         "LOSS": {"WEIGHTS": {"distillation": 1}},
