@@ -139,7 +139,7 @@ def _other(value: Any, draw: random.Random) -> Any:
                 lambda: torch.zeros(1).expand(2**40),
                 lambda: numbers[None],
                 lambda: numbers.double(),
-                lambda: value[:0],
+                lambda: value.flatten()[:0],
             ]
         )()
     if isinstance(value, dict) and value and draw.random() < 0.7:
