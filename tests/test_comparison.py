@@ -13,11 +13,11 @@ import pytest
 from lib.base.errors import InputError
 from lib.commands import compare
 from lib.evaluation import Predictions, compare_predictions, count
+from lib.evaluation.baselines import best_floor
 from lib.evaluation.bootstrap import judge, mean_resampled, mean_scores, resampled
 from lib.evaluation.comparison import (
     Result,
     below_floor,
-    best_floor,
     compare_runs,
     joined,
     options_of,

@@ -5,13 +5,14 @@ A baseline's scores are called floors in results and tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bootstrap import Counted
+from .bootstrap import Counted, lower_is_better
 from .protocols import Protocol
 from .records import Predictions, Truth
 from .retrieval import Ranks
@@ -279,3 +280,12 @@ def ceiling(
 
 def _mean(values: NDArray) -> float:
     return 100.0 * float(np.mean(values))
+
+
+def best_floor(summary: Mapping[str, Any], protocol: str, metric: str) -> tuple[float | None, str]:
+    """The best score without a model of a summary, in per cent (a rank as it is), and the rule that
+    has it; None and "" where no rule has been scored."""
+    rows = summary.get("floors", {}).get(protocol, {})
+    scores = [(row[metric], rule) for rule, row in rows.items() if row.get(metric) is not None]
+    choose = min if lower_is_better(metric) else max
+    return choose(scores, key=lambda score: score[0], default=(None, ""))

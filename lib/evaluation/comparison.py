@@ -14,6 +14,7 @@ import yaml
 from ..base.errors import InputError
 from ..base.installed import called
 from . import compare_predictions
+from .baselines import best_floor
 from .bootstrap import lower_is_better
 from .files.run import RunFiles
 
@@ -251,14 +252,6 @@ def _result(column: Column, name: str, metric: str, row: dict[str, Any] | None) 
         interval=tuple(row["interval"]) if "interval" in row else None,
         verdict=verdict,
     )
-
-
-def best_floor(summary: dict[str, Any], name: str, metric: str) -> tuple[float | None, str]:
-    """The best score without a model ("floor"), in per cent, and its rule; None without one."""
-    rows = summary.get("floors", {}).get(name, {})
-    values = [(row[metric], rule) for rule, row in rows.items() if row.get(metric) is not None]
-    choose = min if lower_is_better(metric) else max
-    return choose(values, default=(None, ""))
 
 
 def below_floor(metric: str, score: float, floor: float | None) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..base.terminal import Colour, coloured, count
+from .baselines import best_floor
 from .protocols import PROTOCOLS, Protocol
 
 WIDTH = 80
@@ -69,16 +70,18 @@ def headline_numbers(summary: Mapping[str, Any]) -> list[HeadlineNumber]:
         if name is None:
             continue
         row = summary["protocols"][name]
-        scores = {metric: row[metric] for metric in row if _known(row, metric)}
+        scores = {metric: row[metric] for metric in row if row[metric] is not None}
         nearest = (_nearest(wanted, scores) for wanted in metrics)
         for metric in dict.fromkeys(metric for metric in nearest if metric is not None):
-            floors = summary.get("floors", {}).get(name, {})
-            rows = [(row[metric], rule) for rule, row in floors.items() if _known(row, metric)]
-            floor, rule = max(rows, key=lambda row: row[0], default=(math.nan, ""))
+            floor, rule = best_floor(summary, name, metric)
             low, high = summary.get("intervals", {}).get(name, {}).get(metric) or (None, None)
             interval = None if low is None or high is None else (low, high)
             found.append(
-                HeadlineNumber(question, name, metric, scores[metric], interval, floor, rule)
+                HeadlineNumber(
+                    *(question, name, metric, scores[metric], interval),
+                    math.nan if floor is None else floor,
+                    rule,
+                )
             )
     return found
 
@@ -145,11 +148,6 @@ def _meaning(protocol: Protocol) -> str:
             f"{count(protocol.moments_per_video or 1, 'moment')} in it is right {overlap}"
         ),
     }[protocol.ranked]
-
-
-def _known(row: Mapping[str, Any], metric: str) -> bool:
-    """Whether a row of scores has a number; results that were read from a file may lack some."""
-    return row.get(metric) is not None
 
 
 def _nearest(wanted: str, scores: Mapping[str, float]) -> str | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 from ..base.terminal import columns, count, is_terminal, wrapped
+from .baselines import best_floor
 from .protocols import PROTOCOLS
 
 Row = list[str]
@@ -29,7 +29,7 @@ def rows_of(summary: dict[str, Any], name: str, *, narrow: bool = False) -> list
         cells["95 % interval"] = [_range(intervals.get(m)) for m in scores]
     baselines = summary.get("floors", {}).get(name, {})
     if narrow and len(baselines) > 1:
-        cells["best floor"] = [_best(m, baselines.values()) for m in scores]
+        cells["best floor"] = [_number(best_floor(summary, name, m)[0]) for m in scores]
     else:
         for rule, baseline in baselines.items():
             cells[rule] = [_number(baseline.get(m)) for m in scores]
@@ -98,12 +98,6 @@ def markdown_table(summary: dict[str, Any]) -> str:
         blocks.append(text + "\n".join(lines))
     notes = [f"> **Warning:** {text}" for text in summary.get("warnings", [])]
     return "\n\n".join(blocks + notes) + "\n"
-
-
-def _best(metric: str, baselines: Iterable[dict[str, float | None]]) -> str:
-    """The best baseline of a metric; of a rank the lowest."""
-    values = [row[metric] for row in baselines if row.get(metric) is not None]
-    return _number((min if metric == "MedR" else max)(values, default=None))  # type: ignore
 
 
 def _number(value: float | None) -> str:

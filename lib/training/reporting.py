@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import groupby
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..base.terminal import coloured, duration
 from ..evaluation import headline_numbers
+from ..evaluation.baselines import best_floor
 from .loggers import leaves
 from .progress import Progress
 
@@ -99,10 +101,9 @@ def _columns(summary: Mapping[str, Any], select_by: str) -> list[_Column]:
     columns = [_Column(each.question, each.metric, each.score, each.floor) for each in numbers]
     protocol, _, metric = select_by.partition("/")
     if select_by not in {f"{each.protocol}/{each.metric}" for each in numbers}:
-        floors = (row.get(metric) for row in summary["floors"].get(protocol, {}).values())
-        best = min if metric == "MedR" else max
-        floor = best((each for each in floors if each is not None), default=float("nan"))
-        columns.append(_Column(protocol, metric, summary["protocols"][protocol][metric], floor))
+        floor, _ = best_floor(summary, protocol, metric)
+        score = summary["protocols"][protocol][metric]
+        columns.append(_Column(protocol, metric, score, math.nan if floor is None else floor))
     while sum(column.width for column in columns) > _ROOM:
         columns.pop(0)
     return columns

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ..comparison import best_floor
+from ..baselines import best_floor
 from ..files.run import RunFiles
 from .charts import Line, curve
 from .markup import details, table
