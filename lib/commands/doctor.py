@@ -27,7 +27,7 @@ from ..datasets import corpus_folder, find_vectors
 from ..datasets.catalog import facts
 from ..datasets.features import Features
 from ..datasets.fingerprint import difference, fingerprint
-from ..datasets.videos import features_in
+from ..datasets.videos import corpus_features
 from ..tools.doctor import Finding, examine_annotations, examine_word_vectors, table, worst
 from ..tools.feature_checks import examine_features, missing_of
 from ..training import checkpoint
@@ -71,7 +71,8 @@ def main() -> None:
     args = parse_arguments()
     config = load_config(args.cfg, args.set, vars(args), decode=args.decode)
     data = config.DATASET
-    corpus, data_dir = facts(data.NAME, corpus_options(config)), resolve(config.DATA_DIR)
+    options, data_dir = corpus_options(config), resolve(config.DATA_DIR)
+    corpus = facts(data.NAME, options)
     folder = corpus_folder(corpus, data_dir, data.get("SYNTHETIC"))
     tell(f"{corpus.title} in {shown_path(folder)}")
     findings, records = examine_annotations(
@@ -82,13 +83,7 @@ def main() -> None:
         paragraphs=data.PARAGRAPHS,
     )
     if not args.annotations_only:
-        features = features_in(
-            folder,
-            corpus.features,
-            expected_dim=data.FEATURE_DIM,
-            linked=data.LINKED_FEATURES,
-            member=data.FEATURE_MEMBER,
-        )
+        features = corpus_features(corpus, folder, options)
         findings += in_a_process(
             features,
             records,
@@ -111,8 +106,7 @@ def main() -> None:
             findings += take_fingerprint(features, args.fingerprint)
     print(table(findings, width=shutil.get_terminal_size((140, 24)).columns))
     levels = [finding.level for finding in findings]
-    told = [count(levels.count(level), level) for level in ("problem", "warning", "note")]
-    print(", ".join(told))
+    print(", ".join(count(levels.count(level), level) for level in ("problem", "warning", "note")))
     sys.exit(0 if worst(findings) == "note" else 1)
 
 

@@ -28,7 +28,7 @@ from .splits import hold_out, limit, read_splits, with_moments
 from .standardization import Standardization
 from .statements import Groups, statements, without_timestamps
 from .synthetic import WorldOptions, ensure_world, read_manifest
-from .videos import features_in, find_videos, leave_out, require_videos
+from .videos import corpus_features, find_videos, leave_out, require_videos
 from .vocabulary import TOKENISERS, Vocabulary
 from .word_features import WordFeatures
 from .word_vectors import WordVectors, coverage, read_word_vectors
@@ -119,13 +119,7 @@ def load_corpus(
 
     read = read_splits(corpus, folder, splits, options, weak=weak)
     paragraphs = read.paragraphs
-    features = features_in(
-        folder,
-        corpus.features,
-        expected_dim=options.feature_dim,
-        linked=options.linked_features,
-        member=options.feature_member,
-    )
+    features = corpus_features(corpus, folder, options)
     missing, found = find_videos(features, paragraphs)
     if options.missing_videos == "drop":
         leave_out(missing, paragraphs, read.cleaning, features)

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .annotations import Cleaning, Paragraph
+from .annotations import CLIPPED, EMPTY_DROPPED, TOO_SHORT, WORDLESS, Cleaning, Paragraph
 from .videos import NO_FEATURES
 
 EMPTY_MOMENT = "with an empty moment"
 _REPAIRS = {  # as reading counts them -> as a result says it
-    "sentences with an empty moment dropped": EMPTY_MOMENT,
-    "sentences without a word dropped": "without a word",
+    EMPTY_DROPPED: EMPTY_MOMENT,
+    WORDLESS: "without a word",
     NO_FEATURES: "whose video has no features",
 }
-_SHORT = "paragraphs under "  # how reading calls the paragraphs that are too short
+_SHORT = TOO_SHORT.partition("{}")[0]  # whatever the number that was asked for
 _LIMIT = "by LIMIT_"
 
 
@@ -96,7 +96,7 @@ class Dropped:
         for reason, count in dropped.items():
             why[reason] = why.get(reason, 0) + count
         why = {reason: count for reason, count in why.items() if count > 0}
-        return LeftOut(of - kept, of, why, counts["moments clipped to the video"])
+        return LeftOut(of - kept, of, why, counts[CLIPPED])
 
 
 def _sentences(group: Iterable[Paragraph]) -> int:

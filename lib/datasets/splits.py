@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.errors import InputError
 from ..base.files import open_input
-from .annotations import Cleaning, Paragraph, Record, SplitMissing, read_paragraphs, read_records
+from .annotations import Cleaning, Paragraph, SplitMissing, read_paragraphs
 from .catalog import CorpusFacts, find_annotations, require_annotations
 from .left_out import EMPTY_MOMENT, Dropped
 from .options import CorpusOptions
@@ -82,15 +82,6 @@ def read_splits(
             read.notes.append(f"{split}: {said}")
         read.files[split], read.paragraphs[split], read.cleaning[split] = path, group, cleaning
     return read
-
-
-def split_records(corpus: CorpusFacts, folder: Path, split: str, path: Path) -> list[Record]:
-    """The records of a split as they stand in its file.
-
-    Raises:
-        InputError: the file, or the list of its videos, is missing or unusable.
-    """
-    return read_records(path, split=split, videos=listed_videos(corpus, folder, split))
 
 
 def listed_videos(corpus: CorpusFacts, folder: Path, split: str) -> Collection[str] | None:

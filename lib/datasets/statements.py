@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .annotations import Cleaning, Paragraph
+from ..base.terminal import count
+from .annotations import SORTED, Cleaning, Paragraph
 
 Groups = Mapping[str, Sequence[Paragraph]]  # split -> its paragraphs
 _FEW = 100  # videos, from which a ranking hits by chance so often that it must be said
@@ -25,10 +26,10 @@ def statements(read: Groups, cleaning: Mapping[str, Cleaning], asked: Iterable[s
     said = shared_videos(read)
     for split in asked:
         if group := read.get(split, ()):
-            told = [sorted_by_time(cleaning[split]), several_paragraphs(group)]
-            told += [repeated_sentences(group)]
-            told += [few_videos(group)] if split != "train" else []
-            said += [f"{split}: {one}" for one in told if one]
+            own = [sorted_by_time(cleaning[split]), several_paragraphs(group)]
+            own += [repeated_sentences(group)]
+            own += [few_videos(group)] if split != "train" else []
+            said += [f"{split}: {one}" for one in own if one]
     return said
 
 
@@ -39,17 +40,17 @@ def shared_videos(read: Groups) -> list[str]:
     follows = {"train": ", so that {} scores what was trained on"}
     follows["val"] = ", so that a model selected on val was selected on videos of {}"
     return [
-        f"{a} and {b} share {_videos(len(videos[a] & videos[b]))}{follows.get(a, '').format(b)}"
+        f"{a} and {b} share {count(shared, 'video')}{follows.get(a, '').format(b)}"
         for a, b in pairs
-        if videos[a] & videos[b]
+        if (shared := len(videos[a] & videos[b]))
     ]
 
 
 def sorted_by_time(cleaning: Cleaning) -> str:
     """How many paragraphs have not the file's order; empty if none."""
-    count = cleaning.counts["paragraphs sorted by time"]
-    share = f"{count:,} of {cleaning.paragraphs:,} paragraphs"
-    return f"{share} stood in another order in the file than by time" if count else ""
+    changed = cleaning.counts[SORTED]
+    share = f"{changed:,} of {cleaning.paragraphs:,} paragraphs"
+    return f"{share} stood in another order in the file than by time" if changed else ""
 
 
 def several_paragraphs(group: Sequence[Paragraph]) -> str:
@@ -57,13 +58,13 @@ def several_paragraphs(group: Sequence[Paragraph]) -> str:
     counts: dict[str, int] = defaultdict(int)
     for paragraph in group:
         counts[paragraph.video_id] += 1
-    several = sum(count > 1 for count in counts.values())
+    several = sum(number > 1 for number in counts.values())
     return f"{several:,} of {len(counts):,} videos have several paragraphs" if several else ""
 
 
 def repeated_sentences(group: Sequence[Paragraph]) -> str:
     """How many sentences also describe another video of the split, word for word; empty if none.
-    Such a sentence cannot be told to mean its own video."""
+    Nothing in such a sentence says which of the videos it means."""
     videos: dict[str, set[str]] = defaultdict(set)
     for paragraph in group:
         for sentence in paragraph.sentences:
@@ -76,16 +77,11 @@ def repeated_sentences(group: Sequence[Paragraph]) -> str:
 
 def few_videos(group: Sequence[Paragraph]) -> str:
     """What chance makes of a search among few videos; empty if there are many."""
-    count = len({paragraph.video_id for paragraph in group})
-    if count > _FEW:
+    number = len({paragraph.video_id for paragraph in group})
+    if number > _FEW:
         return ""
-    if count <= 10:
-        return f"a search among {_videos(count)}, where R@10 is 100 % whatever the ranking"
-    return f"a search among {_videos(count)}, where R@10 is {1000 / count:.0f} % by chance"
-
-
-def _videos(count: int) -> str:
-    return f"{count:,} video" + "s" * (count != 1)
+    chance = "100 % whatever the ranking" if number <= 10 else f"{1000 / number:.0f} % by chance"
+    return f"a search among {count(number, 'video')}, where R@10 is {chance}"
 
 
 def without_timestamps(paragraphs: Groups) -> list[str]:

@@ -6,34 +6,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..base.errors import InputError
+from ..base.installed import called
 from .annotations import Cleaning, Paragraph
+from .catalog import CorpusFacts
 from .features import Features, open_features
+from .options import CorpusOptions
 
 NO_FEATURES = "sentences whose video has no features, left out"
 _SHOWN = 5  # names in a message
 
 
-def features_in(
-    folder: Path,
-    names: str | Sequence[str],
-    *,
-    expected_dim: int = 0,
-    linked: bool = False,
-    member: str = "",
-) -> Features:
-    """The features of a corpus by their names in its folder, or by whole paths.
-
-    Args:
-        expected_dim, linked, member: see ``lib.datasets.features.open_features``.
+def corpus_features(corpus: CorpusFacts, folder: Path, options: CorpusOptions) -> Features:
+    """The features of a corpus, which it names in its folder or by whole paths, as the options have
+    them read.
 
     Raises:
         InputError: no name is given.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names = [corpus.features] if isinstance(corpus.features, str) else list(corpus.features)
     if not names or not all(names):
         raise InputError(f"{folder}: DATASET.FEATURES names no file; expected one, or several.")
     paths = [folder / name for name in names]
-    return open_features(paths, expected_dim=expected_dim, linked=linked, member=member)
+    return open_features(
+        paths,
+        expected_dim=options.feature_dim,
+        linked=options.linked_features,
+        member=options.feature_member,
+    )
 
 
 def find_videos(
@@ -92,14 +91,14 @@ def _lacking(features: Features, split: str, videos: Sequence[str], missing: fro
     videos = list(dict.fromkeys(videos))
     lacking = [video for video in videos if video in missing]
     shown = ", ".join(lacking[:_SHOWN])
-    told = f"{features}: lacks {len(lacking):,} of the {len(videos):,} {split} videos, e.g. {shown}"
+    lack = f"{features}: lacks {len(lacking):,} of the {len(videos):,} {split} videos, e.g. {shown}"
     if len(lacking) == len(videos):
         held = features.keys()
         names = f"it has {len(held):,} others such as {', '.join(held[:3])}"
         return (
-            f"{told}; {names}: expected the features of this corpus, under the ids of its videos."
+            f"{lack}; {names}: expected the features of this corpus, under the ids of its videos."
         )
     return (
-        f"{told}; DATASET.MISSING_VIDEOS: drop goes on without them and counts them, and "
-        "doctor.py --missing FILE lists them all."
+        f"{lack}; DATASET.MISSING_VIDEOS: drop goes on without them and counts them, and "
+        f"{called('doctor')} --missing FILE lists them all."
     )

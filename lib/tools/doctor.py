@@ -17,9 +17,9 @@ from typing import Literal
 from terminaltables import AsciiTable
 
 from ..base.errors import InputError
-from ..datasets.annotations import Record, SplitMissing, read_paragraphs
+from ..datasets.annotations import Record, SplitMissing, read_paragraphs, read_records
 from ..datasets.catalog import CorpusFacts, find_annotations, require_annotations
-from ..datasets.splits import listed_videos, split_records
+from ..datasets.splits import listed_videos
 from ..datasets.vocabulary import TOKENISERS, tokenise
 from ..datasets.word_vectors import coverage, read_word_vectors
 from .statistics import repeats, shared, timestamps
@@ -66,7 +66,8 @@ def examine_annotations(
             continue
         name = f"{path.name} ({split})" if one_file else path.name
         try:
-            records[split] = list(split_records(corpus, folder, split, path))
+            listed = listed_videos(corpus, folder, split)
+            records[split] = read_records(path, split=split, videos=listed)
         except SplitMissing as fault:
             if corpus.inside and split != "train":
                 findings.append(_not_inside(path, split))
@@ -86,7 +87,7 @@ def examine_annotations(
                 empty_sentences=empty_sentences,
                 paragraphs=paragraphs,
                 untimed=True,
-                videos=listed_videos(corpus, folder, split),
+                videos=listed,
             )
         except InputError as fault:
             remedy = "repair the file, or choose another rule"

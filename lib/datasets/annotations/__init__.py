@@ -9,9 +9,14 @@ module: ``queries`` (JSON Lines and lists of objects), ``videos`` (an object of 
 from .clean import read_paragraphs
 from .recognise import read_records
 from .records import (
+    CLIPPED,
+    EMPTY_DROPPED,
     MOST_LETTERS,
     MOST_SENTENCES,
     MOST_WORDS,
+    SORTED,
+    TOO_SHORT,
+    WORDLESS,
     Cleaning,
     Paragraph,
     Record,
@@ -19,6 +24,11 @@ from .records import (
 from .splits import SplitMissing
 
 __all__ = [
+    "CLIPPED",
+    "EMPTY_DROPPED",
+    "SORTED",
+    "TOO_SHORT",
+    "WORDLESS",
     "MOST_LETTERS",
     "MOST_SENTENCES",
     "MOST_WORDS",

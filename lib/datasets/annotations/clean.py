@@ -16,9 +16,14 @@ from ..vocabulary import has_words, tokenise
 from .descriptions import cut_at_starts
 from .recognise import read_source
 from .records import (
+    CLIPPED,
+    EMPTY_DROPPED,
     MOST_LETTERS,
     MOST_SENTENCES,
     MOST_WORDS,
+    SORTED,
+    TOO_SHORT,
+    WORDLESS,
     Cleaning,
     Moment,
     Paragraph,
@@ -81,8 +86,9 @@ def read_paragraphs(
                 cleaning.note("paragraphs left without a sentence", part.video_id)
                 continue
             if len(part.sentences) < min_sentences:
-                what = f"paragraphs under {min_sentences} sentences dropped"
-                cleaning.note(what, f"{part.video_id}: {part.sentences[0]!r}")
+                cleaning.note(
+                    TOO_SHORT.format(min_sentences), f"{part.video_id}: {part.sentences[0]!r}"
+                )
                 continue
             used[part.paragraph_id] += 1
             number = used[part.paragraph_id]
@@ -145,7 +151,7 @@ def _clean(
                     f"{path}: {place} is {sentence!r}, which holds no word "
                     f"(EMPTY_SENTENCES: drop leaves such sentences out)."
                 )
-            cleaning.note("sentences without a word dropped", place)
+            cleaning.note(WORDLESS, place)
             continue
         if math.isnan(moment[0]):
             if not untimed:
@@ -172,8 +178,9 @@ def _clean(
                     f"{path}: {place} has the moment {found}, which is empty "
                     f"(BAD_MOMENTS: drop leaves such sentences out)."
                 )
-            what = "kept without it" if bad_moments == "keep" else "dropped"
-            cleaning.note(f"sentences with an empty moment {what}", f"{place} {found}")
+            kept_so = "sentences with an empty moment kept without it"
+            what = kept_so if bad_moments == "keep" else EMPTY_DROPPED
+            cleaning.note(what, f"{place} {found}")
             if bad_moments != "keep":
                 continue
         kept.moments.append(clipped)
@@ -191,7 +198,7 @@ def _clipped(
     start, end, moved = clip_moment(*moment, duration)
     if cleaning is not None and start < end and moved:
         found = f"{place} [{moment[0]:g}, {moment[1]:g}] of {duration:g} s"
-        cleaning.note("moments clipped to the video", found)
+        cleaning.note(CLIPPED, found)
     return start, end
 
 
@@ -226,7 +233,7 @@ def _paragraph(record: Record, name: str, order: str, cleaning: Cleaning) -> Par
         known = not any(math.isnan(start) for start, _ in record.moments)
         places_sorted = sorted(places, key=record.moments.__getitem__) if known else list(places)
         if places_sorted != list(places):
-            cleaning.note("paragraphs sorted by time", name)
+            cleaning.note(SORTED, name)
         chosen: Sequence[int] = places_sorted
     else:
         chosen = places

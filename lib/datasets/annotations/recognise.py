@@ -17,7 +17,7 @@ from .msrvtt import read_captions_of_clips
 from .queries import is_query, read_queries
 from .records import Cleaning, Record
 from .rows import read_rows
-from .source import Source, listed, listed_videos, short
+from .source import Source, keep_asked, listed, short
 from .text import delimiter_of, is_caption, read_captions, read_charades, read_csv
 from .videos import read_list, read_splits, read_videos
 
@@ -55,7 +55,7 @@ def read_records(
 
 def read_source(source: Source) -> list[Record]:
     """``read_records``, and how the file was read in the remarks of its cleaning."""
-    records = listed_videos(_read(source), source)
+    records = keep_asked(_read(source), source)
     durations.fill(records, source)
     source.say_ignored()
     return separate(records, source.cleaning)

@@ -15,6 +15,12 @@ from ...base.terminal import count, shown_path
 # A batch is padded to its longest paragraph and its longest sentence. (TACoS has paragraphs of 230
 # sentences, ActivityNet Captions sentences of 82 words and 450 letters.)
 MOST_SENTENCES, MOST_WORDS, MOST_LETTERS = 1_000, 500, 20_000
+# What reading a file may change, as it is counted and logged; others look these up.
+EMPTY_DROPPED = "sentences with an empty moment dropped"
+WORDLESS = "sentences without a word dropped"
+CLIPPED = "moments clipped to the video"
+SORTED = "paragraphs sorted by time"
+TOO_SHORT = "paragraphs under {} sentences dropped"
 _EXAMPLES = 3  # of each repair, kept for the log
 
 

@@ -186,7 +186,7 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def listed_videos(records: list[Record], source: Source) -> list[Record]:
+def keep_asked(records: list[Record], source: Source) -> list[Record]:
     """The records of the videos that are asked for.
 
     Raises:
