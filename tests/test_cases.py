@@ -160,8 +160,8 @@ def stops_at_once(case: Case, *wanted: str) -> None:
     ended = case.call("doctor")
     assert ended.status == 1 and "Traceback" not in ended.output, ended.output
     cells = [line.split("|")[3] for line in ended.output.splitlines() if line.count("|") == 5]
-    told = " ".join(" ".join(cells).split())
-    assert all(text in told for text in wanted), ended.output
+    found = " ".join(" ".join(cells).split())
+    assert all(text in found for text in wanted), ended.output
     assert time.monotonic() - began < 20
 
 

@@ -74,7 +74,7 @@ def test_what_is_not_known_to_be_the_same_is_not_joined(runs: list[RunFiles]) ->
     ):
         assert len(joined([changed(first, **code), other])) == 2
     same_seed = dataclasses.replace(first, name="again")
-    assert len(joined([first, same_seed])) == 2  # a change that no file tells
+    assert len(joined([first, same_seed])) == 2  # a change that is in no file
     without = dataclasses.replace(first, config="")
     assert len(joined([without, dataclasses.replace(second, config="")])) == 2
 

@@ -66,11 +66,11 @@ def write_files(folder: Path, arrays: dict[str, np.ndarray], write: Callable[...
 def write_concatenated(path: Path, arrays: dict[str, np.ndarray], places: str) -> None:
     lengths = [len(rows) for rows in arrays.values()]
     ends = np.cumsum(lengths)
-    told = {"lengths": lengths, "offsets": [0, *ends], "starts": [0, *ends[:-1]]}[places]
+    values = {"lengths": lengths, "offsets": [0, *ends], "starts": [0, *ends[:-1]]}[places]
     with h5py.File(path, "w") as file:
         file["features"] = np.concatenate(list(arrays.values()))
         file["ids"] = np.array(list(arrays), dtype="S")
-        file[places] = np.array(told)
+        file[places] = np.array(values)
 
 
 def save_tensor(path: Path, rows: np.ndarray) -> None:
@@ -444,11 +444,11 @@ def test_the_doctor_reads_the_case(case: str, tmp_path: Path) -> None:
 
 def test_the_doctor_lists_all_videos_without_features(tmp_path: Path) -> None:
     listed = tmp_path / "missing.txt"
-    told = doctor("videos_without_features", tmp_path, "--missing", listed)
+    output = doctor("videos_without_features", tmp_path, "--missing", listed)
     assert listed.read_text() == "train\tv_clip00003\ntest\tv_clip00011\n"
-    assert "problem feats.hdf5 1 of the 8 train videos are missing" in told
-    told = doctor("videos_without_features", tmp_path, "--set", "DATASET.MISSING_VIDEOS=drop")
-    assert "0 problems" in told and "warning feats.hdf5 1 of the 8 train videos" in told
+    assert "problem feats.hdf5 1 of the 8 train videos are missing" in output
+    output = doctor("videos_without_features", tmp_path, "--set", "DATASET.MISSING_VIDEOS=drop")
+    assert "0 problems" in output and "warning feats.hdf5 1 of the 8 train videos" in output
 
 
 def test_a_run_goes_on_without_the_videos_that_lack_features(tmp_path: Path) -> None:
@@ -499,20 +499,20 @@ def test_rows_are_held_against_the_rate_that_is_stated(tmp_path: Path) -> None:
         seconds = 200.0 if number < 3 else 300.0  # the third has twice the rows
         records.append(Record(f"v{number}", f"v{number}", seconds, [(0, 1)], ["x"]))
 
-    def told(**options: float) -> tuple[str, str]:
+    def finding(**options: float) -> tuple[str, str]:
         findings = examine_features(FeatureFile(folder), {"train": records}, **options)
         return next((f.level, f.description) for f in findings if "s per row" in f.description)
 
-    level, description = told()
+    level, description = finding()
     assert level == "warning" and "1 videos are off by more than 5 % of it (v2 1)" in description
-    level, description = told(seconds_per_row=2.0)
+    level, description = finding(seconds_per_row=2.0)
     assert (
         level == "warning" and "1 videos are off by more than 5 % of what is stated" in description
     )
-    level, description = told(seconds_per_row=1.0)
+    level, description = finding(seconds_per_row=1.0)
     assert "3 videos are off" in description
     np.save(folder / "v2.npy", draw.random((101, 3)))
-    assert told()[0] == told(seconds_per_row=2.0)[0] == "note"
+    assert finding()[0] == finding(seconds_per_row=2.0)[0] == "note"
 
 
 # Videos without features

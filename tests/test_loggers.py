@@ -53,13 +53,13 @@ def test_a_run_that_goes_on_continues_its_curve(experiment: Path) -> None:
     experiment.write_text(experiment.read_text() + "LOGGER: outside.py:Lines\n")
     output = experiment.parent / "out"
 
-    def told(*flags: str) -> list[dict[str, Any]]:
+    def logged(*flags: str) -> list[dict[str, Any]]:
         ended = run("dense_train", "--cfg", experiment, *flags, output=output)
         assert ended.status == 0, ended.output
         (path,) = (experiment.parent / "save").rglob("outside.jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()]
 
-    first = told("--set", "TRAIN.EPOCHS=1")
+    first = logged("--set", "TRAIN.EPOCHS=1")
     assert [list(each)[0] for each in first] == ["opened", "step", "closed"]
     project, name, known, first_step, epochs = first[0]["opened"]
     assert (name, first_step, epochs) == ("tiny", 0, 1) and known
@@ -67,11 +67,11 @@ def test_a_run_that_goes_on_continues_its_curve(experiment: Path) -> None:
     assert {"train/total", "lr", "protocols/vr/R@1", "seconds"} <= set(first[1]["values"])
     assert "epoch" not in first[1]["values"]
 
-    again = told("--resume", "--set", "TRAIN.EPOCHS=2")[len(first) :]
+    again = logged("--resume", "--set", "TRAIN.EPOCHS=2")[len(first) :]
     assert again[0]["opened"] == [project, name, known, 1, 2]
     assert again[1]["step"] == 1 and again[2] == {"closed": True}
 
-    replaced = told("--overwrite", "--set", "TRAIN.EPOCHS=1")[len(first) + len(again) :]
+    replaced = logged("--overwrite", "--set", "TRAIN.EPOCHS=1")[len(first) + len(again) :]
     assert replaced[0]["opened"][2] != known and replaced[0]["opened"][3] == 0
 
 
@@ -118,7 +118,7 @@ class Service:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_service_is_told_the_numbers_under_one_name(
+def test_a_service_gets_the_numbers_under_one_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Service()

@@ -147,9 +147,9 @@ def test_a_file_that_was_cut_is_read_and_said_to_be(tmp_path: Path) -> None:
     vectors = table()
     (tmp_path / "cut.vec").write_text("99 5\n" + as_text(vectors))
     (tmp_path / "cut.bin").write_bytes(as_binary(vectors)[:-3])
-    for name, told in (("cut.vec", "99 words, and has 6"), ("cut.bin", "6 words, and has 5")):
+    for name, reason in (("cut.vec", "99 words, and has 6"), ("cut.bin", "6 words, and has 5")):
         (note,) = read_word_vectors(tmp_path / name).notes
-        assert told in note
+        assert reason in note
 
 
 def test_a_binary_file_with_bytes_that_are_no_text(tmp_path: Path) -> None:

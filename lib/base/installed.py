@@ -14,6 +14,8 @@ INSTALLED = PACKAGE != "lib"
 CONSOLE = "dmr-jrg"
 FOLDER = Path(__file__).resolve().parents[1]  # of this package
 REPOSITORY = FOLDER.parent  # where it is installed by itself, no repository
+# What ``python -c`` runs first, to find this package and nothing else by its name.
+FIND_PACKAGE = f"import sys; sys.path[0] = {str(REPOSITORY)!r}"
 OPTIONS_PAGE = f"python -m {PACKAGE}.config.config" if INSTALLED else "docs/options.md"
 _NAMES = {"dense_train": "train", "best_test": "test"}
 

@@ -62,7 +62,7 @@ def wrapped(text: str, indent: str = "  ") -> str:
     )
 
 
-def tell(text: str) -> None:
+def print_wrapped(text: str) -> None:
     """Print a sentence, ``wrapped``, at once."""
     print(wrapped(text), flush=True)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
-from ..base.installed import called
+from ..base.installed import FIND_PACKAGE, PACKAGE, called
 
 # Before torch starts its threads: on a busy machine, ones that spin while they wait slow all.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -15,11 +14,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 def command_line(name: str) -> list[str]:
     """The arguments that start a command in a process of its own, wherever this package lies and
     whatever lies in the folder in which it is started."""
-    root = str(Path(__file__).resolve().parents[2])
-    package = __package__.rpartition(".")[0]
     start = (
-        f"import sys; sys.path[0] = {root!r}; sys.argv[0] = {called(name)!r}; "
-        f"from {package}.base.command import run_script; "
-        f"from {package}.commands.{name} import main; run_script(main)"
+        f"{FIND_PACKAGE}; sys.argv[0] = {called(name)!r}; "
+        f"from {PACKAGE}.base.command import run_script; "
+        f"from {PACKAGE}.commands.{name} import main; run_script(main)"
     )
     return [sys.executable, "-W", "ignore", "-c", start]

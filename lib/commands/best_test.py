@@ -26,7 +26,7 @@ from typing import Any
 
 from ..base import distributed
 from ..base.errors import InputError
-from ..base.terminal import shown_path, tell
+from ..base.terminal import print_wrapped, shown_path
 from ..datasets import LoadedCorpus
 from ..datasets.catalog import facts
 from ..datasets.fingerprint import difference, differences, fingerprint, require_recipe
@@ -112,7 +112,7 @@ def main() -> None:
         )
     for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
-            tell(line)
+            print_wrapped(line)
     features = fingerprint(corpus.features)
     require_recipe(state.get("features", {}), features, str(corpus.features))
     here = provenance_of(config, corpus, runtime, features)
@@ -216,13 +216,15 @@ def main() -> None:
         run.write_texts(results({}))
 
     for warning in summary["warnings"]:
-        tell(f"warning: {warning}")
+        print_wrapped(f"warning: {warning}")
     for note in summary["notes"]:
-        tell(f"note: {note}")
+        print_wrapped(f"note: {note}")
     if stem == "results_val" and "validation" in state:
-        tell(compare_with_training(summary, state))
+        print_wrapped(compare_with_training(summary, state))
     weights = f"epoch {state['epoch'] + 1}" if state["epoch"] >= 0 else "weights trained elsewhere"
-    tell(f"{weights} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n")
+    print_wrapped(
+        f"{weights} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n"
+    )
     print("\n".join(headline_lines(summary, f"{name_of(run.folder)}, {args.split} split")))
 
 

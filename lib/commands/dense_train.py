@@ -31,7 +31,7 @@ from ..base.errors import InputError, WorkerDied
 from ..base.files import link_file
 from ..base.installed import typed
 from ..base.runtime import Runtime
-from ..base.terminal import count, duration, shown_path, tell
+from ..base.terminal import count, duration, print_wrapped, shown_path
 from ..config.config import dump_config, load_config
 from ..datasets import build_loader
 from ..datasets.dense import DenseParagraphs, EpochBatches
@@ -103,7 +103,7 @@ def train_experiment(args: argparse.Namespace, console: Console, scalars: Scalar
 
     open_logger = find_logger(config.LOGGER)
     runtime = open_runtime(config)
-    say = tell if distributed.is_main() else silence
+    say = print_wrapped if distributed.is_main() else silence
     saved = last_state(folder, runtime) if resuming else None
     with distributed.main_first():
         corpus = open_corpus(config, ("train", "val"), trained=saved)
@@ -346,8 +346,8 @@ def probe_of(split: DenseParagraphs, train: Any) -> Batch:
 
 
 def about_run(run: Run, config: Any, folder: Path, epoch: int) -> RunInfo:
-    """What a logger is told. The run's id is in its folder, so that a curve goes on with the run,
-    and a run that replaces it has a curve of its own."""
+    """What a logger gets to know of a run. The run's id is in its folder, so that a curve goes on
+    with the run, and a run that replaces it has a curve of its own."""
     path = run.path(LOGGER_ID)
     if not path.exists():
         run.write_text(LOGGER_ID, secrets.token_hex(4) + "\n")
@@ -493,7 +493,7 @@ def stop_not_finite(
 def warn_of_unreached(names: list[str]) -> None:
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        tell(f"note: no active loss term reaches {shown}; they keep their initial values")
+        print_wrapped(f"note: no active loss term reaches {shown}; they keep their initial values")
 
 
 class StopSignal:
@@ -524,18 +524,18 @@ def finish(run: Run, config: Any, hours: float) -> None:
     best = checkpoint.load(run.path("best.pt"))
     validation, chosen = best["validation"], best["select_by"]
     for warning in validation["warnings"]:
-        tell(f"WARNING: {warning}")
+        print_wrapped(f"WARNING: {warning}")
     print()
     epoch = best["epoch"] + 1
     title = f"best epoch {epoch} of {config.TRAIN.EPOCHS} on validation"
     print("\n".join(headline_lines(validation, title, explained=False)))
     supervision = "saw no timestamps" if config.TRAIN.SUPERVISION == "weak" else "was supervised"
     for line in calibration_lines(best["calibration"]):
-        tell(f"calibrated: {line}")
-    tell(
+        print_wrapped(f"calibrated: {line}")
+    print_wrapped(
         f"chosen by {chosen} ({metric(validation, chosen):.2f}); training {supervision} and took "
         f"{duration(3600 * hours)}"
     )
     if tied := ties(run.records(), chosen, best["epoch"]):
-        tell(tied)
+        print_wrapped(tied)
     print(f"test it: {typed('best_test', shown_path(run.folder))}")

@@ -21,7 +21,7 @@ from typing import Any
 from ..base.command import COUNT
 from ..base.errors import InputError
 from ..base.files import write_text
-from ..base.terminal import count, shown_path, tell
+from ..base.terminal import count, print_wrapped, shown_path
 from ..config.config import load_config
 from ..datasets import corpus_folder, find_vectors
 from ..datasets.catalog import facts
@@ -74,7 +74,7 @@ def main() -> None:
     options, data_dir = corpus_options(config), resolve(config.DATA_DIR)
     corpus = facts(data.NAME, options)
     folder = corpus_folder(corpus, data_dir, data.get("SYNTHETIC"))
-    tell(f"{corpus.title} in {shown_path(folder)}")
+    print_wrapped(f"{corpus.title} in {shown_path(folder)}")
     findings, records = examine_annotations(
         corpus,
         folder,

@@ -21,7 +21,7 @@ from typing import Any
 from ..base.errors import InputError
 from ..base.installed import typed
 from ..base.runtime import Runtime
-from ..base.terminal import count, shown_path, tell
+from ..base.terminal import count, print_wrapped, shown_path
 from ..config.config import dump_config, load_config
 from ..datasets.word_vectors import ranked_words
 from ..tools.checkpoint_import import (
@@ -93,13 +93,15 @@ def main() -> None:
         },
     )
     held = count(len(weights), "weight")
-    tell(f"{args.file}: {held} of {layout.source} in {shown_path(run.path('best.pt'))}")
+    print_wrapped(f"{args.file}: {held} of {layout.source} in {shown_path(run.path('best.pt'))}")
     for key, value in as_trained.items():
         did = "does not" if key in stated else "is set so"
-        tell(f"note: {layout.source} read {config.DATASET.NAME} with {key}={value}; this run {did}")
+        print_wrapped(
+            f"note: {layout.source} read {config.DATASET.NAME} with {key}={value}; this run {did}"
+        )
     if rows is not None:
         known = sum(row is not None for row in rows) - 1
-        tell(
+        print_wrapped(
             f"note: {known:,} of its {size:,} words have an id here; the others are never predicted"
         )
     print("score it:", typed("best_test", shown_path(run.folder)))

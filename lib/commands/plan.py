@@ -21,7 +21,7 @@ import torch
 from ..base.batch import collate
 from ..base.command import POSITIVE
 from ..base.errors import InputError
-from ..base.terminal import count, duration, shown_path, tell
+from ..base.terminal import count, duration, print_wrapped, shown_path
 from ..config.config import load_config
 from ..datasets.dense import DenseParagraphs, EpochBatches
 from ..models.interface import Model
@@ -103,7 +103,7 @@ def main() -> None:
     config.DATASET.CACHE = "direct"  # so that no cache is written
     corpus = open_corpus(config, ("train", "val"))
     for line in corpus.notes:
-        tell(line)
+        print_wrapped(line)
     model = open_model(config, corpus, runtime)
     sampler = EpochBatches(len(corpus["train"]), train.BATCH_SIZE, seed=train.SEED)
     optimization = open_optimization(config, model, sampler.total)
@@ -127,30 +127,30 @@ def main() -> None:
         validations=-(-train.EPOCHS // train.VALIDATE_EVERY),
     )
     weights = sum(p.numel() for p in model.parameters())
-    tell(f"{config.MODEL.NAME}: {count(weights, 'parameter')} on {runtime.name}")
+    print_wrapped(f"{config.MODEL.NAME}: {count(weights, 'parameter')} on {runtime.name}")
     times = [f"{name} {medians[name]:.2g}" for name in PARTS if name in medians]
-    tell(
+    print_wrapped(
         f"step: {prediction.step:.3g} s ({', '.join(times)}), "
         f"{count(train.BATCH_SIZE, 'paragraph')}; "
         f"data: {prediction.data:.2g} s in one process, WORKERS {config.WORKERS}"
     )
-    tell("\n".join(prediction.lines()))
+    print_wrapped("\n".join(prediction.lines()))
     where = "on the device" if runtime.counts_memory else "in this process"
-    tell(
+    print_wrapped(
         f"memory: {size(peak) if peak else 'unknown'} {where} in training, "
         f"{size(kept)} for the encoded videos of a validation"
     )
     weights, state = tensor_bytes(model.state_dict()), tensor_bytes(optimization.state_dict())
     last, best = weights + state, weights * (1 + train.KEEP_BEST)
     free = shutil.disk_usage(existing(resolve(config.MODEL_DIR))).free
-    tell(
+    print_wrapped(
         f"disk: {size(last + best)} of checkpoints, {size(last)} more while one is written; "
         f"{size(free)} are free in {shown_path(resolve(config.MODEL_DIR))}"
     )
     if cache != "direct":
         video = corpus["val"].videos[0]
         item = 2 if config.DATASET.CACHE_DTYPE == "float16" else 4
-        tell(
+        print_wrapped(
             f"cache: {size(len(videos) * video.numel() * item)} of the "
             f"{count(len(videos), 'video')} of training and validation, written in "
             f"{duration(len(videos) * reading)} (CACHE {cache})"

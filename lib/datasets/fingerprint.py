@@ -93,16 +93,16 @@ def differences(
     Args:
         of_kind: which videos a file holds is no difference: a test needs those of its split alone.
     """
-    told = [
+    found = [
         f"{name} {there.get(name)} there, {here.get(name)} here"
         for name in ("width", "parts", "dtype")
         if there.get(name) != here.get(name)
     ]
     same_videos = there.get("keys") == here["keys"]
     if not same_videos and not of_kind:
-        told.append(f"other videos ({there.get('entries', 0):,} there, {here['entries']:,} here)")
+        found.append(f"other videos ({there.get('entries', 0):,} there, {here['entries']:,} here)")
     elif same_videos and there.get("rows") != here["rows"]:
-        told.append(f"{there.get('rows')} rows in a sample there, {here['rows']} here")
+        found.append(f"{there.get('rows')} rows in a sample there, {here['rows']} here")
     if there.get("width") == here["width"]:
         apart = (there["mean"] - here["mean"]).abs() / there["std"].clamp(min=1e-6)
         spread = here["std"] / there["std"].clamp(min=1e-6)
@@ -115,8 +115,8 @@ def differences(
         limit = 1e-3 if same_videos else _APART
         if max(float(moved), float(widened)) > limit:
             mean, std = (f"{float(of['mean'][worst]):.4g}" for of in (there, here)), spread.median()
-            told.append(
+            found.append(
                 f"values of another kind (dimension {worst}: mean {next(mean)} there, "
                 f"{next(mean)} here; spread {float(std):.3g} times as wide)"
             )
-    return told
+    return found

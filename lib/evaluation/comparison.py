@@ -103,8 +103,8 @@ def compare_runs(runs: Sequence[RunFiles], *, resamples: int = 1000) -> Comparis
 
 
 def joined(runs: Sequence[RunFiles]) -> tuple[Column, ...]:
-    """The runs as columns, in the order given. Runs are joined where all that they tell of
-    themselves but their seed is the same, and no seed occurs twice."""
+    """The runs as columns, in the order given. Runs are joined where all that is known of
+    them but their seed is the same, and no seed occurs twice."""
     groups: list[list[tuple[str, RunFiles]]] = []
     about: list[dict[str, str]] = []
     for run in runs:
@@ -142,8 +142,8 @@ def _name(names: Sequence[str]) -> str:
 
 
 def facts_of(run: RunFiles) -> dict[str, str]:
-    """What a run tells of itself, as text: its options, and the code and the data of its training
-    and its test.
+    """What is known of a run, as text: its options, and the code and the data of its training and
+    its test.
 
     Raises:
         InputError: its ``config.yaml`` is no YAML.
@@ -194,7 +194,7 @@ def options_of(run: RunFiles) -> dict[str, str]:
         reason = " ".join(str(fault).split())[:100] or type(fault).__name__
         raise InputError(
             f"{run.name}: its config.yaml cannot be read ({reason}); expected the one that "
-            "dense_train.py wrote"
+            f"{called('dense_train')} wrote"
         ) from None
     return {key: text for key, text in found.items() if key not in _NO_CHANGE}
 

@@ -42,11 +42,11 @@ def examine_features(
     try:
         keys = set(features.keys())
         found = features.find(durations)
-        told = [*features.lines(), *found.lines(features)]
+        lines = [*features.lines(), *found.lines(features)]
     except InputError as fault:
         description = str(fault).removeprefix(f"{features}:").strip()
         return [Finding("problem", name, description, "see what is said there")]
-    findings = [Finding("note", name, line.removeprefix(f"{features}: ")) for line in told]
+    findings = [Finding("note", name, line.removeprefix(f"{features}: ")) for line in lines]
     missing = set(found.missing)
     findings += _missing(name, missing, records, missing_videos)
     present, unclear, used = [], [], set()

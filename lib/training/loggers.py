@@ -17,7 +17,7 @@ _EVENTS = "events.out.tfevents.*"
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger is told of a run when it is opened.
+    """What a logger gets to know of a run when it is opened.
 
     Attributes:
         project, name: of the run, by its folder: ``dense_activitynet`` and ``acnet``.
@@ -142,7 +142,7 @@ class Scalars:
     """The logger of a run. One that fails stops no training: it is reported, and left.
 
     Attributes:
-        files: names of what it writes in the folder, if it tells.
+        files: names of what it writes in the folder, where it has them as ``files``.
     """
 
     def __init__(self) -> None:

@@ -28,6 +28,7 @@ from ..base.files import (
     unwritable,
     write_bytes,
 )
+from ..base.installed import called
 from ..base.terminal import shown_path
 
 CONFIG, LOG, CONSOLE = "config.yaml", "log.jsonl", "console.log"
@@ -231,7 +232,7 @@ def require_run(folder: Path) -> None:
     raise InputError(
         f"{shown_path(folder)} holds no run (no {CONFIG}); "
         + (
-            f"expected one of {', '.join(names)}{more}, as in best_test.py {names[0]}"
+            f"expected one of {', '.join(names)}{more}, as in {called('best_test')} {names[0]}"
             if names
             else "train first, with the same experiment and --tag"
         )

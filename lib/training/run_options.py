@@ -1,8 +1,8 @@
 """The options of a test: those that the run was trained with, and what a test may change of them.
 
 Everything is taken from ``config.yaml`` in the run's folder, so that nothing that was set for the
-training has to be repeated. On top of it a test may be told how to decode, to count and to read
-videos that were changed on purpose, and where the data lie on this machine.
+training has to be repeated. A test may change how it decodes and counts, read videos that were
+changed on purpose, and have its data elsewhere on this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from easydict import EasyDict
 
 from ..base.errors import InputError
-from ..base.installed import typed
+from ..base.installed import called, typed
 from ..base.terminal import shown_path
 from ..config.config import load_config
 from .build import resolve, run_folder
@@ -42,7 +42,9 @@ def tested_run(args: argparse.Namespace) -> tuple[Path, EasyDict, list[str]]:
         InputError: there is no such run, or an option that a test cannot change.
     """
     if (args.run is None) == (args.cfg is None):
-        raise InputError("expected either the folder of a run (best_test.py RUN) or --cfg YAML")
+        raise InputError(
+            f"expected either the folder of a run ({called('best_test')} RUN) or --cfg YAML"
+        )
     if args.run is not None:
         needless = [flag for name, flag in _OF_RUN.items() if getattr(args, name) is not None]
         needless += [f"--set {text}" for text in args.set if text.split("=")[0].strip() in _PLACES]
@@ -86,7 +88,7 @@ def _options(folder: Path, args: argparse.Namespace) -> EasyDict:
     if of_training:
         raise InputError(
             f"{shown_path(folder)} is trained: {_few(of_training)}; a test can change TEST and "
-            "DECODE, another run is trained by dense_train.py with --tag"
+            f"DECODE, another run is trained by {called('dense_train')} with --tag"
         )
     if of_data and not args.other_data:
         raise InputError(

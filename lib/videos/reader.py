@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ..base.installed import FIND_PACKAGE
 from .child import HEAD
 from .decode import Decoded, VideoInfo
 from .errors import BrokenVideo
 from .optional import optional
 from .picture import Picture
 
-_ROOT = Path(__file__).resolve().parents[2]
-_CHILD = f"import sys; sys.path[0] = {str(_ROOT)!r}; from {__package__}.child import main; main()"
+_CHILD = f"{FIND_PACKAGE}; from {__package__}.child import main; main()"
 
 
 def probe(path: Path) -> VideoInfo:

@@ -12,7 +12,7 @@ from .records import Record
 from .source import Source, short
 from .videos import read_list
 
-MAGIC = b"\x93NUMPY"
+MAGIC: bytes = np.lib.format.MAGIC_PREFIX
 _LETTERS = 16  # of sentences, for each byte of the file
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from ...base.installed import called
 from .keys import PREDICTIONS, key_of
 from .records import Moment, Record
 from .source import ANNOTATORS, Groups, Source, lacks, most_frequent, short
@@ -64,8 +65,8 @@ def refuse_predictions(row: dict[str, Any], place: str, source: Source) -> None:
     for key in PREDICTIONS:
         if key in row:
             raise source.fault(
-                f"{place} has {key}: these are predictions; expected annotations (score.py scores "
-                "predictions)."
+                f"{place} has {key}: these are predictions; expected annotations "
+                f"({called('score')} scores predictions)."
             )
 
 

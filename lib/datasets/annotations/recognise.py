@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.files import open_input
+from ...base.installed import called
 from . import durations
 from .chunks import MAGIC, read_chunks
 from .descriptions import separate
@@ -120,8 +121,8 @@ def _from_object(data: dict[str, Any], source: Source) -> list[Record]:
     if "video2idx" in data or ("results" in data and {"version", "external_data"} & set(data)):
         kind = "video2idx" if "video2idx" in data else "results"
         raise source.fault(
-            f"has {kind}: these are predictions; expected annotations (score.py scores "
-            "predictions)."
+            f"has {kind}: these are predictions; expected annotations "
+            f"({called('score')} scores predictions)."
         )
     if isinstance(data.get("database"), dict):
         return read_videos(data["database"], source, skip_empty=True)

@@ -1,6 +1,6 @@
 """Features of videos, whatever they are stored in -> rows of one video, and T rows of it.
 
-A module for each kind of storage, of which ``recognise`` tells by its content which one a path is;
+A module for each kind of storage, which ``recognise`` finds by the content of a path;
 what reads features knows ``Features`` alone.
 """
 

@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,8 @@ from ...base.errors import InputError
 from ...base.files import open_input, what_it_is
 from .store import Entry, choose_member, read_exactly, require_size
 
-NPY = b"\x93NUMPY"
+NPY: bytes = npy.MAGIC_PREFIX
+TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before release 1.6
 ZIP = b"PK\x03\x04"
 # What a damaged archive makes zipfile raise, beside OSError and ValueError.
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, LZMAError)
@@ -82,7 +84,7 @@ def npz_entry(path: Path, name: str, member: str) -> Entry:
         as ``npy_entry`` and ``choose_member``.
     """
     members = npz_entries(path)
-    return _named(members[choose_member(str(path), members, member)], name)
+    return replace(members[choose_member(str(path), members, member)], name=name)
 
 
 def npz_entries(path: Path) -> dict[str, Entry]:
@@ -158,7 +160,7 @@ def torch_entry(content: Any, where: str, name: str, member: str) -> Entry | Non
             if isinstance(each, Tensor)
         }
         if members:
-            return _named(members[choose_member(where, members, member)], name)
+            return replace(members[choose_member(where, members, member)], name=name)
     return None
 
 
@@ -205,10 +207,6 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtyp
 
 def _entry(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], place: Any) -> Entry:
     return Entry(name, tuple(map(int, shape)), str(dtype), dtype.kind in "fiu", place)
-
-
-def _named(entry: Entry, name: str) -> Entry:
-    return Entry(name, entry.shape, entry.dtype, entry.numbers, entry.place)
 
 
 def _array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> np.ndarray:

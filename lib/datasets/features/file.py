@@ -189,9 +189,9 @@ class Found:
 
     def lines(self, where: object) -> list[str]:
         """One line, where an id is not the name of what is stored."""
-        told = [f"{count:,} {way}" for way, count in self.ways.items() if way]
+        ways = [f"{count:,} {way}" for way, count in self.ways.items() if way]
         total = sum(self.ways.values())
-        return [f"{where}: of {total:,} ids found {', '.join(told)}"] if told else []
+        return [f"{where}: of {total:,} ids found {', '.join(ways)}"] if ways else []
 
 
 class FeatureFile(Features):
@@ -326,10 +326,10 @@ class FeatureFile(Features):
 
     def lines(self) -> list[str]:
         """Nothing, of an HDF5 file of (rows, width)."""
-        told = "; its arrays are (width, rows) and are turned" if self.turned else ""
-        if not told and self.store.kind == Hdf5Store.kind:
+        turned = "; its arrays are (width, rows) and are turned" if self.turned else ""
+        if not turned and self.store.kind == Hdf5Store.kind:
             return []
-        return [f"{self.path}: {self.store.kind}{told}"]
+        return [f"{self.path}: {self.store.kind}{turned}"]
 
 
 class JoinedFeatures(Features):

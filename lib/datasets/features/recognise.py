@@ -8,7 +8,7 @@ import h5py
 
 from ...base.errors import InputError
 from ...base.files import open_input
-from .arrays import NPY, ZIP, require_readable
+from .arrays import NPY, TORCH, ZIP, require_readable
 from .folder import BIGFILE, SUFFIXES, list_folder, open_folder
 from .hdf5 import ConcatenatedStore, Hdf5Store
 from .store import Store
@@ -16,7 +16,6 @@ from .tensors import TensorFile
 
 _FILES = (".hdf5", ".h5", ".pt", ".pth")
 _PICKLE = b"\x80"
-_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before release 1.6
 _ACCEPTED = "an HDF5 file, a folder of .npy, .npz or .pt files, or a .pt file of all videos"
 
 
@@ -35,11 +34,11 @@ def open_store(path: Path, *, linked: bool = False, member: str = "") -> Store:
         raise InputError(f"{path}: the feature file does not exist{_beside(path)}.")
     try:
         with open_input(path, mode="rb") as file:
-            start = file.read(len(_TORCH))
+            start = file.read(len(TORCH))
     except OSError as fault:
         raise InputError(f"{path}: cannot be read ({fault.strerror or fault}).") from None
     require_readable(path, _ACCEPTED)
-    if start.startswith(ZIP) or start == _TORCH:
+    if start.startswith(ZIP) or start == TORCH:
         if path.suffix.lower() == ".npz":
             raise InputError(
                 f"{path}: is one file of numpy.savez; expected a folder with one for each video."

@@ -7,6 +7,7 @@ rows of float32 of the numbers and checks them.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -112,10 +113,7 @@ def require_size(where: str, shape: Iterable[int]) -> None:
         InputError: more numbers than ``MOST_VALUES``.
     """
     shape = tuple(shape)
-    total = 1
-    for length in shape:
-        total *= int(length)
-    if total > MOST_VALUES:
+    if math.prod(map(int, shape)) > MOST_VALUES:
         raise InputError(
             f"{where} has the shape {shape}; expected at most {MOST_VALUES:,} numbers."
         )

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from ...base.errors import InputError
-from ...base.files import open_input, what_it_is
+from ...base.files import open_input
+from ..features.arrays import NPY, TORCH, ZIP, require_readable
 from .arrays import read_numpy, read_torch
 from .binary import read_binary
 from .pickles import read_pickle
@@ -19,7 +20,6 @@ from .text import PACKED_DAMAGE, Table, is_binary, read_packed, read_text, requi
 from .vectors import WordVectors
 
 _FASTTEXT = struct.pack("<i", 793712314)  # of its models, which hold parts of words
-_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before release 1.6
 _PACKED = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh")
 _START = 2**16
 
@@ -49,14 +49,12 @@ def read_word_vectors(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: the word vectors do not exist.")
+    require_readable(path, "word vectors")
     try:
-        found = what_it_is(path)
         with open_input(path, mode="rb") as file:
             start = file.read(_START)
     except OSError as fault:
         raise InputError(f"{path}: cannot be read ({fault.strerror or fault}).") from None
-    if found:
-        raise InputError(f"{path}: {found}; expected word vectors.")
     if start.startswith(_FASTTEXT):
         raise InputError(
             f"{path}: is a model of fastText with parts of words, which is not read; expected the "
@@ -74,13 +72,13 @@ def read_word_vectors(
 
 def _table(path: Path, start: bytes, width: int) -> Table:
     suffix = path.suffix.lower()
-    if start.startswith(_TORCH):
+    if start.startswith(TORCH):
         return read_torch(path)
     if start.startswith(b"\x80") or suffix in {".pkl", ".pickle"}:
         return (*read_pickle(path), [])
-    if start.startswith(b"\x93NUMPY"):
+    if start.startswith(NPY):
         return read_numpy(path)
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(ZIP):
         try:
             with open_input(path, mode="rb") as file, zipfile.ZipFile(file) as archive:
                 names = archive.namelist()

@@ -29,7 +29,7 @@ from .faults import Faults
 HEADER = re.compile(rb"([0-9]{1,12})[ \t]([0-9]{1,6})\s*")
 COPY_FROM = 200 * 2**20  # bytes of text from which a binary copy is worth its place
 _LONGEST = 2**20  # bytes of a line
-_LOOKED_AT = 64  # lines by which the width is told
+_LOOKED_AT = 64  # lines from which the width is found
 _TIMES, _ROOM = 100, 2**26  # how much more than the packed file its text may be, at most
 PACKED_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, *ZIP_DAMAGE)
 _SKIPPED = ("__MACOSX/", "._")
