@@ -1,7 +1,8 @@
 """Losses over a matrix of sentence-video similarities: several sentences belong to one video.
 
 ``owner`` is each sentence's paragraph, and so the column of its video. ``same_video`` marks
-paragraphs of one video: their sentences and columns are never each other's negatives.
+paragraphs of one video: their sentences and columns are never each other's negatives. Where each
+sentence has a column of its own, ``sentence_columns`` gives both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .similarity import hinge_against_one
+
+
+def sentence_columns(
+    owner: Int[Tensor, " M"], same_video: Bool[Tensor, "B B"]
+) -> tuple[Int[Tensor, " M"], Bool[Tensor, "M M"]]:
+    """``owner`` and ``same_video`` of a matrix whose columns are the sentences, each standing for
+    its own video: the pairing of releases in which one sentence is one row of the batch."""
+    shared = same_video.index_select(0, owner).index_select(1, owner)
+    return torch.arange(len(owner), device=owner.device), shared
 
 
 def multi_positive_nce(

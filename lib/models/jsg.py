@@ -25,7 +25,12 @@ from torch import Tensor, nn
 from ..base.batch import Batch, DataDims, Layout
 from ..decoding import Evidence
 from ..losses import Losses
-from ..losses.sentences import joint_nce, multi_positive_nce, sentence_triplet
+from ..losses.sentences import (
+    joint_nce,
+    multi_positive_nce,
+    sentence_columns,
+    sentence_triplet,
+)
 from .interface import Encoded, Model, Plan, Stage, require, switch_terms_at
 from .layers.gaussian import outside_windows, proposal_windows
 from .layers.precision import in_full
@@ -355,8 +360,6 @@ def _matched_features(q: Float[Tensor, "M D"], features: Float[Tensor, "M K D"])
 
 def _columns(batch: Batch, part: str) -> tuple[Int[Tensor, " M"], Tensor]:
     """Which column is each sentence's own, and which columns are of one video."""
-    owner, same_video = batch.owner, batch.same_video
     if part == "glance":
-        return owner, same_video
-    siblings = same_video.index_select(0, owner).index_select(1, owner)
-    return torch.arange(len(owner), device=owner.device), siblings
+        return batch.owner, batch.same_video
+    return sentence_columns(batch.owner, batch.same_video)

@@ -53,16 +53,26 @@ class RetrievalBranch(nn.Module):
 
 
 class SentenceVector(nn.Module):
-    """A sentence as one vector: words projected, with positions, one attention block, and attentive
-    pooling. Word vectors are scaled to length one; the values of padding do not matter."""
+    """A sentence as one vector: words projected, with positions, attention blocks (one, unless
+    ``blocks`` says otherwise), and attentive pooling. Word vectors are scaled to length one; the
+    values of padding do not matter."""
 
     def __init__(
-        self, word_dim: int, hidden_size: int, heads: int, dropout: float, max_words: int
+        self,
+        word_dim: int,
+        hidden_size: int,
+        heads: int,
+        dropout: float,
+        max_words: int,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
         self.project = Projection(word_dim, hidden_size, dropout)
         self.positions = Positions(max_words, hidden_size, dropout)
         self.encoder = AttentionBlock(hidden_size, heads=heads, dropout=dropout)
+        self.further = nn.ModuleList(
+            AttentionBlock(hidden_size, heads=heads, dropout=dropout) for _ in range(blocks - 1)
+        )
         self.pool = AttentivePool(hidden_size)
 
     def forward(
@@ -70,6 +80,8 @@ class SentenceVector(nn.Module):
     ) -> Float[Tensor, "M D"]:
         rows = unit(torch.where(mask[..., None], words, 0.0))
         states = self.encoder(self.positions(self.project(rows)), mask)
+        for block in self.further:
+            states = block(states, mask)
         with in_full(states):
             return self.pool(states, mask)
 
