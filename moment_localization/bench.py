@@ -53,9 +53,7 @@ SYSTEMS = (
 # Title of a table -> its experiments: a folder below experiments/bench, or rows around `aligned`.
 TABLES = {
     "fixed": "The paper's reading, fixed step by step",
-    "table4": "Table IV, in the paper's reading",
     "ablations": "`aligned` trained otherwise",
-    "variations": "Variations of Q, w, λ, Δ and β1, around `aligned`",
 }
 DECODED = ("aligned", "alignment_only", "fixed/3_masked", "fixed/4_self_trained")
 
@@ -76,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         "--experiments",
         default=",".join(MAIN),
         help="names below experiments/bench, by comma; a folder there stands for all in it, "
-        "systems for the models beside the method, ablations and variations for their rows",
+        "systems for the models beside the method, ablations for its rows",
     )
     decode = commands.add_parser(
         "decode", help="decode trained weights by experiments/bench/decoding"
@@ -104,7 +102,7 @@ def make_data(annotations: str, vectors: str) -> None:
 def jobs(names: str, level: str, seed: int) -> Iterator[Job]:
     """The runs that the names stand for."""
     for name in names.split(","):
-        if name in ("ablations", "variations"):
+        if name == "ablations":
             for row, options in read_rows(ROOT / "experiments" / f"{name}.yaml").items():
                 yield _job(f"{name}/{row}", "aligned", level, seed, options, f"{row}-")
         elif (EXPERIMENTS / name).is_dir():

@@ -17,7 +17,17 @@ from ..base.installed import CONSOLE, PACKAGE, release, subcommand
 # In the order in which one meets them.
 COMMANDS = (
     *("init", "doctor", "plan", "dense_train", "best_test", "report", "compare", "figures"),
-    *("score", "sweep", "extract_features", "index", "search", "serve", "export", "replay"),
+    *(
+        "score",
+        "sweep",
+        "reproduce",
+        "extract_features",
+        "index",
+        "search",
+        "serve",
+        "export",
+        "replay",
+    ),
     *("import_checkpoint", "import_features", "make_synthetic"),
 )
 _BY_NAME = {subcommand(name): name for name in COMMANDS}

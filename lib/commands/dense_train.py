@@ -40,6 +40,7 @@ from ..datasets.packed_words import FILE as WORDS
 from ..datasets.packed_words import link_words, pack_words
 from ..datasets.standardization import Standardization
 from ..evaluation import headline_lines
+from ..evaluation.comparison import BOOKKEEPING
 from ..evaluation.records import Predictions, Truth
 from ..evaluation.retrieval import similarity_scale
 from ..training import checkpoint, nonfinite
@@ -367,11 +368,8 @@ def refuse_changes(folder: Path, config: Any) -> None:
     Raises:
         InputError: names every other option that differs.
     """
-    may_change = {"TRAIN.EPOCHS", "WORKERS", "GPUS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "TAG"}
-    may_change |= {"LOGGER", "TRAIN.LOG_EVERY", "TRAIN.CHECKPOINT_EVERY", "TRAIN.KEEP_BEST"}
-    may_change |= {"DATASET.CACHE", "DATASET.CACHE_DIR"}
     before = load_config(folder / "config.yaml")
-    changes = describe_change(before, config, ignore=may_change)
+    changes = describe_change(before, config, ignore=BOOKKEEPING | {"TRAIN.EPOCHS"})
     if changes:
         raise InputError(
             f"{folder}: --resume goes on with the options that the run was started with, but "

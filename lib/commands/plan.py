@@ -9,6 +9,7 @@ or a cache. The estimate is for this machine under its current load, and for one
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -21,6 +22,7 @@ import torch
 from ..base.batch import collate
 from ..base.command import POSITIVE
 from ..base.errors import InputError
+from ..base.files import write_text
 from ..base.terminal import count, duration, print_wrapped, shown_path
 from ..config.config import load_config
 from ..datasets.dense import DenseParagraphs, EpochBatches
@@ -90,6 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=POSITIVE, default=4, metavar="N", help="to take (default: 4)"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
     return parser.parse_args()
 
 
@@ -147,6 +150,16 @@ def main() -> None:
         f"disk: {size(last + best)} of checkpoints, {size(last)} more while one is written; "
         f"{size(free)} are free in {shown_path(resolve(config.MODEL_DIR))}"
     )
+    if args.json:
+        numbers = {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "step_seconds": prediction.step,
+            "run_seconds": sum(prediction.parts.values()),
+            "memory_bytes": peak or 0,
+            "disk_bytes": last + best,
+            "device": runtime.name,
+        }
+        write_text(args.json, json.dumps(numbers, indent=1) + "\n")
     if cache != "direct":
         video = corpus["val"].videos[0]
         item = 2 if config.DATASET.CACHE_DTYPE == "float16" else 4

@@ -1,7 +1,7 @@
 """Train and test an experiment several times: seeds, and rows of changed options.
 
     python sweep.py --cfg ../experiments/dense_activitynet/acnet.yaml \\
-        --rows ../experiments/variations.yaml
+        --rows ../experiments/ablations.yaml
     python sweep.py --cfg ../experiments/bench/aligned.yaml --rows ../experiments/ablations.yaml \\
         --only no_words,no_grrm --seeds 3 --jobs 2 --set DATASET.DIR=bench_middle
 
@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import yaml
@@ -32,10 +33,13 @@ from ..base.command import POSITIVE
 from ..base.errors import InputError
 from ..base.files import open_input
 from ..base.installed import called
-from ..base.terminal import duration
+from ..base.terminal import duration, shown_path
 from ..config.config import load_config
+from ..evaluation.comparison import BOOKKEEPING
 from ..training.build import run_folder
 from ..training.progress import Pace
+from ..training.reporting import describe_change
+from ..training.run import CONFIG
 from . import command_line
 
 METRICS = (
@@ -57,6 +61,8 @@ class Job:
         tag: ends the run folder's name.
         test_options: what ``--set`` changes in the test alone, for weights that are there.
         suffix: of the names of the files with the results of such a test.
+        protocols: that the results should have, if the model retrieves and grounds; a run that was
+            tested without them is tested again.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Job:
     tag: str
     test_options: Mapping[str, Any] = field(default_factory=dict)
     suffix: str = ""
+    protocols: tuple[str, ...] = ()
 
     def tested_with(self, options: Mapping[str, Any], suffix: str) -> Job:
         """The same run, tested otherwise."""
@@ -103,6 +110,37 @@ class Job:
             raise InputError(f"{path} holds no results of {called('best_test')}")
         return found
 
+    def is_done(self) -> bool:
+        """Whether the results are there that are wanted."""
+        found = self.results()
+        if found is None:
+            return False
+        counted = found.get("protocols", {})
+        whole = "vr" in counted and "svmr" in counted
+        return not whole or all(name in counted for name in self.protocols)
+
+    def require_same_options(self) -> None:
+        """Whether a run that is there was trained with this job's options, so that its results are
+        not taken for those of others.
+
+        Raises:
+            InputError: it was not.
+        """
+        path = self.folder / CONFIG
+        if not path.is_file():
+            return
+        there, here = load_config(path), replace(self, test_options={}).config()
+        changes = [
+            text
+            for text in describe_change(there, here, ignore=BOOKKEEPING)
+            if not text.startswith(("TEST.", "DECODE."))
+        ]
+        if changes:
+            raise InputError(
+                f"{shown_path(self.folder)} was trained with other options: {'; '.join(changes)}; "
+                "move that folder away, and it is trained anew"
+            )
+
 
 def _changed(options: Mapping[str, Any]) -> list[str]:
     return [f"--set={assignment}" for assignment in _assignments(options)]
@@ -112,22 +150,26 @@ def _assignments(options: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in options.items()]
 
 
-def run(job: Job, *, threads: int = 1) -> str:
-    """Train and test in processes of their own; "" or what went wrong."""
+def run(job: Job, *, threads: int = 1, gpus: str | None = None) -> str:
+    """Train and test in processes of their own; "" or what went wrong.
+
+    Args:
+        gpus: the GPU, in the place of the experiment's.
+    """
     try:
-        return _run(job, threads)
+        return _run(job, threads, [] if gpus is None else ["--gpus", gpus])
     except InputError as fault:  # the other runs go on
         return str(fault)
 
 
-def _run(job: Job, threads: int) -> str:
-    if job.results() is not None:
+def _run(job: Job, threads: int, flags: Sequence[str]) -> str:
+    if job.is_done():
         return ""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     steps = [("dense_train", ["--resume"]), ("best_test", _changed(job.test_options))]
     for command, more in steps[1:] if job.results("") is not None else steps:
         ended = subprocess.run(
-            [*command_line(command), *job.arguments, *more],
+            [*command_line(command), *job.arguments, *more, *flags],
             capture_output=True,
             text=True,
             env=environment,
@@ -139,24 +181,48 @@ def _run(job: Job, threads: int) -> str:
     return lacks if job.results() is None else ""
 
 
-def run_all(jobs: Sequence[Job], *, at_once: int) -> int:
+def run_all(jobs: Sequence[Job], *, at_once: int, gpus: Sequence[str] = ()) -> int:
     """Run what is missing; how many failed. Each failure is printed when it happens."""
+    return len(failures(jobs, at_once=at_once, gpus=gpus))
+
+
+def failures(
+    jobs: Sequence[Job], *, at_once: int, gpus: Sequence[str] = ()
+) -> list[tuple[Job, str]]:
+    """Run what is missing; what failed, and why. Each failure is printed when it happens.
+
+    Args:
+        at_once: how many runs at a time; on each GPU, where there are some.
+        gpus: GPUs to share the runs; none: the experiments' own.
+    """
     if at_once < 1:
         raise InputError(f"--jobs {at_once}: expected at least 1")
-    failed = 0
-    with ThreadPoolExecutor(at_once) as pool:
-        ended = zip(jobs, pool.map(run, jobs), strict=True)
+    found = []
+    places: SimpleQueue[str | None] = SimpleQueue()
+    for _ in range(at_once):
+        for place in gpus or (None,):
+            places.put(place)
+
+    def run_somewhere(job: Job) -> str:
+        place = places.get()
+        try:
+            return run(job, gpus=place)
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(places.qsize()) as pool:
+        ended = zip(jobs, pool.map(run_somewhere, jobs), strict=True)
         bar = tqdm(ended, total=len(jobs), desc="runs", dynamic_ncols=True, disable=None)
         pace = Pace(len(jobs))
         for done, (job, fault) in enumerate(bar, start=1):
             if fault:
-                failed += 1
+                found.append((job, fault))
                 tqdm.write(f"{job.name}, seed {job.seed}: {fault}", file=sys.stderr)
             if bar.disable:  # nobody watches
                 left = duration(pace.left(done))
                 line = f"{done}/{len(jobs)} runs: {job.name}, seed {job.seed}; about {left} left"
                 print(line, file=sys.stderr, flush=True)
-    return failed
+    return found
 
 
 def require_jobs(jobs: Sequence[Job]) -> None:
@@ -219,6 +285,12 @@ def read_rows(path: Path, only: str = "") -> dict[str, dict[str, Any]]:
     return {name: row for name, row in rows.items() if not only or name in only.split(",")}
 
 
+def add_gpus_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpus", default="", metavar="N,N", help="GPUs to share the runs, each with --jobs at once"
+    )
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -232,6 +304,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=POSITIVE, default=1, metavar="N", help="runs at once, one thread"
     )
+    add_gpus_flag(parser)
     parser.add_argument("--tag", default="", metavar="TEXT", help="in the run folders' names")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="in all runs"
@@ -253,7 +326,9 @@ def main() -> None:
         for name, row in rows.items()
     ]
     require_jobs(jobs)
-    failed = run_all(jobs, at_once=args.jobs)
+    for job in jobs:
+        job.require_same_options()
+    failed = run_all(jobs, at_once=args.jobs, gpus=args.gpus.split(",") if args.gpus else ())
     print("\n".join(table(jobs)))
     if failed:
         sys.exit(1)

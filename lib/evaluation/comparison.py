@@ -20,7 +20,7 @@ from .files.run import RunFiles
 
 SEED = "TRAIN.SEED"
 # Options of folders, machine and bookkeeping: runs that differ in these have the same numbers.
-_NO_CHANGE = frozenset(
+BOOKKEEPING = frozenset(
     (
         *("WORKERS", "DATA_DIR", "MODEL_DIR", "LOG_DIR", "LOGGER", "GPUS", "TAG"),
         *("DATASET.CACHE", "DATASET.CACHE_DIR"),
@@ -80,26 +80,46 @@ def compare_runs(runs: Sequence[RunFiles], *, resamples: int = 1000) -> Comparis
         raise InputError(
             f"{len(runs)} run, expected two or more ({called('report')} makes a page of one)"
         )
-    for run in runs[1:]:
-        _check_same_queries(runs[0], run)
     columns = joined(runs)
+    compared = columns if len(columns) > 1 else columns * 2  # seeds alone still have a mean
+    results = compare_columns(compared, resamples=resamples)
+    if len(columns) == 1:
+        results = {p: {m: row[:1] for m, row in rows.items()} for p, rows in results.items()}
+    return Comparison(columns, _changes(columns), results)
+
+
+def compare_columns(
+    columns: Sequence[Column], *, resamples: int = 1000, protocols: Sequence[str] | None = None
+) -> dict[str, dict[str, list[Result | None]]]:
+    """Two models or more, each compared with the first: protocol -> metric -> of each model.
+
+    Args:
+        protocols: these alone, where they can be counted; None: all that can be.
+
+    Raises:
+        InputError: runs over different queries.
+    """
+    first, *others = [run for column in columns for run in column.runs]
+    for run in others:
+        _check_same_queries(first, run)
     models = [[run.predictions for run in column.runs] for column in columns]
-    if len(columns) == 1:  # seeds alone: nothing to compare with, and still a mean
-        models *= 2
     compared = compare_predictions(
-        runs[0].truth, models, resamples=resamples, **_scoring_options(runs[0].summary)
+        first.truth,
+        models,
+        protocols=protocols,
+        resamples=resamples,
+        **_scoring_options(first.summary),
     )
-    results = {
+    return {
         name: {
             metric: [
                 _result(column, name, metric, row)
-                for column, row in zip(columns, rows, strict=False)
+                for column, row in zip(columns, rows, strict=True)
             ]
             for metric, rows in metrics.items()
         }
         for name, metrics in compared.items()
     }
-    return Comparison(columns, _changes(columns), results)
 
 
 def joined(runs: Sequence[RunFiles]) -> tuple[Column, ...]:
@@ -196,7 +216,7 @@ def options_of(run: RunFiles) -> dict[str, str]:
             f"{run.name}: its config.yaml cannot be read ({reason}); expected the one that "
             f"{called('dense_train')} wrote"
         ) from None
-    return {key: text for key, text in found.items() if key not in _NO_CHANGE}
+    return {key: text for key, text in found.items() if key not in BOOKKEEPING}
 
 
 def _collect(node: yaml.Node, path: str, found: dict[str, str], budget: list[int]) -> None:

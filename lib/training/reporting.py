@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -110,7 +110,7 @@ def _columns(summary: Mapping[str, Any], select_by: str) -> list[_Column]:
 
 
 def describe_change(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: set[str]
+    before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: Collection[str]
 ) -> list[str]:
     """Options that differ between two configurations, as ``KEY was x and is y``."""
     old, new = dict(leaves(before)), dict(leaves(now))
