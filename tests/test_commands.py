@@ -6,11 +6,13 @@ import ast
 import errno
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,43 @@ def test_ctrl_c_that_a_library_makes_another_error_of_is_heard(capsys):
             raise TypeError("Cannot compare structured arrays") from interrupt
 
     assert left(main, capsys) == (130, "\ninterrupted\n")
+
+
+@pytest.fixture
+def own_hooks() -> Iterator[None]:
+    """A test whose command sets those of the process."""
+    hooks, handler = (sys.unraisablehook, sys.excepthook), signal.getsignal(signal.SIGINT)
+    yield
+    sys.unraisablehook, sys.excepthook = hooks
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_ctrl_c_that_a_library_hides_is_heard(capsys, own_hooks):
+    """Whose error does not name it."""
+
+    def main() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            fault = TypeError("Cannot compare structured arrays")
+        raise fault
+
+    assert left(main, capsys) == (130, "\ninterrupted\n")
+
+
+def test_what_ctrl_c_left_half_done_does_not_complain(capsys, own_hooks):
+    class HalfWritten:
+        def __del__(self) -> None:
+            raise ValueError("seek of closed file")
+
+    kept = [HalfWritten()]
+
+    def main() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    assert left(main, capsys) == (130, "\ninterrupted\n")
+    kept.clear()
+    assert capsys.readouterr().err == ""
 
 
 def test_ctrl_c_in_a_callback_is_heard(capsys):

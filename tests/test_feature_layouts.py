@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,15 @@ def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "Python objects" in refused(tmp_path / name)
     torch.save({"v_a": Evil()}, tmp_path / "all.pt")
     assert "Python objects" in refused(tmp_path / "all.pt")
+
+
+def test_an_archive_that_claims_to_lie_on_several_disks_is_refused(tmp_path):
+    """At which zipfile does not even look whether it is one."""
+    torch.save({"v_a": torch.zeros(7, 4)}, tmp_path / "all.pt")
+    content = (tmp_path / "all.pt").read_bytes()
+    disks = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    (tmp_path / "all.pt").write_bytes(content[:-22] + disks + content[-22:])
+    assert "multiple disks" in refused(tmp_path / "all.pt")
     (tmp_path / "all.pkl").write_bytes(pickle.dumps({"v_a": Evil()}))
     assert "is a pickle, which could run code" in refused(tmp_path / "all.pkl")
     assert not (tmp_path / "executed").exists()

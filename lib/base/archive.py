@@ -66,7 +66,7 @@ def load_tensors(path: Path) -> Any:
         Unusable: no such file, a damaged one, or one that holds objects.
     """
     foreign = "is no file of torch.save"
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.is_file() and not _is_archive(path):
         try:
             with bounded_memory(2**30 + 4 * path.stat().st_size):
                 return torch.load(path, map_location="cpu", weights_only=True)
@@ -97,6 +97,14 @@ def _loaded(path: Path, foreign: str, *, map_location: str | torch.device, mmap:
         raise Unusable(f"{foreign}: {_OBJECTS}; expected tensors, numbers and texts only") from None
     except Exception as fault:  # whatever a damaged archive makes zipfile and Torch raise
         raise Unusable(f"is damaged ({_first_line(fault)})") from None
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether it ends as an archive does, damaged or not."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
 
 
 def _first_line(fault: Exception) -> str:

@@ -50,6 +50,7 @@ def run_script(main: Callable[[], None]) -> None:
     """
     _open_standard_streams()
     sys.unraisablehook, sys.excepthook = _unraisable, _unhandled
+    _remember_interrupts()
     try:
         main()
         sys.stdout.flush()
@@ -88,7 +89,25 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+_interrupted = threading.Event()
+
+
+def _remember_interrupts() -> None:
+    """Ctrl-C raises KeyboardInterrupt as ever, and is remembered: a library may make another error
+    of it that does not name it as its cause."""
+    _interrupted.clear()
+
+    def interrupt(number: int, frame: Any) -> None:
+        _interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
 def _exit_interrupted() -> NoReturn:
+    _interrupted.set()
     if _first_to_report():
         print("\ninterrupted", file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
@@ -96,6 +115,8 @@ def _exit_interrupted() -> NoReturn:
 
 def _was_interrupted(fault: BaseException) -> bool:
     """Whether it is what a library made of Ctrl-C."""
+    if _interrupted.is_set():
+        return True
     seen: BaseException | None = fault
     for _ in range(100):
         if seen is None or isinstance(seen, KeyboardInterrupt):
@@ -106,10 +127,11 @@ def _was_interrupted(fault: BaseException) -> bool:
 
 def _unraisable(what: Any) -> None:
     """Ctrl-C where Python can raise nothing, such as a callback of a weak reference: again, when
-    that is left."""
+    that is left. What is left half-done by Ctrl-C and complains of it when it is taken away, such
+    as an archive that was being written, is not heard."""
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
-    elif not _reported_elsewhere(what.exc_value):
+    elif not (_interrupted.is_set() or _reported_elsewhere(what.exc_value)):
         sys.__unraisablehook__(what)
 
 
