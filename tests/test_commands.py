@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -149,8 +150,18 @@ def test_what_ctrl_c_left_half_done_does_not_complain(capsys, own_hooks):
     assert capsys.readouterr().err == ""
 
 
-def test_ctrl_c_in_a_callback_is_heard(capsys):
-    """Where Python prints a traceback and goes on."""
+@pytest.mark.parametrize("again", [0, 2])
+def test_ctrl_c_in_a_callback_is_heard(again, capsys, own_hooks, monkeypatch):
+    """Where Python prints a traceback and goes on; and so are others that follow at once."""
+    start, left_over = threading.Timer.start, [None] * again
+
+    def disturbed(timer: threading.Timer) -> None:
+        if left_over:
+            left_over.pop()
+            raise KeyboardInterrupt
+        start(timer)
+
+    monkeypatch.setattr(threading.Timer, "start", disturbed)
 
     class Thing:
         pass
@@ -165,11 +176,7 @@ def test_ctrl_c_in_a_callback_is_heard(capsys):
         time.sleep(5)
         raise AssertionError(f"went on with {kept}")
 
-    before = sys.unraisablehook
-    try:
-        assert left(main, capsys) == (130, "\ninterrupted\n")
-    finally:
-        sys.unraisablehook = before
+    assert left(main, capsys) == (130, "\ninterrupted\n")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +187,7 @@ def test_ctrl_c_in_a_callback_is_heard(capsys):
         "'_MultiProcessingDataLoaderIter' object has no attribute '_workers_status'",
     ],
 )
-def test_what_is_told_elsewhere_is_not_printed_once_more(text, capsys):
+def test_what_is_told_elsewhere_is_not_printed_once_more(text, capsys, own_hooks):
     """By a library that closes something, or in a callback."""
 
     class Thing:
@@ -190,12 +197,8 @@ def test_what_is_told_elsewhere_is_not_printed_once_more(text, capsys):
     def main() -> None:
         Thing()
 
-    hooks = sys.unraisablehook, sys.excepthook
-    try:
-        run_script(main)
-        sys.excepthook(RuntimeError, RuntimeError(text), None)
-    finally:
-        sys.unraisablehook, sys.excepthook = hooks
+    run_script(main)
+    sys.excepthook(RuntimeError, RuntimeError(text), None)
     assert capsys.readouterr().err == ""
 
 

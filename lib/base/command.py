@@ -130,9 +130,17 @@ def _unraisable(what: Any) -> None:
     that is left. What is left half-done by Ctrl-C and complains of it when it is taken away, such
     as an archive that was being written, is not heard."""
     if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
-        threading.Timer(0.01, _thread.interrupt_main).start()
+        _interrupt_soon()
     elif not (_interrupted.is_set() or _reported_elsewhere(what.exc_value)):
         sys.__unraisablehook__(what)
+
+
+def _interrupt_soon() -> None:
+    """Ctrl-C once more; another one may come while this is arranged."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()
+            return
 
 
 def _unhandled(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
