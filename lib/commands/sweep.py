@@ -86,7 +86,7 @@ class Job:
 
     def config(self) -> EasyDict:
         """Of its test."""
-        options = {**self.options, **self.test_options}
+        options = {**self.options, **self.test_options, "TRAIN.SEED": self.seed}
         return load_config(self.cfg, _assignments(options), {"tag": self.tag})
 
     @property

@@ -229,6 +229,13 @@ COMMANDS = {
         (0, 1, 2),
         weight=0,  # starts interpreters
     ),
+    "reproduce": Command(
+        "reproduce",
+        ("{home}/table.yaml", "--corpus", "{home}/own", "--out", "{home}/page.md"),
+        ("table.yaml", "own/absent_data.yaml"),
+        (1, 2),
+        weight=0,
+    ),
 }
 
 
@@ -272,6 +279,12 @@ def make(home: Path) -> Path:
     (home / "rows.yaml").write_text("ROWS:\n  one: {TRAIN.LR: 0.001}\n  two: {TRAIN.EPOCHS: 1}\n")
     absent = {**text, "DATA_DIR": str(home / "absent"), "DATASET": {"NAME": "activitynet"}}
     (home / "absent_data.yaml").write_text(yaml.safe_dump(absent))
+    (home / "own").mkdir()
+    shutil.copy(home / "absent_data.yaml", home / "own")
+    table: dict[str, object] = {"TITLE": "One row", "CORPUS": "simulated", "REFERENCE": "one"}
+    table |= {"PROTOCOLS": {"vr": ["R@1"]}, "COMPARED_AT": "R@1"}
+    table["ROWS"] = {"one": {"EXPERIMENT": "absent_data"}}
+    (home / "table.yaml").write_text(yaml.safe_dump({"TABLE": table}))
     _write_videos(home / "videos")
     for name in ("train.txt", "test.txt", "export.txt", "index.txt", "stopped.txt"):
         (home / name).unlink(missing_ok=True)

@@ -242,7 +242,7 @@ def _check(table: Table, path: Path) -> None:
                 raise InputError(f"{path}: a claim is about {name!r}, which is no row")
     if table.reference not in table.rows or table.rows[table.reference].absent:
         raise InputError(
-            f"{path}: REFERENCE is {table.reference!r}, expected a row that is trained"
+            f"{path}: REFERENCE is {table.reference!r}, expected a row with EXPERIMENT"
         )
     metrics = next(iter(table.protocols.values()))
     if table.compared_at not in metrics:
