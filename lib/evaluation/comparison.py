@@ -81,7 +81,7 @@ def compare_runs(runs: Sequence[RunFiles], *, resamples: int = 1000) -> Comparis
             f"{len(runs)} run, expected two or more ({called('report')} makes a page of one)"
         )
     for run in runs[1:]:
-        _check_same_queries(runs[0], run)
+        check_same_queries(runs[0], run)
     columns = joined(runs)
     models = [[run.predictions for run in column.runs] for column in columns]
     if len(columns) == 1:  # seeds alone: nothing to compare with, and still a mean
@@ -261,7 +261,8 @@ def below_floor(metric: str, score: float, floor: float | None) -> bool:
     return score >= floor if lower_is_better(metric) else score <= floor
 
 
-def _check_same_queries(first: RunFiles, run: RunFiles) -> None:
+def check_same_queries(first: RunFiles, run: RunFiles) -> None:
+    """Raises InputError unless both runs were tested on the same sentences and moments."""
     for name, what in (("video_ids", "videos"), ("paragraph_ids", "paragraphs"), ("names", "ids")):
         if getattr(run.truth, name) != getattr(first.truth, name):
             raise InputError(
