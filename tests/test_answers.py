@@ -20,7 +20,10 @@ from lib.base import terminal
 from lib.base.errors import InputError
 from lib.base.terminal import coloured, count, duration, for_file, shown_path, wrapped
 from lib.evaluation import console_table, headline_lines, headline_numbers, summarise, table
+from lib.evaluation.examples import sentences_of
+from lib.evaluation.files.run import read_run
 from lib.evaluation.records import Predictions, Truth
+from lib.training import scorer
 from lib.training.console import Console
 from lib.training.progress import Pace, Progress
 from lib.training.reporting import EpochTable
@@ -391,6 +394,46 @@ def test_test_options_change_and_those_of_training_do_not(bench):
         ended = bench.call("best_test", bench.saved, *line)
         assert ended.status == 2 and said in ended.output, ended.output
     assert bench.files() == after
+
+
+def choose_none() -> None:
+    """A sabotage: a test chooses no paragraph whose maps it keeps."""
+    scorer.choose_paragraphs = lambda quality: {"best": []}
+
+
+def test_score_maps_of_named_paragraphs_are_kept(bench):
+    truth = read_run(bench.saved).truth
+    name = truth.paragraph_ids[4]
+    line = (bench.saved, "--maps", name)
+    ended = bench.call("best_test", *line, sabotage=choose_none)
+    assert ended.status == 0, ended.output
+    maps = read_run(bench.saved).maps
+    assert maps is not None and maps.paragraphs(truth) == [4]
+    assert maps.sentences.tolist() == sentences_of(truth, [4]).tolist()
+    before = bench.files()
+    refused = "--maps: this test keeps no score maps"
+    for more, said in (
+        (("--maps", "nobody"), "the split has no paragraph 'nobody'; its ids are such as"),
+        (("--maps", name, "--split", "val"), refused),
+        (("--maps", name, "--set", "DECODE.ORDER_PENALTY=0"), refused),
+        (("--maps", name, "--set", "TEST.CORRUPTION=video_mean"), refused),
+    ):
+        ended = bench.call("best_test", bench.saved, *more)
+        assert ended.status == 2 and said in ended.output, ended.output
+    assert bench.files() == before
+
+
+def without_maps() -> None:
+    """A sabotage: the model has no spans that all sentences share."""
+    scorer.Scorer.score_maps = lambda self, *more: None
+
+
+def test_maps_of_a_model_without_proposals_cannot_be_kept(bench):
+    before = bench.files()
+    name = read_run(bench.saved).truth.paragraph_ids[0]
+    ended = bench.call("best_test", bench.saved, "--maps", name, sabotage=without_maps)
+    assert ended.status == 2 and bench.files() == before
+    assert "--maps: linear_align scores no list of spans" in ended.output
 
 
 def rewrite_moments(folder: Path, split: str) -> None:

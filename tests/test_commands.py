@@ -249,6 +249,7 @@ REFUSED_NUMBERS = [
     ("compare", "compare", "--seed", "-1"),
     ("report", "report", "--count", "-1"),
     ("figures", "figures", "--count", "-1"),
+    ("figures", "figures", "--retrieved", "0"),
     ("search", "search", "--top", "0"),
     ("index", "index", "--places", "0"),
     ("index", "index", "--seconds-per-row", "-1"),

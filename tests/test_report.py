@@ -22,7 +22,15 @@ import pytest
 from lib.base.errors import InputError
 from lib.evaluation import PROTOCOLS, CandidateMoments, Pairs, Predictions, headline_numbers
 from lib.evaluation.comparison import compare_runs
-from lib.evaluation.examples import choose_paragraphs, error_breakdown, load_maps, maps_of_cells
+from lib.evaluation.examples import (
+    choose_paragraphs,
+    error_breakdown,
+    load_maps,
+    maps_of_cells,
+    overlap_map,
+    ranked_videos,
+    true_cell,
+)
 from lib.evaluation.files.run import MAPS, RunFiles, read_run
 from lib.evaluation.report import cases, comparison_report, report
 from lib.evaluation.report.charts import nice_ticks
@@ -186,31 +194,46 @@ def test_a_large_split_stays_a_page(runs: Path, monkeypatch: pytest.MonkeyPatch)
     assert "and no more, which would be too large for a browser" in text
 
 
-def test_what_was_found_in_the_wrong_video_is_shown(runs: Path) -> None:
+def test_retrieved_videos_are_listed_with_what_was_found_in_the_wrong_ones(runs: Path) -> None:
     run = read_run(runs / "weak")
     shown = cases.shown(run, "weak", 0)
     assert shown.ranks is not None
-    wrong = int(np.flatnonzero(shown.ranks > 1)[0])
-    first = shown.first_video(wrong)
-    (sentence, *_) = np.flatnonzero(run.truth.sentence_paragraph == wrong).tolist()
-    text = _example(report(run), run.truth.paragraph_ids[wrong])
-    assert f"Found in the wrong video {run.truth.video_ids[first]}, ranked first" in text
+    wrong = int(np.flatnonzero(shown.ranks == 2)[0])
+    ranked = ranked_videos(run.predictions, wrong, 5)
+    assert ranked[1][0] == wrong and ranked == sorted(ranked, key=lambda pair: -pair[1])
+    sentences = np.flatnonzero(run.truth.sentence_paragraph == wrong).tolist()
+    listed = _retrieved(report(run), run.truth.paragraph_ids[wrong])
+    assert len(listed) == 5
     candidates = run.predictions.candidates
     assert isinstance(candidates, Pairs)
-    inside = np.flatnonzero(candidates.videos[sentence] == first)
-    duration = run.truth.durations[first]
-    assert len(inside)
-    best = inside[candidates.scores[sentence][inside].argmax()]
-    start, end = candidates.spans[sentence, best] * duration
-    assert f"sentence 1: {start:.1f} to {end:.1f} s of {duration:.1f} s" in text
-    right = int(np.flatnonzero(shown.ranks == 1)[0])
-    assert "Found in" not in _example(report(run), run.truth.paragraph_ids[right])
+    for rank, ((video, score), item) in enumerate(zip(ranked, listed, strict=True), start=1):
+        assert f"{rank}. {run.truth.video_ids[video]} <small>{score:.4f}</small>" in item
+        assert ("right video" in item) == (video == wrong)
+        if video == wrong:
+            assert item.startswith('<li class="own">') and "<svg" not in item
+            continue
+        duration = run.truth.durations[video]
+        for number, sentence in enumerate(sentences, start=1):
+            inside = np.flatnonzero(candidates.videos[sentence] == video)
+            said = f"sentence {number}: nothing"
+            if len(inside):
+                best = inside[candidates.scores[sentence][inside].argmax()]
+                start, end = candidates.spans[sentence, best] * duration
+                said = f"sentence {number}: {start:.1f} to {end:.1f} s"
+            assert item.count(said) == 2  # in sight, and in the drawing's label
+        assert item.count(f" of {duration:.1f} s") == 2 and "<svg" in item
     # A model that only lists pairs: the video of a sentence's best one.
-    alone = dataclasses.replace(
-        run, predictions=dataclasses.replace(run.predictions, similarity=None)
-    )
-    assert "Found in wrong videos" in report(alone)
+    predictions = dataclasses.replace(run.predictions, similarity=None)
+    alone = report(dataclasses.replace(run, predictions=predictions))
+    assert "Found in wrong videos" in alone and "Retrieved videos" not in alone
+    # A model that only ranks: the videos without moments, and why.
+    predictions = dataclasses.replace(run.predictions, candidates=None)
+    text = report(dataclasses.replace(run, predictions=predictions))
+    assert "<svg" not in "".join(_retrieved(text, run.truth.paragraph_ids[wrong]))
+    assert "known of tests with TEST.CANDIDATES above 0" in text
+    assert "TEST.CANDIDATES" not in report(run)
     # Candidates as arrays hold the same moments.
+    first, _ = ranked[0]
     spans = np.full((len(run.truth.sentences), 1, 1, 2), 0.25)
     spans[..., 1] = 0.5
     one = np.zeros((len(spans), 1, 1))
@@ -220,8 +243,42 @@ def test_what_was_found_in_the_wrong_video_is_shown(runs: Path) -> None:
     arrays = dataclasses.replace(
         run, predictions=dataclasses.replace(run.predictions, candidates=grounded)
     )
-    text = _example(report(arrays), run.truth.paragraph_ids[wrong])
-    assert f"sentence 1: {duration / 4:.1f} to {duration / 2:.1f} s" in text
+    item, *_ = _retrieved(report(arrays), run.truth.paragraph_ids[wrong])
+    duration = run.truth.durations[first]
+    assert f"sentence 1: {duration / 4:.1f} to {duration / 2:.1f} s" in item
+
+
+def _retrieved(text: str, name: str) -> list[str]:
+    """The items of the list of retrieved videos of one paragraph."""
+    (listed,) = re.findall(r'<ol class="retrieved">(.*?)</ol>', _example(text, name))
+    return [str(item) for item in re.findall(r"<li.*?</li>", listed)]
+
+
+def test_score_maps_of_runs_stand_beside_the_truth(runs: Path) -> None:
+    """A row for each sentence: the overlaps with its moment, and each run's scores."""
+    pair = [read_run(runs / "weak"), read_run(runs / "strong")]
+    truth = pair[0].truth
+    assert pair[0].maps is not None and pair[1].maps is not None
+    both = set(pair[0].maps.paragraphs(truth)) & set(pair[1].maps.paragraphs(truth))
+    alone = set(pair[0].maps.paragraphs(truth)) - both
+    assert len(both) >= 3 and alone
+    text = comparison_report(compare_runs(pair, resamples=20))
+    for paragraph, wanted in ((min(both), ["weak", "strong"]), (min(alone), ["weak"])):
+        example = _example(text, truth.paragraph_ids[paragraph])
+        rows = example.split('<div class="maps">')[1:]
+        sentences = np.flatnonzero(truth.sentence_paragraph == paragraph)
+        assert len(rows) == len(sentences)
+        for number, row in enumerate(rows, start=1):
+            captions = re.findall(r"<figcaption>(.*?);", row)
+            assert captions == [
+                f"overlap of every span with the truth of sentence {number}",
+                *(f"{name}, score map of sentence {number}" for name in wanted),
+            ]
+            labels = re.findall(r'class="map"[^>]*aria-label="([^"]*)"', row)
+            assert "IoU 0 to" in labels[0] and ": best" not in labels[0]
+            assert all("scores" not in label and "; score " in label for label in labels[1:])
+            assert row.count('class="mark best"') == len(wanted)
+            assert row.count('class="mark truth"') == len(wanted) + 1
 
 
 def _example(text: str, name: str) -> str:
@@ -324,7 +381,7 @@ def test_a_run_that_only_grounds_has_a_page(tmp_path: Path, runs: Path) -> None:
     assert (
         "svmr_2dtan" in text
         and 'value="rank up"' not in text
-        and "Ranked videos" not in text
+        and "Retrieved videos" not in text
         and "Training" not in text
     )
 
@@ -391,6 +448,38 @@ def test_no_paragraph_is_shown_twice() -> None:
     kinds = choose_paragraphs(np.random.default_rng(0).random(7), count=3)
     shown = [p for each in kinds.values() for p in each]
     assert len(set(shown)) == len(shown) == 7
+
+
+def test_two_runs_show_some_of_the_same_paragraphs() -> None:
+    """Whatever their qualities: their score maps can be laid side by side."""
+    random = np.random.default_rng(0)
+    for paragraphs in (4, 7, 60, 145):
+        shown = [
+            {p for each in choose_paragraphs(random.random(paragraphs)).values() for p in each}
+            for _ in range(20)
+        ]
+        assert len(set.intersection(*shown)) >= 3
+    kinds = choose_paragraphs(random.random(60), seed=1)
+    assert kinds["random"] != choose_paragraphs(random.random(60), seed=2)["random"]
+
+
+def test_the_map_of_the_truth_holds_the_overlap_of_every_proposal() -> None:
+    scores = np.where(np.triu(np.ones((6, 6))) > 0, 0.5, np.nan)
+    scores[1, 3] = np.nan
+    low, high = 0.1, 0.62
+    overlaps = overlap_map(scores, np.array([low, high]))
+    best = (-1.0, (0, 0))
+    for start in range(6):
+        for end in range(6):
+            if end < start or (start, end) == (1, 3):
+                assert np.isnan(overlaps[start, end])
+                continue
+            first, last = start / 6, (end + 1) / 6
+            inside = max(min(last, high) - max(first, low), 0.0)
+            iou = inside / ((last - first) + (high - low) - inside)
+            assert overlaps[start, end] == pytest.approx(iou, abs=1e-12)
+            best = max(best, (iou, (start, end)), key=lambda pair: pair[0])
+    assert true_cell(scores, np.array([low, high])) == best[1]
 
 
 def test_score_maps_lie_where_their_cells_do(runs: Path) -> None:

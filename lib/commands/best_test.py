@@ -34,6 +34,7 @@ from ..datasets.standardization import Standardization
 from ..decoding import Decoding
 from ..decoding.calibration import measures_split
 from ..evaluation import choose_alpha, fixed_list, headline_lines, markdown_table
+from ..evaluation.examples import paragraphs_named
 from ..evaluation.files.run import save_run_predictions
 from ..evaluation.records import CandidateMoments
 from ..training import checkpoint
@@ -73,6 +74,12 @@ def parse_arguments() -> argparse.Namespace:
         help="score data that are not those of the run (--dataDir, --set DATASET.DIR=…); the "
         "results are results_on_NAME.*",
     )
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        metavar="ID",
+        help="paragraphs whose score maps are kept too, for report and figures",
+    )
     return parser.parse_args()
 
 
@@ -86,10 +93,16 @@ def main() -> None:
     state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
     decoding = open_decoding(config)
     trained = trained_decoding(state, decoding)
+    corruption = corruption_of(config)
+    plain = not corruption and decoding == trained
+    keeps_predictions = plain and args.split not in ("train", "val")
+    if args.maps and not keeps_predictions:
+        raise InputError(
+            "--maps: this test keeps no score maps; it must be of a test split, of whole videos, "
+            "and decoded as in training"
+        )
 
     standardization = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
-    corruption = corruption_of(config)
-
     runtime = open_runtime(config)
     calibration = state.get("calibration")
     if decoding.calibration == "none" and decoding.method == "separation":
@@ -138,6 +151,7 @@ def main() -> None:
         if isinstance(answers.candidates, CandidateMoments) and validation.truth.timed:
             alpha = choose_alpha(validation.truth, answers.candidates)[0]
     scorer = open_scorer(config, corpus[args.split], runtime, verbose=args.verbose)
+    named = paragraphs_named(scorer.truth, args.maps or ())
     if joint and scorer.truth.timed and not validation.truth.timed:
         raise InputError(
             "TEST.CANDIDATES: what a video counts beside a moment is chosen on validation, which "
@@ -146,6 +160,12 @@ def main() -> None:
     predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
     if not distributed.is_main():
         return
+    maps = scorer.score_maps(model, predictions, named) if keeps_predictions else None
+    if args.maps and maps is None:
+        raise InputError(
+            f"--maps: {config.MODEL.NAME} scores no list of spans that all sentences share, so "
+            "that it has no score maps"
+        )
     left_out = corpus.left_out[args.split]
     summary = scorer.summarise(
         predictions,
@@ -201,14 +221,13 @@ def main() -> None:
         about = {"files": digests} if digests else {}
         return {**tables, f"{stem}.json": strict_json(summary | about)}
 
-    plain = not corruption and decoding == trained
-    if plain and args.split not in ("train", "val"):
+    if keeps_predictions:
         save_run_predictions(
             run.folder,
             scorer.truth,
             predictions,
             results=results,
-            maps=scorer.score_maps(model, predictions),
+            maps=maps,
             alpha=alpha,
             stem=stem.replace("results", "predictions"),
         )

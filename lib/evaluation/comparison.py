@@ -94,14 +94,15 @@ def compare_columns(
     """Two models or more, each compared with the first: protocol -> metric -> of each model.
 
     Args:
-        protocols: these alone, where they can be counted; None: all that can be.
+        protocols: these alone; None: all that can be counted.
 
     Raises:
-        InputError: runs over different queries.
+        InputError: runs over different queries, or that cannot be counted under one of the
+            protocols.
     """
     first, *others = [run for column in columns for run in column.runs]
     for run in others:
-        _check_same_queries(first, run)
+        check_same_queries(first, run)
     models = [[run.predictions for run in column.runs] for column in columns]
     compared = compare_predictions(
         first.truth,
@@ -281,7 +282,8 @@ def below_floor(metric: str, score: float, floor: float | None) -> bool:
     return score >= floor if lower_is_better(metric) else score <= floor
 
 
-def _check_same_queries(first: RunFiles, run: RunFiles) -> None:
+def check_same_queries(first: RunFiles, run: RunFiles) -> None:
+    """Raises InputError unless both runs were tested on the same sentences and moments."""
     for name, what in (("video_ids", "videos"), ("paragraph_ids", "paragraphs"), ("names", "ids")):
         if getattr(run.truth, name) != getattr(first.truth, name):
             raise InputError(

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from ..base.errors import InputError
 from ..base.files import replace_file
-from .records import Predictions, Truth, clips_of
-from .retrieval import rank_videos
+from .records import CandidateMoments, Predictions, Ranking, Truth, clips_of
+from .retrieval import rank_videos, top_videos
 from .spans import overlap, passes
+
+Span = tuple[float, float]
 
 
 def paragraph_quality(truth: Truth, predictions: Predictions) -> NDArray[np.float64]:
@@ -37,13 +39,73 @@ def paragraph_quality(truth: Truth, predictions: Predictions) -> NDArray[np.floa
 def choose_paragraphs(
     quality: NDArray[np.float64], *, count: int = 3, seed: int = 0
 ) -> dict[str, list[int]]:
-    """Paragraphs to show: "best", "worst" and "random" (from a seed), none of them twice."""
+    """Paragraphs to show: "best", "worst" and "random" (from a seed), none of them twice.
+
+    The random ones are the first of one order of all paragraphs, without the best and the worst:
+    any two runs over the same paragraphs have ``count`` or more of all these in common, so that
+    their score maps can be laid side by side.
+    """
     order = np.argsort(-quality, kind="stable").tolist()
     best = order[:count]
     worst = [p for p in reversed(order) if p not in best][:count]
-    rest = [p for p in order if p not in best and p not in worst]
-    drawn = np.random.default_rng(seed).permutation(rest)[:count].tolist()
+    mixed = np.random.default_rng(seed).permutation(len(order)).tolist()
+    drawn = [p for p in mixed if p not in best and p not in worst][:count]
     return {"best": best, "worst": worst, "random": drawn}
+
+
+def paragraphs_named(truth: Truth, names: Sequence[str]) -> list[int]:
+    """Indices of paragraphs by their ids.
+
+    Raises:
+        InputError: the truth has no such paragraph.
+    """
+    index_of = {name: p for p, name in enumerate(truth.paragraph_ids)}
+    unknown = [name for name in names if name not in index_of]
+    if unknown:
+        raise InputError(
+            f"the split has no paragraph {unknown[0][:80]!r}; its ids are such as "
+            f"{truth.paragraph_ids[0]!r}"
+        )
+    return [index_of[name] for name in names]
+
+
+def ranked_videos(predictions: Predictions, paragraph: int, count: int) -> list[tuple[int, float]]:
+    """The best ``count`` videos of a paragraph and their scores, best first; empty without a
+    ranking."""
+    similarity = predictions.similarity
+    if similarity is None:
+        return []
+    if isinstance(similarity, Ranking):
+        videos, scores = similarity.videos[paragraph], similarity.scores[paragraph]
+        best = np.argsort(-np.where(videos >= 0, scores, -np.inf), kind="stable")[:count]
+        videos, scores = videos[best], scores[best]
+    else:
+        top = top_videos(similarity[paragraph : paragraph + 1], count)
+        videos, scores = top.videos[0], top.scores[0]
+    pairs = zip(videos.tolist(), scores.tolist(), strict=True)
+    return [(v, score) for v, score in pairs if v >= 0]
+
+
+def moments_in(truth: Truth, predictions: Predictions, sentence: int, video: int) -> list[Span]:
+    """The predicted moments of a sentence in one video, fractions of it, best first.
+
+    In its own video they are those that grounding is scored by; in another one, the candidates'.
+    """
+    candidates = predictions.candidates
+    own = truth.paragraph_video[truth.sentence_paragraph[sentence]] == video
+    if own and predictions.spans is not None and predictions.scores is not None:
+        spans, scores = predictions.spans[sentence], predictions.scores[sentence]
+    elif candidates is None:
+        return []
+    else:
+        inside = candidates.videos[sentence] == video
+        spans, scores = candidates.spans[sentence][inside], candidates.scores[sentence][inside]
+        if isinstance(candidates, CandidateMoments):  # a list of moments in each video
+            spans, scores = spans.reshape(-1, 2), scores.reshape(-1)
+    order = np.argsort(-scores, kind="stable")
+    spans, scores = spans[order], scores[order]
+    real = ~np.isnan(spans).any(axis=-1) & (scores != -np.inf)
+    return [(float(start), float(end)) for start, end in spans[real]]
 
 
 def sentences_of(truth: Truth, paragraphs: Sequence[int]) -> NDArray[np.int64]:
@@ -85,6 +147,10 @@ class ScoreMaps:
         """The map of one sentence."""
         rows = np.flatnonzero(self.sentences == sentence)
         return self.maps[rows[0]] if len(rows) else None
+
+    def paragraphs(self, truth: Truth) -> list[int]:
+        """The paragraphs that have a map."""
+        return np.unique(truth.sentence_paragraph[self.sentences]).tolist()
 
 
 def maps_of_cells(cells: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -141,9 +207,15 @@ def best_cell(scores: NDArray[np.floating]) -> tuple[int, int]:
     return int(start), int(end)
 
 
+def overlap_map(scores: NDArray[np.floating], moment: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, N) the map of the truth: the overlap of every proposal of a map with a moment, in
+    fractions; NaN where there is no proposal."""
+    N = len(scores)
+    start, end = np.indices(scores.shape)
+    overlaps = overlap(np.stack([start, end + 1], axis=-1) / N, moment)
+    return np.where(np.isnan(scores), np.nan, overlaps)
+
+
 def true_cell(scores: NDArray[np.floating], moment: NDArray[np.float64]) -> tuple[int, int]:
     """(start, end) clip of the proposal that overlaps a moment, in fractions, most."""
-    N = len(scores)
-    start, end = np.nonzero(~np.isnan(scores))
-    overlaps = overlap(np.stack([start, end + 1], axis=-1) / N, moment)
-    return int(start[overlaps.argmax()]), int(end[overlaps.argmax()])
+    return best_cell(overlap_map(scores, moment))

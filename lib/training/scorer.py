@@ -220,12 +220,15 @@ class Scorer:
             evidence = [each for part in distributed.gather_objects(evidence) for each in part]
         return evidence
 
-    def score_maps(self, model: Model, predictions: Predictions) -> ScoreMaps | None:
-        """The maps of a few paragraphs, best, worst and drawn, for the report."""
+    def score_maps(
+        self, model: Model, predictions: Predictions, named: Sequence[int] = ()
+    ) -> ScoreMaps | None:
+        """The maps of a few paragraphs, best, worst, drawn and named ones, for report and figures;
+        None of a model without a list of spans that all sentences share."""
         if predictions.proposal_spans is None:
             return None
         chosen = choose_paragraphs(paragraph_quality(self.truth, predictions))
-        paragraphs = sorted(p for group in chosen.values() for p in group)
+        paragraphs = sorted({*named, *(p for group in chosen.values() for p in group)})
         few = build_loader(Subset(self.split, paragraphs), **{**self.loader, "workers": 0})
         scores = np.concatenate(
             list(all_scores(model, few, self.runtime, self.decoding, self.calibration))

@@ -210,9 +210,13 @@ def _examples(runs: Sequence[Shown], count: int, seed: int, videos: Videos) -> s
         (False, False): "their order in the file",
     }[first.ranks is not None, first.overlaps is not None]
     order = f"by what {runs[-1].name} gained in" if len(runs) > 1 else "best first by"
+    predictions = [run.run.predictions for run in runs]
+    elsewhere = ""
+    if any(each.similarity is not None and each.candidates is None for each in predictions):
+        elsewhere = " Moments in retrieved videos are known of tests with TEST.CANDIDATES above 0."
     intro = paragraph(
         f"{what}. They stand {order} {measure}. Of a run's spans the best-ranked is solid, the "
-        "next ones are thin; they were predicted for the right video unless it says otherwise.",
+        f"next ones are thin.{elsewhere}",
         "soft",
     )
     key = ['<li style="--mark:var(--truth)">truth</li>']

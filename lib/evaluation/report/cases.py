@@ -1,4 +1,4 @@
-"""Paragraphs on a report: sentences on the video's time, what was found elsewhere, score maps."""
+"""Paragraphs on a report: sentences on the video's time, score maps, and retrieved videos."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from ..examples import choose_paragraphs, paragraph_quality
+from ..examples import (
+    choose_paragraphs,
+    moments_in,
+    overlap_map,
+    paragraph_quality,
+    ranked_videos,
+)
 from ..files.run import RunFiles
-from ..records import CandidateMoments, Pairs, Ranking, Truth
-from ..retrieval import rank_videos, top_videos
+from ..records import CandidateMoments, Pairs, Truth
+from ..retrieval import rank_videos
 from ..spans import overlap
 from .charts import nice_ticks, score_map, timeline
-from .markup import Cell, details, table
+from .markup import details
 from .videos import Videos
 
 _VIDEOS_SHOWN = 5
 _SPANS_SHOWN = 3
 _SUMMARY_LENGTH = 90  # characters of the text in a heading
 MOST_BYTES = 6_000_000  # of all paragraphs on a page, which a browser still opens at once
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -35,26 +40,6 @@ class Shown:
     ranks: NDArray[np.float64] | None  # (P,) of the right video
     overlaps: NDArray[np.float64] | None  # (M,) of the best-ranked moment with the true one
     quality: NDArray[np.float64]  # (P,)
-
-    def first_video(self, paragraph: int) -> int:
-        """The first-ranked video; -1 without a ranking."""
-        listed = self.ranking(paragraph, 1)
-        return int(listed[0][0]) if listed else -1
-
-    def ranking(self, paragraph: int, count: int) -> list[tuple[int, float]]:
-        """The best videos and their scores, best first."""
-        similarity = self.run.predictions.similarity
-        if similarity is None:
-            return []
-        if isinstance(similarity, Ranking):
-            videos, scores = similarity.videos[paragraph], similarity.scores[paragraph]
-            best = np.argsort(-np.where(videos >= 0, scores, -np.inf), kind="stable")[:count]
-            videos, scores = videos[best], scores[best]
-        else:
-            top = top_videos(similarity[paragraph : paragraph + 1], count)
-            videos, scores = top.videos[0], top.scores[0]
-        pairs = zip(videos.tolist(), scores.tolist(), strict=True)
-        return [(v, score) for v, score in pairs if v >= 0]
 
 
 def shown(run: RunFiles, name: str, place: int) -> Shown:
@@ -111,7 +96,8 @@ def examples(runs: Sequence[Shown], *, count: int, seed: int, videos: Videos) ->
     kind_of = {p: kind for kind, each in reversed(chosen.items()) for p in each}
     longest = max(map(len, chosen.values()), default=0)
     by_turns = [each[i] for i in range(longest) for each in chosen.values() if i < len(each)]
-    with_maps = _paragraphs_with_maps(first) if count else []
+    maps = first.run.maps
+    with_maps = [] if maps is None or not count else maps.paragraphs(first.run.truth)
     maker = _Maker(runs, change, videos)
     made: dict[int, str] = {}
     size, cut = 0, False
@@ -125,12 +111,6 @@ def examples(runs: Sequence[Shown], *, count: int, seed: int, videos: Videos) ->
     best_first[:1] = [html.replace("<details", "<details open", 1) for html in best_first[:1]]
     kinds = {kind: title for kind, title in titles.items() if chosen.get(kind)}
     return Examples("".join(best_first), len(made), kinds, cut)
-
-
-def _paragraphs_with_maps(run: Shown) -> list[int]:
-    if run.run.maps is None:
-        return []
-    return np.unique(run.run.truth.sentence_paragraph[run.run.maps.sentences]).tolist()
 
 
 class _Maker:
@@ -153,9 +133,8 @@ class _Maker:
         body = self._player(video)
         body += "".join(self._sentence(i, video) for i in sentences)
         body += _time_axis(float(truth.durations[video]))
-        body += "".join(self._elsewhere(run, p, video, sentences) for run in self.runs)
-        body += "".join(self._maps(run, sentences) for run in self.runs)
-        body += "".join(self._ranking(run, p, video) for run in self.runs)
+        body += self._maps(sentences, float(truth.durations[video]))
+        body += "".join(self._retrieved(run, p, sentences) for run in self.runs)
         first = self.runs[0]
         data: dict[str, str] = {"kind": kind, "quality": f"{first.quality[p]:.6f}"}
         if first.ranks is not None:
@@ -235,65 +214,75 @@ class _Maker:
             f"</span><br><small>{_said(said)}</small></p>{drawing}"
         )
 
-    def _elsewhere(self, run: Shown, p: int, video: int, sentences: Sequence[int]) -> str:
-        """What was found in the video that was ranked first, where that is the wrong one."""
-        truth, candidates = self.truth, run.run.predictions.candidates
-        first = run.first_video(p)
-        if candidates is None or first == video:
+    def _maps(self, sentences: Sequence[int], duration: float) -> str:
+        """The score maps of the sentences. Of several runs they stand side by side, a row for each
+        sentence, and the map of the truth before them."""
+        if not self.truth.timed:
             return ""
-        parts, said_video = [], ""
+        several = len(self.runs) > 1
+        rows = []
         for number, i in enumerate(sentences, start=1):
-            wrong = first if first >= 0 else _best_pair_video(candidates, i)
-            if wrong < 0 or wrong == video:
-                continue
-            said_video = truth.video_ids[wrong]
-            duration = float(truth.durations[wrong])
-            spans = _found_in(candidates, i, wrong)[:_SPANS_SHOWN]
-            said = [(f"sentence {number}: nothing", "")]
+            found = [(run, run.run.maps.of(i)) for run in self.runs if run.run.maps is not None]
+            maps = [(run, scores) for run, scores in found if scores is not None]
+            moment, figures = self.fractions[i], []
+            if several and maps:
+                name = f"overlap of every span with the truth of sentence {number}"
+                true = overlap_map(maps[0][1], moment)
+                drawing = score_map(true, moment, duration=duration, label=name, best=False)
+                figures.append(_figure(drawing, f"{name}; dashed: the nearest"))
+            for run, scores in maps:
+                name = f"{run.name}, " if several else ""
+                name += f"score map of sentence {number}"
+                drawing = score_map(scores, moment, duration=duration, label=name)
+                figures.append(_figure(drawing, f"{name}; red: best, dashed: nearest to the truth"))
+            rows.append("".join(figures))
+        rows = rows if several else ["".join(rows)]
+        return "".join(f'<div class="maps">{row}</div>' for row in rows if row)
+
+    def _retrieved(self, run: Shown, p: int, sentences: Sequence[int]) -> str:
+        """The first videos of the ranking, and what was found in those that are wrong; without a
+        ranking, the sentences whose best pair is in a wrong one."""
+        right = int(self.truth.paragraph_video[p])
+        candidates = run.run.predictions.candidates
+        title, items = "retrieved videos", []
+        ranked = ranked_videos(run.run.predictions, p, _VIDEOS_SHOWN)
+        for rank, (v, score) in enumerate(ranked, start=1):
+            said = f"{rank}. {escape(self.truth.video_ids[v])} <small>{score:.4f}</small>"
+            if v == right:
+                items.append((f'{said} <span class="right">right video</span>', "", "own"))
+            else:
+                found = "" if candidates is None else self._found(run, sentences, v)
+                items.append((said, found, "other"))
+        if not items and candidates is not None:
+            title = "found in wrong videos"
+            for number, i in enumerate(sentences, start=1):
+                wrong = _best_pair_video(candidates, i)
+                if wrong not in (-1, right):
+                    name = escape(self.truth.video_ids[wrong])
+                    items.append((name, self._found(run, [i], wrong, first=number), "other"))
+        if not items:
+            return ""
+        heading = f"{run.name}: {title}" if len(self.runs) > 1 else title.capitalize()
+        listed = "".join(f'<li class="{kind}">{said}{found}</li>' for said, found, kind in items)
+        return f'<h4>{escape(heading)}</h4><ol class="retrieved">{listed}</ol>'
+
+    def _found(self, run: Shown, sentences: Sequence[int], video: int, *, first: int = 1) -> str:
+        """The moments of sentences, numbered from ``first``, in a video that is not theirs."""
+        truth = self.truth
+        name, duration = truth.video_ids[video], float(truth.durations[video])
+        said, rows = [], []
+        for number, i in enumerate(sentences, start=first):
+            spans = moments_in(truth, run.run.predictions, i, video)[:_SPANS_SHOWN]
+            rows.append((run.place, spans))
             if spans:
                 start, end = (bound * duration for bound in spans[0])
-                text = f"sentence {number}: {_seconds(start, end)} of {duration:.1f} s"
-                said = [(text, self.videos.link(said_video, start, end))]
-            if first < 0:
-                said = [(f"{text} in {said_video}", link) for text, link in said]
-            drawing = timeline(None, [(run.place, spans)], label=said[0][0])
-            parts.append(f'<p class="sentence"><small>{_said(said)}</small></p>{drawing}')
-        if not parts:
-            return ""
-        prefix = f"{run.name}: f" if len(self.runs) > 1 else "F"
-        where = f"the wrong video {said_video}, ranked first" if first >= 0 else "wrong videos"
-        return f'<div class="elsewhere"><h4>{escape(f"{prefix}ound in {where}")}</h4>' + (
-            f"{''.join(parts)}</div>"
-        )
-
-    def _maps(self, run: Shown, sentences: Sequence[int]) -> str:
-        maps = run.run.maps
-        if maps is None or not self.truth.timed:
-            return ""
-        figures = []
-        for number, i in enumerate(sentences, start=1):
-            scores = maps.of(i)
-            if scores is None or np.isnan(scores).all():
-                continue
-            duration = float(
-                self.truth.durations[self.truth.paragraph_video[self.truth.sentence_paragraph[i]]]
-            )
-            prefix = f"{run.name}, " if len(self.runs) > 1 else ""
-            name = f"{prefix}score map of sentence {number}"
-            drawing = score_map(scores, self.fractions[i], duration=duration, label=name)
-            caption = f"{name}; red: best, dashed: nearest to the truth"
-            figures.append(f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
-        return f'<div class="maps">{"".join(figures)}</div>' if figures else ""
-
-    def _ranking(self, run: Shown, p: int, video: int) -> str:
-        rows: list[list[Cell]] = []
-        for rank, (v, score) in enumerate(run.ranking(p, _VIDEOS_SHOWN), start=1):
-            right: Cell = ("right video", "right") if v == video else ""
-            rows.append([f"{rank}. {self.truth.video_ids[v]}", f"{score:.4f}", right])
-        if not rows:
-            return ""
-        caption = "Ranked videos" + (f", {run.name}" if len(self.runs) > 1 else "")
-        return table(["video", "score", ""], rows, caption=caption)
+                text = f"sentence {number}: {_seconds(start, end)}"
+                said.append((text, self.videos.link(name, start, end)))
+            else:
+                said.append((f"sentence {number}: nothing", ""))
+        length = f" of {duration:.1f} s"
+        drawing = timeline(None, rows, label="; ".join(each for each, _ in said) + length)
+        return f"<br><small>{_said(said)}{length}</small>{drawing}"
 
 
 def _best_pair_video(candidates: CandidateMoments | Pairs, i: int) -> int:
@@ -304,20 +293,8 @@ def _best_pair_video(candidates: CandidateMoments | Pairs, i: int) -> int:
     return int(candidates.videos[i, int(real.argmax())]) if len(real) else -1
 
 
-def _found_in(candidates: CandidateMoments | Pairs, i: int, video: int) -> list[Span]:
-    """The moments of a sentence in one video, fractions of it, best first."""
-    if isinstance(candidates, CandidateMoments):
-        places = np.flatnonzero(candidates.videos[i] == video)
-        if not len(places):
-            return []
-        spans, scores = candidates.spans[i, places[0]], candidates.scores[i, places[0]]
-    else:
-        inside = candidates.videos[i] == video
-        spans, scores = candidates.spans[i][inside], candidates.scores[i][inside]
-    order = np.argsort(-scores, kind="stable")
-    spans, scores = spans[order], scores[order]
-    real = ~np.isnan(spans).any(axis=-1) & (scores != -np.inf)
-    return [(float(start), float(end)) for start, end in spans[real]]
+def _figure(drawing: str, caption: str) -> str:
+    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _time_axis(duration: float) -> str:

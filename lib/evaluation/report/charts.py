@@ -115,7 +115,12 @@ _BAR = 204  # where the bar of its colours begins
 
 
 def score_map(
-    scores: NDArray[np.floating], moment: NDArray[np.float64], *, duration: float, label: str
+    scores: NDArray[np.floating],
+    moment: NDArray[np.float64],
+    *,
+    duration: float,
+    label: str,
+    best: bool = True,
 ) -> str:
     """A map of scores over the start (downwards) and the end (to the right) of spans, with seconds
     on both axes and the scale of its colours. The best cell and the one nearest to the true moment
@@ -125,6 +130,7 @@ def score_map(
         scores: (N, N) start clip x end clip, NaN where there is no proposal.
         moment: (2,) as fractions of the video.
         duration: of the video, in seconds.
+        best: False for a map of the truth, whose scores are overlaps: there the two are one.
     """
     N = len(scores)
     cell = _SIDE / N
@@ -132,8 +138,10 @@ def score_map(
         f'<rect class="rail" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>',
         f'<image href="{_png(scores)}" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>',
     ]
-    best, true = best_cell(scores), true_cell(scores, moment)
-    for kind, (start, end), inset in (("truth", true, 0.0), ("best", best, 0.22)):
+    quantity = "score" if best else "IoU"
+    marked = [("truth", "nearest to the truth", true_cell(scores, moment), 0.0)]
+    marked += [("best", "best", best_cell(scores), 0.22)] if best else []
+    for kind, _, (start, end), inset in marked:
         side = f"{cell * (1 - 2 * inset):.2f}"
         box = (
             f'x="{_LEFT + (end + inset) * cell:.2f}" y="{_TOP + (start + inset) * cell:.2f}" '
@@ -158,15 +166,15 @@ def score_map(
         f'<image href="{_png(ramp)}" x="{_BAR}" y="{_TOP}" width="10" height="{_SIDE}" '
         f'preserveAspectRatio="none"/><text x="{_BAR + 14}" y="{_TOP + 9}">{high:.3g}</text>'
         f'<text x="{_BAR + 14}" y="{_TOP + _SIDE}">{low:.3g}</text>'
-        f'<text x="{_BAR + 14}" y="{middle + 4}">score</text>'
+        f'<text x="{_BAR + 14}" y="{middle + 4}">{quantity}</text>'
     )
     said = []
-    for what, (start, end) in (("best", best), ("nearest to the truth", true)):
+    for _, what, (start, end), _ in reversed(marked):
         first, last = (bound * duration / N for bound in (start, end + 1))
         said.append(f"{what} {first:.1f} to {last:.1f} s")
-    description = f"{label}: {'; '.join(said)}; scores {low:.3g} to {high:.3g}"
+    description = f"{label}: {'; '.join(said)}; {quantity} {low:.3g} to {high:.3g}"
     return (
-        f'<svg class="map" viewBox="0 0 262 194" role="img" aria-label="{escape(description)}">'
+        f'<svg class="map" viewBox="0 0 274 194" role="img" aria-label="{escape(description)}">'
         f"{''.join(parts)}</svg>"
     )
 

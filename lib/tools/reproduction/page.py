@@ -63,7 +63,7 @@ def page(
     if not done:
         lines += ["", "No run has results yet.", *_left_out(table, trained)]
         return "\n".join(lines) + "\n"
-    differences = _Differences(done)
+    differences = _Differences(done, table.protocols)
     for protocol, metrics in table.protocols.items():
         lines += ["", f"## Protocol `{protocol}`", "", _definition(protocol)]
         for kind, title in _KINDS.items():
@@ -266,15 +266,17 @@ def _surely(metric: str, result: Result) -> bool:
 class _Differences:
     """Rows compared in pairs, each pair once. The predictions of two rows are held at a time."""
 
-    def __init__(self, done: Mapping[str, Trained]) -> None:
-        self.done = done
+    def __init__(self, done: Mapping[str, Trained], protocols: Iterable[str]) -> None:
+        self.done, self.protocols = done, protocols
         self._known: dict[tuple[str, str], dict[str, dict[str, Result]]] = {}
 
     def of(self, first: str, second: str, protocol: str) -> dict[str, Result]:
         """Of a protocol's metrics: how the second row differs from the first."""
         if (first, second) not in self._known:
             columns = [self._column(name) for name in (first, second)]
-            compared = compare_columns(columns, resamples=RESAMPLES)
+            results = [r["protocols"] for name in (first, second) for r in self.done[name].results]
+            counted = [name for name in self.protocols if all(name in each for each in results)]
+            compared = compare_columns(columns, resamples=RESAMPLES, protocols=counted)
             self._known[first, second] = {
                 name: {m: row[1] for m, row in rows.items() if row[1] is not None}
                 for name, rows in compared.items()
