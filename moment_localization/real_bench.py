@@ -39,8 +39,8 @@ EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
 WEAK = (
     *("linear_align", "parts_grounding", "linear_align_separation", "clip_align"),
-    "clip_align_order",
-    *("clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps", "scn", "dciml", "jsg"),
+    *("clip_align_order", "clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps"),
+    *("scn", "dciml", "jsg", "ms_sl"),
 )
 FULL = ("tan2d", "mmn", "prvg")
 # Rows of changed options: which file has them, and the experiment that they change.

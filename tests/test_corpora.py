@@ -717,6 +717,10 @@ CONTRASTS = {
         *("gaze_hard_triplet", "attention_nce", "attention_triplet", "attention_hard_triplet"),
     ),
     "linear_align": ("sentence",),
+    "ms_sl": (
+        *("clip_nce", "clip_triplet", "clip_hard_triplet", "frame_nce", "frame_triplet"),
+        "frame_hard_triplet",
+    ),
 }
 MORE_KEYWORDS: dict[str, dict[str, Any]] = {
     "dmr_jrg_evidence": {"words": True, "alignment": True},

@@ -1,19 +1,21 @@
-"""Gradients of the losses of CNM, CPL, PPS and PRVG against those of their formulas, in loops, as
-in ``test_gradients``: float64, to 1e-8, in value and in every entry."""
+"""Gradients of the losses of CNM, CPL, MS-SL, PPS and PRVG against those of their formulas, in
+loops, as in ``test_gradients``: float64, to 1e-8, in value and in every entry."""
 
 from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
 from lib.models.cnm import CNM, CNMOutput
 from lib.models.cpl import CPL, CPLOutput
 from lib.models.layers.gaussian import outside_windows, proposal_windows, unscaled_windows
+from lib.models.ms_sl import MSSL
 from lib.models.pps import PPS, PPSOutput
 from lib.models.prvg import PRVG, PRVGOutput
-from tests.properties import make_batch
+from tests.properties import DIMS, make_batch
 from tests.test_gradients import (  # noqa: F401  (the first sets float64 for every test here)
     assert_same,
     full_precision_is_double,
@@ -124,6 +126,80 @@ def test_prvg() -> None:
     assert_same(terms["distance"](out, batch), distance, spans)
     assert_same(terms["overlap"](out, batch), overlap, spans)
     assert_same(PRVG.losses(generalised=True)["overlap"](out, batch), generalised, spans)
+
+
+# MS-SL.
+
+
+def slow_ms_sl(
+    q: Tensor, clips: Tensor, frames: Tensor, attention: tuple[Tensor, Tensor], owner: list[int]
+) -> dict[str, Tensor]:
+    """The released formulas, a sentence and a window at a time; sentences of one video are each
+    other's column only where they are the same. Pools of one: negatives are the hardest."""
+    M, B, N = len(q), *clips.shape[:2]
+    cosine = lambda a, b: a @ b / (a.norm() * b.norm())  # noqa: E731
+    best = lambda values: max(values, key=lambda x: x.item())  # noqa: E731
+    runs = [(start, w) for w in range(1, N + 1) for start in range(N - w + 1)]
+    pooled = [[sum(v[start : start + w]) / w for start, w in runs] for v in clips]
+    S_c = [[best([cosine(x, p) for p in pooled[b]]) for b in range(B)] for x in q]
+    D_c = [[best([x @ p for p in pooled[b]]) for b in range(B)] for x in q]
+    (key, value), attended = attention, []
+    for m, b in enumerate(owner):
+        guide = key @ best_of(pooled[b], [cosine(q[m], p) for p in pooled[b]])
+        weights = [(guide @ row).exp() for row in frames[b]]
+        seen = sum(x * (value @ row) for x, row in zip(weights, frames[b], strict=True))
+        attended.append(seen / sum(weights))
+    S_f = [[cosine(q[i], attended[m]) for m in range(M)] for i in range(M)]
+    D_f = [[q[i] @ attended[m] for m in range(M)] for i in range(M)]
+
+    clip_nce = clip_triplet = frame_nce = frame_triplet = torch.zeros(())
+    for i in range(M):
+        own = owner[i]
+        clip_nce = clip_nce + (sum(x.exp() for x in D_c[i]).log() - D_c[i][own]) / M
+        rival = best([S_c[i][v] for v in range(B) if v != own])
+        clip_triplet = clip_triplet + hinge(0.2 + rival - S_c[i][own]) / M
+        others = [j for j in range(M) if owner[j] != own]
+        total = 2 * D_f[i][i].exp() + sum(D_f[i][j].exp() + D_f[j][i].exp() for j in others)
+        frame_nce = frame_nce + (total.log() - D_f[i][i]) / M
+        for rivals in ([S_f[i][j] for j in others], [S_f[j][i] for j in others]):
+            frame_triplet = frame_triplet + hinge(0.2 + best(rivals) - S_f[i][i]) / M
+    for v in range(B):
+        mine = [i for i in range(M) if owner[i] == v]
+        everyone = sum(D_c[i][v].exp() for i in range(M)).log()
+        clip_nce = clip_nce + (everyone - sum(D_c[i][v].exp() for i in mine).log()) / B
+        rival = best([S_c[i][v] for i in range(M) if owner[i] != v])
+        mean = sum(S_c[i][v] for i in mine) / len(mine)
+        clip_triplet = clip_triplet + hinge(0.2 + rival - mean) / B
+    return {
+        "clip_nce": clip_nce,
+        "clip_hard_triplet": clip_triplet,
+        "frame_nce": frame_nce,
+        "frame_hard_triplet": frame_triplet,
+    }
+
+
+def best_of(items: list[Tensor], scores: list[Tensor]) -> Tensor:
+    return items[max(range(len(items)), key=lambda p: scores[p].item())]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3, 1)])
+def test_ms_sl(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one sentence a video they are the released ones."""
+    B, M, D = len(sizes), sum(sizes), 6
+    batch = make_batch(sizes)
+    model = MSSL(DIMS, hidden_size=D, heads=2)
+    q, clips, frames = leaf(M, D), leaf(B, 8, D), leaf(B, 32, D)
+    with torch.no_grad():
+        model.attended_by.weight.normal_(std=0.5)
+        model.attended.weight.normal_(std=0.5)
+    attention = model.attended_by.weight, model.attended.weight
+    for name, value in (("_queries", q), ("_clips", clips), ("_frames", frames)):
+        monkeypatch.setattr(model, name, lambda _, value=value: value)
+    wanted = slow_ms_sl(q, clips, frames, attention, batch.owner.tolist())
+    terms, out = MSSL.losses(pool=1), model(batch)
+    for name, formula in wanted.items():
+        of_frames = [frames, *attention] if name.startswith("frame") else []
+        assert_same(terms[name](out, batch), formula, q, clips, *of_frames)
 
 
 # Windows, whose parameters learn through them.

@@ -111,6 +111,7 @@ def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
         ("clip_align", 0.003),
         ("dciml", 0.01),
         ("jsg", 0.05),  # another focus may win
+        ("ms_sl", 0.05),  # another key clip may win
         ("scn", 0.01),
         ("cnm", 0.01),
         ("cpl", 0.02),

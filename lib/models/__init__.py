@@ -19,6 +19,7 @@ from .interface import Model
 from .jsg import JSG
 from .linear_align import LinearAlign
 from .mmn import MMN
+from .ms_sl import MSSL
 from .pps import PPS
 from .prvg import PRVG
 from .scn import SCN
@@ -37,6 +38,7 @@ MODELS: dict[str, type[Model]] = {
     "jsg": JSG,
     "linear_align": LinearAlign,
     "mmn": MMN,
+    "ms_sl": MSSL,
     "pps": PPS,
     "prvg": PRVG,
     "scn": SCN,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,15 @@ from ..losses.sentences import (
 )
 from .interface import Encoded, Model, Plan, Stage, require, switch_terms_at
 from .layers.gaussian import outside_windows, proposal_windows
+from .layers.pooled import (
+    Matched,
+    attend,
+    best_windows,
+    lengths,
+    matched,
+    matched_features,
+    products,
+)
 from .layers.precision import in_full
 from .layers.retrieval_branch import Positions, Projection, SentenceVector, unit
 from .layers.transformer import AttentionBlock, small_normal
@@ -42,13 +51,6 @@ PARTS = ("glance", "gaze", "attention")
 BESIDE = frozenset({"sides", "whole"})
 ATTENTION = frozenset({"attention_nce", "attention_triplet", "attention_hard_triplet"})
 GAZE = frozenset({"gaze_nce", "gaze_triplet", "gaze_hard_triplet"})
-
-
-class Matched(NamedTuple):
-    """Sentences with the best proposal of each column, as cosines and as inner products."""
-
-    cosine: Float[Tensor, "M G"]
-    product: Float[Tensor, "M G"]
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,9 @@ class JSG(Model):
         clips, frames = self._clips(video), self._frames(video)
         return {
             "clips": clips,
-            "clip_lengths": _lengths(clips, self.glance_windows),
+            "clip_lengths": lengths(clips, self.glance_windows),
             "frames": frames,
-            "frame_lengths": _lengths(frames, self.gaze_windows),
+            "frame_lengths": lengths(frames, self.gaze_windows),
         }
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
@@ -185,8 +187,8 @@ class JSG(Model):
         blocks = zip(*(videos[name].split(GALLERY_BLOCK) for name in names), strict=True)
         columns = []
         for clips, clip_lengths, frames, frame_lengths in blocks:
-            glance = _products(sentences, clips, self.glance_windows) / clip_lengths
-            gaze = _products(sentences, frames, self.gaze_windows) / frame_lengths
+            glance = products(sentences, clips, self.glance_windows) / clip_lengths
+            gaze = products(sentences, frames, self.gaze_windows) / frame_lengths
             columns.append(self._fused(glance.amax(dim=-1), gaze.amax(dim=-1)))
         return queries.mean(torch.cat(columns, dim=1))
 
@@ -238,9 +240,8 @@ class JSG(Model):
         frames = self._frames(batch.video).index_select(0, batch.owner)  # (M, T, D)
         own_clips = clips.index_select(0, batch.owner)
         with in_full(q):
-            product = torch.einsum("md,mnd->mn", q, own_clips) @ self.glance_windows.T
-            lengths = _lengths(clips, self.glance_windows).index_select(0, batch.owner)
-            best = (product / lengths).argmax(dim=1)
+            own_lengths = lengths(clips, self.glance_windows).index_select(0, batch.owner)
+            best = best_windows(q, own_clips, own_lengths, self.glance_windows)
             focus = best // self.num_widths  # not a number that a gradient could move
             windows = self.focus_windows.index_select(0, focus)
             parts["gaze"] = torch.einsum("mkt,mtd->mkd", windows, frames)
@@ -252,19 +253,18 @@ class JSG(Model):
             if terms & ATTENTION:
                 windows = self.glance_windows.index_select(0, best)
                 key = self.attended_by(torch.einsum("mn,mnd->md", windows, own_clips))
-                share = torch.einsum("md,mtd->mt", key, frames).softmax(dim=1)
-                parts["attended"] = self.attended(torch.einsum("mt,mtd->md", share, frames))
+                parts["attended"] = self.attended(attend(key[:, None], frames, frames)[:, 0])
         return parts
 
     def compare(self, parts: Encoded, batch: Batch) -> JSGOutput:
         q, clips = parts["sentences"], parts["clips"]
-        product = _products(q, clips, self.glance_windows)
-        glance = _matched(q, product, _lengths(clips, self.glance_windows))
+        product = products(q, clips, self.glance_windows)
+        glance = matched(q, product, lengths(clips, self.glance_windows))
         gaze = attention = None
         if "gaze" in parts:
-            gaze = _matched_features(self._gazing(q), parts["gaze"])
+            gaze = matched_features(self._gazing(q), parts["gaze"])
         if "attended" in parts:
-            attention = _matched_features(q, parts["attended"][:, None])
+            attention = matched_features(q, parts["attended"][:, None])
         return JSGOutput(glance, gaze, attention, parts.get("sides"), parts.get("whole"))
 
     @staticmethod
@@ -328,34 +328,6 @@ class JSG(Model):
         return Plan(
             lambda epoch: (Stage(switch_terms_at(epoch, hard_after, before=before, after=after)),)
         )
-
-
-def _products(
-    q: Float[Tensor, "M D"], rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]
-) -> Float[Tensor, "M B P"]:
-    """Inner products of sentences with the proposals of all videos."""
-    with in_full(q):
-        return torch.einsum("md,bnd->mbn", q, rows) @ windows.T
-
-
-def _lengths(rows: Float[Tensor, "B N D"], windows: Float[Tensor, "P N"]) -> Float[Tensor, "B P"]:
-    """Norms of the proposals' features."""
-    with in_full(rows):
-        return (windows @ rows).norm(dim=-1)
-
-
-def _matched(
-    q: Float[Tensor, "M D"], product: Float[Tensor, "M G P"], lengths: Float[Tensor, "G P"]
-) -> Matched:
-    cosine = (product / lengths).amax(dim=-1) / q.norm(dim=-1, keepdim=True)
-    return Matched(cosine, product.amax(dim=-1))
-
-
-def _matched_features(q: Float[Tensor, "M D"], features: Float[Tensor, "M K D"]) -> Matched:
-    """Every sentence with the K features of every sentence."""
-    with in_full(q):
-        product = torch.einsum("md,gkd->mgk", q, features)
-    return _matched(q, product, features.norm(dim=-1))
 
 
 def _columns(batch: Batch, part: str) -> tuple[Int[Tensor, " M"], Tensor]:

@@ -1,5 +1,5 @@
-"""The retrieval side of DCIML: GMMFormer's encoders without their Gaussian windows. JSG is built
-from the same parts."""
+"""The retrieval side of DCIML: GMMFormer's encoders without their Gaussian windows. JSG and
+MS-SL are built from the same parts."""
 
 from __future__ import annotations
 
