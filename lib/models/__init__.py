@@ -21,8 +21,10 @@ from .linear_align import LinearAlign
 from .mmn import MMN
 from .pps import PPS
 from .prvg import PRVG
+from .reloclnet import ReLoCLNet, ReLoCLNetWeak
 from .scn import SCN
 from .tan2d import TAN2D
+from .xml import XML, XMLWeak
 
 MODELS: dict[str, type[Model]] = {
     "cdn": CDN,
@@ -39,8 +41,12 @@ MODELS: dict[str, type[Model]] = {
     "mmn": MMN,
     "pps": PPS,
     "prvg": PRVG,
+    "reloclnet": ReLoCLNet,
+    "reloclnet_weak": ReLoCLNetWeak,
     "scn": SCN,
     "tan2d": TAN2D,
+    "xml": XML,
+    "xml_weak": XMLWeak,
 }
 
 
