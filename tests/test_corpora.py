@@ -717,6 +717,8 @@ CONTRASTS = {
         *("gaze_hard_triplet", "attention_nce", "attention_triplet", "attention_hard_triplet"),
     ),
     "linear_align": ("sentence",),
+    "reloclnet": ("triplet", "hard_triplet", "video_contrast"),
+    "xml": ("triplet", "hard_triplet"),
 }
 MORE_KEYWORDS: dict[str, dict[str, Any]] = {
     "dmr_jrg_evidence": {"words": True, "alignment": True},

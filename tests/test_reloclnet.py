@@ -11,7 +11,8 @@ from torch import nn
 
 from lib.losses.boundaries import frame_contrast, inside
 from lib.losses.sentences import joint_nce
-from lib.models.reloclnet import ReLoCLNet, ReLoCLNetWeak
+from lib.models.reloclnet import ReLoCLNet
+from lib.models.xml_weak import ReLoCLNetWeak
 from tests.properties import DIMS, make_batch
 
 SMALL = {"hidden_size": 16, "heads": 2}

@@ -16,8 +16,9 @@ from lib.losses import Criterion
 from lib.losses.boundaries import boundary_clips
 from lib.losses.sentences import sentence_triplet
 from lib.models.interface import Model, ground
-from lib.models.reloclnet import ReLoCLNet, ReLoCLNetWeak
-from lib.models.xml import XML, XMLWeak
+from lib.models.reloclnet import ReLoCLNet
+from lib.models.xml import XML
+from lib.models.xml_weak import ReLoCLNetWeak, XMLWeak
 from tests.properties import DIMS, loss_of, make_batch, make_sample, terms_of
 
 SMALL = {"hidden_size": 16, "heads": 2}

@@ -21,10 +21,11 @@ from .linear_align import LinearAlign
 from .mmn import MMN
 from .pps import PPS
 from .prvg import PRVG
-from .reloclnet import ReLoCLNet, ReLoCLNetWeak
+from .reloclnet import ReLoCLNet
 from .scn import SCN
 from .tan2d import TAN2D
-from .xml import XML, XMLWeak
+from .xml import XML
+from .xml_weak import ReLoCLNetWeak, XMLWeak
 
 MODELS: dict[str, type[Model]] = {
     "cdn": CDN,

@@ -8,7 +8,7 @@ others of its video, and one the right video from the others of the batch.
 The release has no form without subtitles; this one is our reading: where it averages over two
 streams there is one, and the attention between them is left out, as XML itself does without them.
 Where the release reads moments otherwise than they are, docs/deviations.md says what it does.
-``ReLoCLNetWeak`` is what is left without moments.
+What is left without moments is in ``xml_weak``.
 """
 
 from __future__ import annotations
@@ -117,30 +117,3 @@ class ReLoCLNet(XML):
             "frame_contrast": frames,
             "video_contrast": videos,
         }
-
-
-class ReLoCLNetWeak(ReLoCLNet):
-    """ReLoCLNet without a moment in training: without what locates and the contrast of clips.
-    Moments are what the decoding makes of the cosines with clips (ours, as ``XMLWeak``'s).
-
-    Args:
-        dims, hidden_size, heads, max_words, tef: as ``ReLoCLNet``.
-    """
-
-    supervision = "weak"
-    grounds_from = frozenset({"clips"})
-
-    def __init__(
-        self,
-        dims: DataDims,
-        *,
-        hidden_size: int = 384,
-        heads: int = 8,
-        max_words: int = 30,
-        tef: bool = False,
-    ) -> None:
-        super().__init__(dims, hidden_size=hidden_size, heads=heads, max_words=max_words, tef=tef)
-
-    @property
-    def unavailable_terms(self) -> frozenset[str]:
-        return frozenset({"span", "frame_contrast"})

@@ -7,8 +7,8 @@ the products with a sentence are convolved to the logits of its start and of its
 
 The formulas are those of the release, but for two mistakes: it reads the end of a moment one clip
 too late, and has the sentences of one video as negatives of each other (docs/deviations.md). A
-paragraph's similarity is the mean over its sentences (ours). ``XMLWeak`` is the half that ranks
-videos, for comparison with systems that see no moment.
+paragraph's similarity is the mean over its sentences (ours). What is left of it without moments is
+in ``xml_weak``.
 """
 
 from __future__ import annotations
@@ -244,35 +244,6 @@ class XML(Model):
         """
         switch = partial(switch_terms_at, at=hard_after, before={"triplet"}, after={"hard_triplet"})
         return Plan(lambda epoch: (Stage(switch(epoch)),))
-
-
-class XMLWeak(XML):
-    """XML without a moment in training: the first block and the ranking losses, which is all that
-    is left of it. Moments are what the decoding makes of the cosines with clips (ours: those who
-    have compared themselves with it do not say).
-
-    Args:
-        dims, hidden_size, heads, max_words, tef: as ``XML``.
-    """
-
-    supervision = "weak"
-    grounds_from = frozenset({"clips"})
-    blocks = 1
-
-    def __init__(
-        self,
-        dims: DataDims,
-        *,
-        hidden_size: int = 256,
-        heads: int = 4,
-        max_words: int = 30,
-        tef: bool = False,
-    ) -> None:
-        super().__init__(dims, hidden_size=hidden_size, heads=heads, max_words=max_words, tef=tef)
-
-    @property
-    def unavailable_terms(self) -> frozenset[str]:
-        return frozenset({"span"})
 
 
 def sentence_matrix(
