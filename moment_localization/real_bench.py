@@ -40,9 +40,9 @@ FLAGSHIP = "linear_align"
 WEAK = (
     *("linear_align", "parts_grounding", "linear_align_separation", "clip_align"),
     *("clip_align_order", "clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps"),
-    *("scn", "dciml", "jsg", "ms_sl"),
+    *("scn", "dciml", "jsg", "ms_sl", "xml_weak", "reloclnet_weak"),
 )
-FULL = ("tan2d", "mmn", "prvg")
+FULL = ("tan2d", "mmn", "prvg", "xml", "reloclnet")
 # Rows of changed options: which file has them, and the experiment that they change.
 ROWS = {
     "ablations": ("aligned", "ablations.yaml"),

@@ -721,6 +721,8 @@ CONTRASTS = {
         *("clip_nce", "clip_triplet", "clip_hard_triplet", "frame_nce", "frame_triplet"),
         "frame_hard_triplet",
     ),
+    "reloclnet": ("triplet", "hard_triplet", "video_contrast"),
+    "xml": ("triplet", "hard_triplet"),
 }
 MORE_KEYWORDS: dict[str, dict[str, Any]] = {
     "dmr_jrg_evidence": {"words": True, "alignment": True},

@@ -175,6 +175,14 @@ MORE: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
         "drawn_sentences": 0,
     },
+    "xml, released ends, with endpoints": {
+        "kernel_size": 5,
+        "min_clips": 2,
+        "max_clips": 6,
+        "ends": "released",
+        "tef": True,
+    },
+    "reloclnet, released ends": {"kernel_size": 5, "ends": "released"},
     "mmn, convolved map, pretrained text": {
         "conv_layers": 1,
         "proposal_map": "conv",

@@ -22,8 +22,11 @@ from .mmn import MMN
 from .ms_sl import MSSL
 from .pps import PPS
 from .prvg import PRVG
+from .reloclnet import ReLoCLNet
 from .scn import SCN
 from .tan2d import TAN2D
+from .xml import XML
+from .xml_weak import ReLoCLNetWeak, XMLWeak
 
 MODELS: dict[str, type[Model]] = {
     "cdn": CDN,
@@ -41,8 +44,12 @@ MODELS: dict[str, type[Model]] = {
     "ms_sl": MSSL,
     "pps": PPS,
     "prvg": PRVG,
+    "reloclnet": ReLoCLNet,
+    "reloclnet_weak": ReLoCLNetWeak,
     "scn": SCN,
     "tan2d": TAN2D,
+    "xml": XML,
+    "xml_weak": XMLWeak,
 }
 
 
