@@ -33,7 +33,7 @@ from ..base.terminal import count, duration, print_wrapped, shown_path
 from ..config.config import load_config
 from ..config.external import find_model
 from ..tools.reproduction import page
-from ..tools.reproduction.chart import FORMATS
+from ..tools.reproduction.chart import FORMATS, draw
 from ..tools.reproduction.page import Trained
 from ..tools.reproduction.tables import CorpusOfTable, Table, find_corpus, read_table
 from ..training.build import open_corpus
@@ -114,6 +114,8 @@ def main() -> None:
     out = args.out or home() / "save" / "tables" / f"{page_name(table, corpus, args)}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
+    if plt is not None:
+        draw(plt, table, corpus, trained, args.draw)
     for name, fault in faults.items():
         print_wrapped(f"{name}: {fault}")
     print_wrapped(
