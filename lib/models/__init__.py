@@ -6,6 +6,7 @@ import inspect
 
 from ..base.batch import DataDims
 from ..decoding import Decoding
+from .cal import CAL
 from .cdn import CDN
 from .clip_align import ClipAlign
 from .cnm import CNM
@@ -18,6 +19,7 @@ from .dmr_release import DMRRelease
 from .interface import Model
 from .jsg import JSG
 from .linear_align import LinearAlign
+from .mcn import MCN
 from .mmn import MMN
 from .pps import PPS
 from .prvg import PRVG
@@ -25,6 +27,7 @@ from .scn import SCN
 from .tan2d import TAN2D
 
 MODELS: dict[str, type[Model]] = {
+    "cal": CAL,
     "cdn": CDN,
     "clip_align": ClipAlign,
     "cnm": CNM,
@@ -36,6 +39,7 @@ MODELS: dict[str, type[Model]] = {
     "dmr_release": DMRRelease,
     "jsg": JSG,
     "linear_align": LinearAlign,
+    "mcn": MCN,
     "mmn": MMN,
     "pps": PPS,
     "prvg": PRVG,
