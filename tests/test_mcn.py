@@ -17,10 +17,10 @@ from lib.models.interface import ground
 from lib.models.mcn import (
     MCN,
     MCNOutput,
-    clip_range,
     draw_spans,
     first_apart,
     running_sum,
+    touched,
     window_lengths,
 )
 from tests.properties import DIMS, make_batch, make_sample
@@ -60,7 +60,7 @@ def test_weights_start_within_eight_hundredths_and_biases_at_zero() -> None:
 
 def test_a_span_has_every_clip_that_it_touches() -> None:
     spans = torch.tensor([[0.3, 0.55], [0.25, 0.5], [0.5, 0.5], [1.0, 1.0], [0.0, 1.0]])
-    start, stop = clip_range(spans, 8)
+    start, stop = touched(spans, 8)
     assert list(zip(start.tolist(), stop.tolist(), strict=True)) == [
         *((2, 5), (2, 4), (4, 5), (7, 8), (0, 8))
     ]
@@ -69,7 +69,7 @@ def test_a_span_has_every_clip_that_it_touches() -> None:
 @pytest.mark.parametrize("num_clips", [7, 12, 50])
 def test_spans_of_the_grid_have_their_own_clips_whatever_the_rounding(num_clips: int) -> None:
     dims = dataclasses.replace(DIMS, num_frames=num_clips, num_clips=num_clips)
-    start, stop = clip_range(MCN(dims, density="dense", **SMALL).spans, num_clips)
+    start, stop = touched(MCN(dims, density="dense", **SMALL).spans, num_clips)
     cells = [(i, j) for i in range(num_clips) for j in range(i + 1, num_clips + 1)]
     assert list(zip(start.tolist(), stop.tolist(), strict=True)) == cells
 

@@ -20,7 +20,7 @@ from ..base.batch import DataDims, Layout
 from ..decoding import Evidence
 from .interface import Encoded
 from .layers.retrieval_branch import unit
-from .mcn import MCN, clip_range, running_sum, squared_distances
+from .mcn import MCN, running_sum, squared_distances, touched
 
 
 class CAL(MCN):
@@ -88,7 +88,7 @@ class CAL(MCN):
     ) -> Float[Tensor, "M K"]:
         """The mean distance from points is that from their mean, plus their mean squared length,
         minus that of their mean: sums of them are enough, whatever the span and the sentence."""
-        start, stop = clip_range(spans, self.num_clips)
+        start, stop = touched(spans, self.num_clips)
         points = parts["points"]
         sums = running_sum(torch.cat([points, points.square().sum(dim=-1, keepdim=True)], dim=-1))
         mean = (sums[video, stop] - sums[video, start]) / (stop - start)[..., None]
@@ -102,6 +102,6 @@ class CAL(MCN):
 
     def _means(self, distances: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q P"]:
         """Over the clips of all proposals."""
-        start, stop = clip_range(self.spans, self.num_clips)
+        start, stop = touched(self.spans, self.num_clips)
         sums = nn.functional.pad(distances.cumsum(dim=-1), (1, 0))
         return (sums[..., stop] - sums[..., start]) / (stop - start)

@@ -26,6 +26,7 @@ from ..base.batch import Batch, DataDims, Layout
 from ..base.moments import cell_spans, iou
 from ..decoding import Evidence
 from ..losses import Losses
+from ..losses.boundaries import boundary_clips
 from ..losses.similarity import draw_one
 from .interface import Encoded, Model, Plan
 from .layers.precision import in_full
@@ -186,7 +187,7 @@ class MCN(Model):
         The first layer is linear: of the mean of a span's clips, scaled to length one, it makes the
         sum of what it makes of them, divided by the length of their sum.
         """
-        start, stop = clip_range(spans, self.num_clips)
+        start, stop = touched(spans, self.num_clips)
         sums = running_sum(videos["hidden"])
         pooled = sums[video, stop] - sums[video, start]
         length = videos["lengths"][video, start, stop].clamp(min=1e-6)
@@ -249,16 +250,12 @@ def first_apart(
     return drawn[torch.arange(len(drawn), device=drawn.device), chosen]
 
 
-def clip_range(
+def touched(
     spans: Float[Tensor, "*s 2"], num_clips: int
 ) -> tuple[Int[Tensor, "*s"], Int[Tensor, "*s"]]:
-    """First clip that a span touches and the one behind the last; at least one lies between.
-
-    Spans are fractions of the video. To 1e-4 of a clip, so that rounding touches none.
-    """
-    start = (spans[..., 0] * num_clips + 1e-4).floor().long().clamp(0, num_clips - 1)
-    stop = (spans[..., 1] * num_clips - 1e-4).ceil().long()
-    return start, stop.clamp(max=num_clips).maximum(start + 1)
+    """First clip that a span touches and the one behind the last."""
+    first, last = boundary_clips(spans, num_clips)
+    return first, last + 1
 
 
 def running_sum(rows: Float[Tensor, "B N D"]) -> Float[Tensor, "B N_1 D"]:
