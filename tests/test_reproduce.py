@@ -218,7 +218,8 @@ def test_a_page_from_two_seeds_of_two_rows(reproduced, tmp_path):
     assert "On moon:" in page and "| `narrow` | 12.25 | 7.50 |" in page
     assert "On own:" in page and "| `lost` | 3.25 | 4.50 |" in page
     assert "- `lost`: nobody has it." in page and "- A note." in page
-    claims = [line for line in page.splitlines() if line.startswith("| Wide is better.")]
+    assert "**Wide is better.**" in page
+    claims = [line for line in page.splitlines() if line.startswith("| over `narrow`")]
     assert len(claims) == 3 and all("hold" in line for line in claims)
 
     # Nothing is trained twice, and the same results make the same page.

@@ -195,48 +195,53 @@ def _published_elsewhere(table: Table, corpus: CorpusOfTable) -> list[str]:
 
 def _claims(table: Table, done: Mapping[str, Trained], differences: _Differences) -> list[str]:
     """Which of the paper's claims hold, each against each of its rivals."""
-    rows = []
+    lines = []
     for claim in table.claims:
-        if claim.better not in done:
-            continue
-        for rival in (name for name in claim.than if name in done):
-            for protocol in table.protocols:
-                found = differences.of(rival, claim.better, protocol)
-                wanted = [found[m] for m in table.protocols[protocol] if found.get(m) is not None]
-                if wanted:
-                    rows.append(
-                        [
-                            claim.text,
-                            f"`{claim.better}` over `{rival}`",
-                            f"`{protocol}`",
-                            _verdict(claim, rival, table.protocols[protocol], found, done),
-                            ", ".join(f"{result.difference:+.2f}" for result in wanted),
-                        ]
-                    )
-    if not rows:
+        rows = [
+            [f"over `{rival}`", f"`{protocol}`", *told]
+            for rival in claim.than
+            if rival in done and claim.better in done
+            for protocol, metrics in table.protocols.items()
+            if (told := _judged(claim, rival, metrics, differences, protocol, done))
+        ]
+        if rows:
+            head = [f"`{claim.better}`", "protocol", "", "differences, metric by metric"]
+            lines += ["", f"**{claim.text}**", "", *_markdown(head, rows)]
+    if not lines:
         return []
-    return [
-        "",
-        "## Do the paper's claims hold here?",
-        "",
+    explained = (
         "A difference is beyond chance where its 95 % interval does not hold 0. The metrics of a "
         "protocol are not independent of each other, and some of many differences are beyond "
-        "chance by chance.",
-        "",
-        *_markdown(["claim", "", "protocol", "", "differences, metric by metric"], rows),
-    ]
+        "chance by chance."
+    )
+    return ["", "## Do the paper's claims hold here?", "", explained, *lines]
+
+
+def _judged(
+    claim: Claim,
+    rival: str,
+    metrics: Sequence[str],
+    differences: _Differences,
+    protocol: str,
+    done: Mapping[str, Trained],
+) -> list[str]:
+    """Verdict and differences; empty where a row is not counted."""
+    found = differences.of(rival, claim.better, protocol)
+    known = {metric: found[metric] for metric in metrics if metric in found}
+    if not known:
+        return []
+    points = ", ".join(f"{result.difference:+.2f}" for result in known.values())
+    return [_verdict(claim, rival, known, done), points]
 
 
 def _verdict(
     claim: Claim,
     rival: str,
-    metrics: Sequence[str],
-    found: Mapping[str, Result],
+    known: Mapping[str, Result],
     done: Mapping[str, Trained],
 ) -> str:
-    known = [(metric, found[metric]) for metric in metrics if found.get(metric) is not None]
-    better = sum(_gain(metric, result) > 0 for metric, result in known)
-    sure = sum(result.verdict == "better" or _surely(metric, result) for metric, result in known)
+    better = sum(_gain(metric, result) > 0 for metric, result in known.items())
+    sure = sum(_surely(metric, result) for metric, result in known.items())
     if sure == len(known):
         text = "**holds**, beyond chance in all metrics"
     elif better == len(known):
@@ -246,7 +251,7 @@ def _verdict(
             f"**does not hold**: better in {better} of {len(known)} metrics, beyond chance in "
             f"{sure}"
         )
-    if all(result.below for _, result in known):
+    if all(result.below for result in known.values()):
         text += f"; and `{claim.better}` does not beat the rows without a model"
     if done[claim.better].supervision != done[rival].supervision:
         text += f"; `{rival}` is trained with {done[rival].supervision} supervision"
