@@ -76,6 +76,13 @@ def read_checkpoints(path: Path = MANIFEST) -> dict[str, Checkpoint]:
             raise InputError(
                 f"{path}: {name} has RESULTS of {unknown or 'nothing'}; expected some of {known}"
             )
+        for protocol, scores in entry["RESULTS"].items():
+            strange = [metric for metric in scores if not PROTOCOLS[protocol].counts(metric)]
+            if strange or not scores:
+                raise InputError(
+                    f"{path}: {name} has {strange or 'nothing'} under {protocol}, expected metrics "
+                    "that it counts, as in the results.md of a test"
+                )
         results = {
             protocol: {metric: (each["SCORE"], each["FLOOR"]) for metric, each in scores.items()}
             for protocol, scores in entry["RESULTS"].items()
