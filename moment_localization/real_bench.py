@@ -43,7 +43,7 @@ WEAK = (
     *("clip_align_order", "clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps"),
     *("scn", "dciml", "jsg", "ms_sl", "xml_weak", "reloclnet_weak"),
 )
-FULL = ("tan2d", "mmn", "prvg", "xml", "reloclnet")
+FULL = ("tan2d", "mmn", "prvg", "xml", "reloclnet", "mcn", "cal")
 # Rows of changed options: which file has them, and the experiment that they change.
 ROWS = {
     "ablations": ("aligned", "ablations.yaml"),
