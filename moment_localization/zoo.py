@@ -151,14 +151,17 @@ def key_of(config: Any) -> str:
 
 
 def measure_one(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step of an experiment takes on one thread, or on a GPU."""
+    """What a step of an experiment takes on one thread, or on a GPU. On one thread the processor's
+    time is that of a quiet machine, more or less; what other processes take is not in it."""
     torch.set_num_threads(1)
     config = load_config(spec["cfg"], spec["set"], {"gpus": spec["gpus"]})
     runtime = open_runtime(config)
     found = measure_step(config, runtime, seconds=spec["seconds"], flops=False)
+    on_processor = runtime.device.type == "cpu"
+    seconds = found["processor_seconds"] if on_processor else found["seconds"]["step"]
     return {
         "parameters": found["parameters"],
-        "step_seconds": float(f"{found['seconds']['step']:.3g}"),
+        "step_seconds": float(f"{seconds:.3g}"),
         "peak_bytes": found["peak_bytes"],
         "paragraphs": found["paragraphs"],
         "sentences": found["sentences"],
@@ -290,8 +293,10 @@ def numbers_cell(numbers: Mapping[str, float]) -> str:
     parts = []
     for recall, values in groups.items():
         at = " / ".join(threshold.lstrip("0") for threshold, _ in values if threshold)
-        scores = " / ".join(f"{value:g}" if not at else f"{value:.2f}" for _, value in values)
-        parts.append(f"{recall} at {at}: {scores}" if at else f"{recall} {scores}")
+        if at:
+            parts.append(f"{recall} at {at}: " + " / ".join(f"{value:.2f}" for _, value in values))
+        else:
+            parts.append(f"{recall} {max(f'{values[0][1]:.1f}', f'{values[0][1]:g}', key=len)}")
     return "; ".join(parts)
 
 
@@ -428,8 +433,8 @@ def about(measured: Mapping[str, Mapping[str, Any]], real: str, simulated: str) 
     if loads:
         busy = (
             f" Before a measurement {min(loads):.1f} to {max(loads):.1f} processes wanted each "
-            "processor of the machine; above about 0.5, times are longer than they would be on a "
-            "quiet one."
+            "processor of the machine; above about 1 the processor's time, too, is longer than on "
+            "a quiet one."
         )
     return [
         "# The table of runs",
@@ -450,8 +455,9 @@ def about(measured: Mapping[str, Mapping[str, Any]], real: str, simulated: str) 
         "about the published one.",
         f"- *simulated bench*: the same on the simulated bench ([results.md](results.md)), "
         f"{LEVEL} signal. The best scores without a model are {simulated}.",
-        "- *parameters*, *seconds a step*, *GiB*: of a training step on one thread, on random "
-        "batches with the sizes of the corpus, and its peak memory. "
+        "- *parameters*, *seconds a step*, *GiB*: of a training step, on random batches with "
+        "the sizes of the corpus, and its peak memory; the seconds are the processor's, on one "
+        "thread. "
         f"{'; '.join(machines) or 'Nothing was measured yet'}.{busy}",
     ]
 

@@ -134,13 +134,14 @@ def test_a_member_cannot_be_larger_than_the_file(archive, tmp_path):
     with zipfile.ZipFile(archive) as opened:
         sizes = {each.filename: each.file_size for each in opened.infolist()}
     place = content.rindex(b"PK\x01\x02", 0, content.rindex(b"run.json"))
-    claimed = sum(sizes.values()).to_bytes(4, "little")
-    content[place + 20 : place + 28] = claimed * 2  # of run.json, in the list of contents
-    (tmp_path / "bomb.zip").write_bytes(content)
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match="larger than the file"):
-        unpack(tmp_path / "bomb.zip", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    for claimed, said in ((sum(sizes.values()), "larger than the file"), (2**31, "far too large")):
+        # Both sizes of run.json, in the list of contents.
+        content[place + 20 : place + 28] = claimed.to_bytes(4, "little") * 2
+        (tmp_path / "bomb.zip").write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            unpack(tmp_path / "bomb.zip", tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_damaged_file_is_one_sentence(archive, cache, tmp_path):

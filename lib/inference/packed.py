@@ -26,6 +26,7 @@ SUFFIX = ".zip"
 RUN_FILE, WEIGHTS, TENSORS = "run.json", "weights.safetensors", "tensors.safetensors"
 NEEDED = (WEIGHTS, TENSORS, RUN_FILE)
 _DIRECTORY = 2**28  # bytes of memory for the list of what is in an archive
+_JSON = 2**28  # bytes; a vocabulary of a million words has some ten million
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # the first that the format knows
 
 
@@ -116,6 +117,8 @@ def _members(archive: zipfile.ZipFile, size: int, name: str) -> list[zipfile.Zip
                 f"{name} is no exported run: {member.filename} in it is compressed, which export "
                 "never does"
             )
+    if archive.getinfo(RUN_FILE).file_size > _JSON:
+        raise InputError(f"{name} is no exported run: its {RUN_FILE} is far too large")
     if sum(member.file_size for member in members) > size:
         raise InputError(f"{name} is damaged: what is in it is larger than the file")
     return members

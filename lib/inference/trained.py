@@ -91,7 +91,7 @@ def open_index(
     """An index, with the run that made it.
 
     Args:
-        run: where that run is, if not where it was.
+        run: where that run is, if not where it was; as ``load`` takes it.
         faiss: see ``VideoIndex``.
         device: see ``load``.
 

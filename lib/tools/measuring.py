@@ -4,6 +4,7 @@ random batches, in a process of its own."""
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -114,16 +115,22 @@ def measure_step(
     clock = Clock(runtime)
     limit = config.TRAIN.MAX_GRAD_NORM
 
+    processor: list[float] = []
+
     def step() -> None:
+        began = time.process_time()
         timed_step(optimization, batch_gradient, random, clock, max_grad_norm=limit)
+        processor.append(time.process_time() - began)
 
     step()  # the optimiser makes its state, a compiler its code
     repeats = 1
     if clock.seconds["step"][0] < seconds:
         clock.seconds.clear()
+        processor.clear()
         repeats = repeated(step, seconds=seconds)
     return {
         "seconds": clock.medians(),
+        "processor_seconds": statistics.median(processor),  # of all threads together
         "repeats": repeats,
         "peak_bytes": memory.peak(),
         **found,
