@@ -56,6 +56,7 @@ def pack(files: Mapping[str, bytes], words: Path | None, path: Path) -> None:
 
 def _member(name: str) -> zipfile.ZipInfo:
     member = zipfile.ZipInfo(name, _MOMENT)
+    member.create_system = 3  # Unix, on whatever system it is written
     member.external_attr = (stat.S_IFREG | 0o644) << 16
     return member
 
