@@ -456,7 +456,8 @@ def about(measured: Mapping[str, Mapping[str, Any]], real: str, simulated: str) 
         f"- *simulated bench*: the same on the simulated bench ([results.md](results.md)), "
         f"{LEVEL} signal. The best scores without a model are {simulated}.",
         "- *parameters*, *seconds a step*, *GiB*: of a training step, on random batches with "
-        "the sizes of the corpus, and its peak memory; the seconds are the processor's, on one "
+        "the sizes of the corpus and the paragraph lengths of ActivityNet Captions, and its peak "
+        "memory; the seconds are the processor's, on one "
         "thread. "
         f"{'; '.join(machines) or 'Nothing was measured yet'}.{busy}",
     ]
