@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
+from lib.commands import sweep
 from lib.commands.best_test import decoding_name
 from lib.commands.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 from lib.config.config import load_config
@@ -218,12 +219,8 @@ def best_floor(result: dict[str, Any], name: str) -> float:
 
 def gathered(names: Sequence[str], order: str, suffix: str = "") -> dict[str, list[dict[str, Any]]]:
     """The results that are there, by name."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(20):
-        for job in jobs(names, order, seed):
-            if (results := job.results(suffix)) is not None:
-                found.setdefault(job.name, []).append(results)
-    return found
+    every = (job for seed in range(20) for job in jobs(names, order, seed))
+    return sweep.gathered(every, suffix)
 
 
 @functools.cache  # every other system is paired with the flagship
