@@ -110,7 +110,13 @@ def _commits(results: Iterable[Mapping[str, Any]]) -> str:
 
 def _definition(protocol: str) -> str:
     known = PROTOCOLS[protocol]
-    return f"{known.definition} Source: {known.source}."
+    lines = f"{known.definition} Source: {known.source}."
+    if known.ranked in ("pairs", "videos, then moments"):
+        lines += (
+            " Rules without a model ground in the ranking of a run: those shown have that of the "
+            "first row's first seed, and ↓ compares each row with those of its own runs."
+        )
+    return lines
 
 
 def _rows(
@@ -247,9 +253,10 @@ def _verdict(
     elif better == len(known):
         text = f"holds in the means; beyond chance in {sure} of {len(known)} metrics"
     else:
+        worse = sum(_surely(metric, result, sign=-1) for metric, result in known.items())
         text = (
             f"**does not hold**: better in {better} of {len(known)} metrics, beyond chance in "
-            f"{sure}"
+            f"{sure}; worse beyond chance in {worse}"
         )
     if all(result.below for result in known.values()):
         text += f"; and `{claim.better}` does not beat the rows without a model"
@@ -263,9 +270,11 @@ def _gain(metric: str, result: Result) -> float:
     return sign * (result.difference or 0.0)
 
 
-def _surely(metric: str, result: Result) -> bool:
+def _surely(metric: str, result: Result, sign: int = 1) -> bool:
+    """Whether it is better beyond chance; worse, with the sign -1."""
     low, high = result.interval or (0.0, 0.0)
-    return high < 0 if lower_is_better(metric) else low > 0
+    upwards = (sign > 0) != lower_is_better(metric)
+    return low > 0 if upwards else high < 0
 
 
 class _Differences:
