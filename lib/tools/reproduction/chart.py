@@ -43,7 +43,7 @@ def draw(
     axis.set_xticks(range(len(rows)), titles, rotation=30, ha="right")
     axis.set(ylabel=f"per cent ({protocol})", ylim=(0, None))
     axis.set_title(f"{table.title}, on {corpus.name}", fontsize=8)
-    axis.legend(frameon=False, fontsize=7, ncols=2)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, partial(figure.savefig, format=path.suffix[1:], dpi=200))
     plt.close(figure)
