@@ -284,9 +284,9 @@ def print_page() -> None:
         "1,052 of Charades-STA's test videos with CLIP ViT-B/32 features, one row a second, and "
         "the human sentences with their times, split anew into 782 videos for training, 125 for "
         "validation and 145 for the test. Test split, per cent, IoU ≥ m, mean ± deviation "
-        "over training seeds. ↓ marks a mean that is not above the best floor (the first five rows "
-        f"of each order; the sixth is what the decoding of `{FLAGSHIP}` makes of no evidence at "
-        "all, with the constants that it states). "
+        "over training seeds. ↓ marks a mean that is not above the system's best floor: the rows in "
+        f"italics. The prior of the decoding is what that of `{FLAGSHIP}` makes of no evidence at "
+        "all, with the constants that it states, and a floor of the systems that decode so. "
         "It is no official protocol: these are test videos of Charades-STA, so quote no Charades "
         "number of a model that was trained here.\n"
     )
