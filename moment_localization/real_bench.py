@@ -285,8 +285,8 @@ def print_page() -> None:
         "the human sentences with their times, split anew into 782 videos for training, 125 for "
         "validation and 145 for the test. Test split, per cent, IoU ≥ m, mean ± deviation "
         "over training seeds. ↓ marks a mean that is not above the system's best floor: the rows "
-        f"in italics. The prior of the decoding is what that of `{FLAGSHIP}` makes of no evidence at "
-        "all, with the constants that it states, and a floor of the systems that decode so. "
+        f"in italics. The prior of the decoding is what that of `{FLAGSHIP}` makes of no evidence "
+        "at all, with the constants that it states, and a floor of the systems that decode so. "
         "It is no official protocol: these are test videos of Charades-STA, so quote no Charades "
         "number of a model that was trained here.\n"
     )
