@@ -175,7 +175,8 @@ class DMRJRG(Model):
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r
 
         # III-D, retrieval by class tokens (VPCMR).
-        self.retrieval, self.grounded_retrieval = retrieval, grounded_retrieval
+        self.retrieval: str = retrieval
+        self.grounded_retrieval = grounded_retrieval
         log_scale = torch.tensor(float(initial_scale)).log()
         self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
         if retrieval == "class_token" or grounded_retrieval:
