@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .batch import Batch
@@ -57,14 +57,15 @@ def drawn_for(batch: Batch) -> Iterator[None]:
 
 
 def rows_of(
-    sentence: Int[Tensor, " R"], place: Int[Tensor, " R"]
+    row: Int[Tensor, " R"], place: Int[Tensor, " R"], count: int
 ) -> contextlib.AbstractContextManager[None]:
-    """A context in which row r of every tensor is at a place (candidate, word, …) of the batch's
-    sentence ``sentence[r]``. Elsewhere rows are the paragraphs, or the sentences, each once or an
-    equal number of times in succession."""
-    if _owners is None:
+    """A context in which row r of every tensor is at a place (a word, …) of the row ``row[r]`` of
+    tensors with ``count`` rows. Elsewhere rows are the paragraphs, or the sentences, each once or
+    an equal number of times in succession."""
+    numbers = _numbers_of(count)
+    if numbers is None:
         return contextlib.nullcontext()
-    return _given(_placed(_owners.sentences[sentence], place.to(torch.int32)))
+    return _given(_placed(numbers[row], place.to(torch.int32)))
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ class Blocks:
 
 def uniform(like: Tensor) -> Float[Tensor, ...]:
     """Numbers in (0, 1) of the shape of a tensor whose first axis is one of rows."""
-    bits = _bits(like)
+    bits = _bits(like.shape, like.device)
     if bits is None:
         return torch.rand(like.shape, device=like.device).clamp(min=2**-24)
     return (((bits >> 9) & (2**23 - 1)).to(torch.float32) + 0.5) / 2**23
@@ -114,11 +115,46 @@ def exponential(like: Tensor) -> Float[Tensor, ...]:
 
 def dropout(x: Tensor, chance: float) -> Tensor:
     """Zeros in the place of some numbers, and the others scaled, likewise."""
-    bits = _bits(x) if 0 < chance < 1 else None
-    if bits is None:
-        return nn.functional.dropout(x, chance)
-    dropped = bits < _LOWEST + int(chance * _COUNT)
-    return x.masked_fill(dropped, 0.0) * (1 / (1 - chance))
+    drawn = _dropped(x, chance)
+    return nn.functional.dropout(x, chance) if drawn is None else _Dropped.apply(x, *drawn)
+
+
+def dropout_of_relu(x: Tensor, chance: float) -> Tensor:
+    """``dropout`` of the positive part of a tensor, which is overwritten. What is dropped need not
+    be kept for the backward pass: there as where ``x`` is not positive, the result is zero."""
+    drawn = _dropped(x, chance) if chance else None
+    if drawn is None:
+        return nn.functional.dropout(x.relu_(), chance)
+    return _DroppedReLU.apply(x, *drawn)
+
+
+class _Dropped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dropped: Bool[Tensor, ...], scale: float) -> Tensor:
+        ctx.save_for_backward(dropped)
+        ctx.scale = scale
+        return x.mul(scale).masked_fill_(dropped, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (dropped,) = ctx.saved_tensors
+        return gradient.mul(ctx.scale).masked_fill_(dropped, 0.0), None, None
+
+
+class _DroppedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dropped: Bool[Tensor, ...], scale: float) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.scale = scale
+        x.relu_().mul_(scale).masked_fill_(dropped, 0.0)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(gradient, kept, 0.0)
+        return passed.mul_(ctx.scale), None, None
 
 
 def drop_by_paragraph(model: nn.Module) -> None:
@@ -162,24 +198,47 @@ class _Attention(nn.MultiheadAttention):
                 average_attn_weights,
                 is_causal,
             )
-        B, L, D = query.shape
         weights = self.in_proj_weight.chunk(3)
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        q, k, v = (
-            nn.functional.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        projected = (
+            nn.functional.linear(x, weight, bias)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        masks = []
         if attn_mask is not None:
-            each = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (B, -1))
-            scores = _masked(scores, each)
+            each = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (len(query), -1))
+            masks.append(each)
         if key_padding_mask is not None:
-            scores = _masked(scores, key_padding_mask[:, None, None])
-        shares = dropout(scores.softmax(dim=-1), self.dropout)
-        read = (shares @ v).transpose(1, 2).reshape(B, L, D)
+            masks.append(key_padding_mask[:, None, None])
+        read, shares = attended(*projected, *masks, heads=self.num_heads, chance=self.dropout)
         if not need_weights:
             return self.out_proj(read), None
         return self.out_proj(read), shares.mean(dim=1) if average_attn_weights else shares
+
+
+def attended(
+    q: Float[Tensor, "B L D"],
+    k: Float[Tensor, "B K D"],
+    v: Float[Tensor, "B K D"],
+    *masks: Tensor,
+    heads: int,
+    chance: float,
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B H L K"]]:
+    """What the heads of an attention read, side by side, and its shares, of which some are dropped.
+
+    Args:
+        q, k, v: queries, keys and values, after their linear maps.
+        masks: of shapes that broadcast to that of the shares; added before the soft-max, or, of
+            bool, forbidding where they are True.
+    """
+    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    for mask in masks:
+        scores = _masked(scores, mask)
+    shares = scores.softmax(dim=-1)
+    if chance:
+        shares = dropout(shares, chance)
+    return (shares @ v).transpose(1, 2).flatten(2), shares
 
 
 def _masked(scores: Float[Tensor, "B H L K"], mask: Tensor) -> Float[Tensor, "B H L K"]:
@@ -187,18 +246,35 @@ def _masked(scores: Float[Tensor, "B H L K"], mask: Tensor) -> Float[Tensor, "B 
     return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-def _bits(like: Tensor) -> Int[Tensor, ...] | None:
+def _dropped(like: Tensor, chance: float) -> tuple[Bool[Tensor, ...], float] | None:
+    """Which numbers of a tensor are dropped, and by what the others are to be multiplied; None
+    where its rows belong to nobody known.
+
+    A chance is a multiple of 2^-16, so that each number that is hashed is enough for two.
+    """
+    if not 0 < chance < 1:
+        return None
+    width = like.shape[-1] if like.dim() > 1 else 1
+    bits = _bits((*like.shape[: max(1, like.dim() - 1)], (width + 1) // 2), like.device)
+    if bits is None:
+        return None
+    share = min(round(chance * 2**16), 2**16 - 1)
+    dropped = bits.view(torch.int16)[..., :width] < share - 2**15
+    return dropped.view(like.shape) if like.dim() == 1 else dropped, 1 / (1 - share / 2**16)
+
+
+def _bits(shape: Sequence[int], device: torch.device) -> Int[Tensor, ...] | None:
     """Random 32-bit numbers of a shape; None where its rows belong to nobody known."""
-    rows = _numbers_of(like.shape[0]) if like.dim() else None
+    rows = _numbers_of(shape[0]) if shape else None
     if rows is None:
         return None
     # One number of the generator a call, whatever the shape: all processes stay in step.
     call = torch.randint(_LOWEST, _LOWEST + _COUNT, (), dtype=torch.int32)
-    place = torch.zeros((), dtype=torch.int32, device=like.device)
-    for size, odd in zip(reversed(like.shape[1:]), _AXES, strict=False):
-        index = torch.arange(1, size + 1, dtype=torch.int32, device=like.device)
+    place = torch.zeros((), dtype=torch.int32, device=device)
+    for size, odd in zip(reversed(shape[1:]), _AXES, strict=False):
+        index = torch.arange(1, size + 1, dtype=torch.int32, device=device)
         place = _mixed(index * odd).view(-1, *(1 for _ in place.shape)) + place
-    first = _mixed(rows + call).view(-1, *(1 for _ in like.shape[1:]))
+    first = _mixed(rows + call).view(-1, *(1 for _ in shape[1:]))
     return _mixed(first + place)
 
 
