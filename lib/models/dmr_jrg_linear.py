@@ -308,7 +308,7 @@ class DMRJRGLinear(DMRJRG):
             fields["alignment"] = self.alignment.compared(
                 parts["sentences"], text, parts["clips"], batch
             )
-        similarity, scale = text.new_zeros(len(batch), len(batch)), text.new_ones(())
+        similarity, scale = None, text.new_ones(())
         if "token" in parts:
             similarity = parts["paragraph"] @ parts["token"].T
             scale = self.log_scale.exp().clamp(max=100)
@@ -366,10 +366,9 @@ class DMRJRGLinear(DMRJRG):
         self,
         batch: Batch,
         video_state: Float[Tensor, "B A"],
-        features: Float[Tensor, "M P D"],
-        candidates: Int[Tensor, "M Q"],
+        moments: Float[Tensor, "M Q D"],
     ) -> Float[Tensor, "B A"]:
-        return super().merged(batch, video_state, self.lift(features), candidates)
+        return super().merged(batch, video_state, self.lift(moments))
 
     def rows_of(self, batch: Batch, candidates: Int[Tensor, "M Q"]) -> Int[Tensor, "M R F"]:
         """Those of the candidates, and of the whole video and what lies before and after the first
@@ -496,11 +495,11 @@ class DMRJRGLinear(DMRJRG):
 
         def distillation(out: LinearOutput, batch: Batch) -> Tensor:
             teacher = require(out.ranking) / temperature
-            return distill_listwise(out.similarity * out.scale, teacher)
+            return distill_listwise(require(out.similarity) * out.scale, teacher)
 
         def global_distillation(out: LinearOutput, batch: Batch) -> Tensor:
             teacher = require(out.global_similarity) * require(out.global_scale)
-            return distill_listwise(out.similarity * out.scale, teacher)
+            return distill_listwise(require(out.similarity) * out.scale, teacher)
 
         def contrast(out: LinearOutput, batch: Batch) -> Tensor:
             nll, other = require(out.nll)[:, :1], require(out.other_nll)
