@@ -142,6 +142,7 @@ class Memory:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        runtime.forget_peak()
         self.before = runtime.allocated() if runtime.counts_memory else _resident()
 
     def peak(self) -> int:
