@@ -52,6 +52,7 @@ WHEELS = {
     "easydict": "easydict",
     "terminaltables": "terminaltables",
     "jaxtyping": "jaxtyping",
+    "beartype": "beartype",
     "h5py": "h5py",
     "PyYAML": "yaml",
     "tqdm": "tqdm",
