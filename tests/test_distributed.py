@@ -26,6 +26,7 @@ from lib.datasets import dense, load_corpus
 from lib.decoding import Decoding
 from lib.evaluation.records import CandidateMoments, Predictions
 from lib.losses import Criterion
+from lib.models import MODELS
 from lib.models.dciml import DCIML
 from lib.models.dmr_jrg_evidence import DMRJRGEvidence
 from lib.models.jsg import JSG
@@ -106,12 +107,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, int
     """What each of two processes finds for every model, in one part and in two."""
 
     def all_of_them() -> dict[tuple[str, int], Found]:
-        return {(name, parts): in_parts(name, parts) for name in VARIANTS for parts in (1, 2)}
+        return {(name, parts): in_parts(name, parts) for name in MODELS for parts in (1, 2)}
 
     return together(all_of_them, tmp_path_factory.mktemp("shared"))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", MODELS)  # of variants, the next test asks the same in one
 def test_two_processes_are_one(variant, shared):
     wanted = in_one_piece(variant)
     for process in shared:

@@ -68,7 +68,7 @@ LOSS:
 TRAIN:
   EPOCHS: 2
   BATCH_SIZE: 4
-  LR: 1e-3
+  LR: 3e-3
 TEST:
   RESAMPLES: 20
 WORKERS: 0
@@ -379,7 +379,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(new, trained, monkeypatch,
 def test_a_finished_run_can_be_made_longer_but_not_another(finished, fresh, tmp_path):
     outcome = finished.train("--resume", "--set", "TRAIN.LR=0.5")
     assert outcome.status == 2
-    assert "TRAIN.LR was 0.001 and is 0.5" in outcome.err
+    assert "TRAIN.LR was 0.003 and is 0.5" in outcome.err
     longer = ("--set", "TRAIN.EPOCHS=3")
     assert finished.train("--resume", *longer).status == 0
     whole = fresh.copy(tmp_path / "whole")
