@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .proposal_map import ProposalGrid, neighbour_weights
+from .proposal_map import ProposalGrid, as_rows, as_square, neighbour_weights
 from .recompute import Recomputable, recomputed
+from .tiled_conv import Rows, plan_stack
+
+
+def convolved(
+    square: Float[Tensor, "M D N N"], conv: nn.Module, tiled: Callable[..., Tensor] | None
+) -> Float[Tensor, "M D N N"]:
+    """A convolution of every cell, or of the cells that ``tiled`` computes."""
+    if tiled is None:
+        return conv(square)  # type: ignore[no-any-return]
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    rows = tiled(as_rows(square), conv.weight[None])
+    return as_square(rows.add_(conv.bias.to(rows.dtype)))
 
 
 class DynamicConv(nn.Module):
@@ -47,12 +61,20 @@ class DynamicConv(nn.Module):
         return self.dropout(self.mix(state.tanh()).softmax(dim=-1))
 
     def forward(
-        self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
+        self,
+        square: Float[Tensor, "M D N N"],
+        sentence: Float[Tensor, "M D"],
+        tiled: Callable[..., Tensor] | None = None,
     ) -> Float[Tensor, "M D N N"]:
+        """``tiled``: of rows and kernels, a convolution of some cells only; see ``TiledStack``."""
         M, D = square.shape[:2]
         mixture = self.mixture(square, sentence)
-        kernels = torch.einsum("mk,koihw->moihw", mixture, self.weight).flatten(0, 1)
-        bias = (mixture @ self.bias).flatten()
+        kernels = torch.einsum("mk,koihw->moihw", mixture, self.weight)
+        bias = mixture @ self.bias
+        if tiled is not None:
+            rows = tiled(as_rows(square), kernels)
+            return as_square(rows.add_(bias[:, None].to(rows.dtype)))
+        kernels, bias = kernels.flatten(0, 1), bias.flatten()
         together = square.flatten(0, 1)[None]  # (1, M·D, N, N)
         out = nn.functional.conv2d(together, kernels, bias, padding="same", groups=M)
         return out.unflatten(1, (M, D))[0]
@@ -62,7 +84,8 @@ class DynamicConvStack(Recomputable):
     """Residual convolutions over the map, the first of them dynamic, with batch norm before each.
 
     Every layer divides by the number of valid cells under its kernel, and a cell that saw one is
-    valid for the next layer. Batch statistics are those of the whole square.
+    valid for the next layer. Batch statistics are those of the whole square. Convolutions are in
+    tiles where ``MaskedConvStack``'s are.
 
     Args:
         hidden_size: D.
@@ -98,10 +121,18 @@ class DynamicConvStack(Recomputable):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(hidden_size) for _ in range(num_layers + 1))
         paddings = [kernel_size // 2] * num_layers
-        for layer, weight in enumerate(
-            neighbour_weights(grid.mask, kernel_size, paddings, grow=True)
-        ):
+        weights = neighbour_weights(grid.mask, kernel_size, paddings, grow=True)
+        for layer, weight in enumerate(weights):
             self.register_buffer(f"weight_{layer}", weight, persistent=False)
+        # The norm before a convolution leaves no cell of the square zero.
+        given = Rows.square(torch.ones_like(grid.mask))
+        self.tiled = plan_stack(
+            [(given, Rows.square(weight[0, 0] > 0)) for weight in weights],
+            kernel_size=kernel_size,
+            paddings=paddings,
+            hidden_size=hidden_size,
+            own_kernels=dynamic_layers,
+        )
 
     def forward(
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
@@ -114,12 +145,14 @@ class DynamicConvStack(Recomputable):
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
     ) -> Float[Tensor, "M P D"]:
         x = self.grid.square(features)
+        tiled = self.tiled.layers() if self.tiled and features.device.type == "cpu" else None
         for layer, norm in enumerate(self.norms[:-1]):  # type: ignore[arg-type]
             x = norm(x)
+            conv = None if tiled is None else tiled[layer]
             if layer < len(self.dynamic):
-                y = self.dynamic[layer](x, sentence)
+                y = self.dynamic[layer](x, sentence, conv)
             else:
-                y = self.static[layer - len(self.dynamic)](x)
+                y = convolved(x, self.static[layer - len(self.dynamic)], conv)
             weight = getattr(self, f"weight_{layer}")  # not negative, see MaskedConvStack
             x = (y + x).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(self.norms[-1](x))

@@ -1,0 +1,441 @@
+"""Convolutions of a map at chosen cells only, tile by tile, in few multiplications.
+
+The cells of a map lie in a triangle, and of a sparse map only some are proposals. A tile is a block
+of T x T outputs; there are tiles only where an output is wanted. Within a tile the convolution is a
+minimal filtering: F = T + k - 1 inputs and k taps per axis are brought to P points, multiplied
+point by point, and brought back. A tile takes P² products of D x D matrices, where the sum over
+taps takes T²k²: 289 instead of 1,600 for T = 8 and k = 5.
+
+The points are the frequencies of the discrete Fourier transform of length F, at which nothing is
+lost to rounding; a complex product is three real ones. All is exact but for the order of sums.
+
+Source: Winograd 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR
+2016, with interpolation at roots of unity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .precision import in_full
+
+# Measured on a CPU, in multiply-adds of the matrix products at the points: what a multiply-add of
+# the transforms takes, what a number of the transformed kernels takes (memory decides both), and
+# what a multiply-add of an ordinary convolution takes at least.
+TRANSFORM, KERNEL, ORDINARY = 3.0, 64.0, 0.7
+FIXED = 4e6  # of a layer, for its many small calls
+WEIGHT_BYTES = 2**29  # the most that transformed kernels may take, in float32
+TILES = 96  # at once: larger matrices are not multiplied faster, and their memory is not in a cache
+LONGEST = 32  # F
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """Minimal filtering of one axis: y = output' ((inputs x) * (taps w)).
+
+    y[t] is the sum over j of x[t + j] w[j].
+    """
+
+    inputs: Float[Tensor, "P F"]
+    taps: Float[Tensor, "P k"]
+    output: Float[Tensor, "P T"]
+
+    @property
+    def points(self) -> int:
+        return len(self.inputs)
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Filtering:
+        moved = (x.to(device, dtype) for x in (self.inputs, self.taps, self.output))
+        return Filtering(*moved)
+
+
+@lru_cache(maxsize=64)
+def filtering(length: int, kernel_size: int) -> Filtering:
+    """By the Fourier transform of ``length`` F, in float64; F - k + 1 outputs."""
+    F, T = length, length - kernel_size + 1
+    place = 2 * math.pi * torch.arange(F, dtype=torch.float64) / F
+    inputs, taps, output = [], [], []
+    for frequency in range(F // 2 + 1):
+        c, s = (frequency * place).cos(), (frequency * place).sin()
+        if 2 * frequency % F == 0:  # real
+            inputs += [c]
+            taps += [c[:kernel_size]]
+            output += [c[:T] / F]
+        else:  # (a - ib)(u + iv), with the parts u(a + b), b(v - u) and a(v + u)
+            inputs += [c + s, s, c]
+            taps += [c[:kernel_size], (s - c)[:kernel_size], (s + c)[:kernel_size]]
+            output += [2 / F * (c + s)[:T], 2 / F * c[:T], -2 / F * s[:T]]
+    return Filtering(torch.stack(inputs), torch.stack(taps), torch.stack(output))
+
+
+def tiles_over(wanted: Bool[Tensor, "S S"], size: int) -> Int[Tensor, "t 2"]:
+    """The first rows and columns of tiles that hold each wanted cell once.
+
+    Bands of ``size`` rows, and in each band tiles from the first column that is not yet covered.
+    """
+    corners, rows = [], wanted.any(dim=1).tolist()
+    top = 0
+    while top < len(rows):
+        if not rows[top]:
+            top += 1
+            continue
+        columns = wanted[top : top + size].any(dim=0).tolist()
+        left = 0
+        while left < len(columns):
+            if columns[left]:
+                corners.append((top, left))
+                left += size
+            else:
+                left += 1
+        top += size
+    return torch.tensor(corners, dtype=torch.long).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the cells of a square are in a (M, A, D) tensor of features.
+
+    Attributes:
+        of: the row of each cell; -1: the cell is zero, or is not computed.
+        count: A.
+    """
+
+    of: Int[Tensor, "S S"]
+    count: int
+
+    @classmethod
+    def only(cls, cells: Bool[Tensor, "S S"]) -> Rows:
+        """A row for each of some cells, in their order."""
+        rank = cells.flatten().cumsum(dim=0).view_as(cells) - 1
+        return cls(torch.where(cells, rank, -1), int(cells.sum()))
+
+    @classmethod
+    def square(cls, cells: Bool[Tensor, "S S"]) -> Rows:
+        """A row for each cell of the square, of which only some are not zero."""
+        place = torch.arange(cells.numel()).view_as(cells)
+        return cls(torch.where(cells, place, -1), cells.numel())
+
+
+class Exchange:
+    """Between rows and tables of tiles, which have one entry per place in a tile.
+
+    Args:
+        row_of: the row of each place of each tile; -1: none, which is zero.
+        num_rows: A.
+    """
+
+    def __init__(self, row_of: Int[Tensor, "places t"], num_rows: int) -> None:
+        self.row_of, self.num_rows = row_of, num_rows
+        held = row_of >= 0
+        order = row_of[held].argsort(stable=True)
+        self.place, self.tile = (x[order] for x in held.nonzero().unbind(dim=1))
+        self.count = torch.bincount(row_of[held], minlength=num_rows)
+        self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    def to_tiles(self, rows: Float[Tensor, "m A D"]) -> Float[Tensor, "entries D"]:
+        """Entries are ordered by place, map and tile."""
+        return self._summed("tiles", rows)
+
+    def from_tiles(self, table: Float[Tensor, "entries D"], maps: int) -> Float[Tensor, "m A D"]:
+        """Each row's sum over the places that hold it, the transpose of ``to_tiles``."""
+        return self._summed("rows", table, maps).unflatten(0, (maps, self.num_rows))
+
+    def _summed(self, to: str, source: Tensor, maps: int | None = None) -> Float[Tensor, "n D"]:
+        maps = len(source) if maps is None else maps
+        if (to, maps) not in self._known:
+            makers = {"tiles": self._of_tiles, "rows": self._of_rows}
+            self._known[to, maps] = makers[to](maps)
+        indices, offsets = (x.to(source.device) for x in self._known[to, maps])
+        flat = source.reshape(-1, source.shape[-1])
+        return torch.embedding_bag(flat, indices, offsets, False, 0, False, None, True)[0]
+
+    def _of_tiles(self, maps: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+        held = self.row_of[:, None].expand(-1, maps, -1)
+        first = torch.arange(maps)[:, None] * self.num_rows
+        return (held + first)[held >= 0], _ends((held >= 0).flatten().long())
+
+    def _of_rows(self, maps: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+        entry = (self.place * maps + torch.arange(maps)[:, None]) * self.row_of.shape[1] + self.tile
+        return entry.flatten(), _ends(self.count.repeat(maps))
+
+
+def _ends(counts: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
+
+
+class Scratch:
+    """Memory for the intermediate results of a stack's layers, by name, which is used again: fresh
+    memory takes a CPU longer than the sums that fill it."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Of the type of ``like``; what was in it is lost."""
+        size, held = math.prod(shape), self.held.get(name)
+        if held is None or held.numel() < size or held.dtype != like.dtype:
+            held = None
+            self.held.pop(name, None)
+            held = self.held[name] = like.new_empty(size)
+        return held[:size].view(shape)
+
+
+@dataclass(frozen=True)
+class TiledConv:
+    """A convolution of stride 1 from some cells of a square to some of another, without bias.
+
+    Attributes:
+        inputs, outputs: between rows and the tiles.
+        length, kernel_size: F and k; a tile has T = F - k + 1 outputs per axis.
+        cost: of a map, in multiply-adds per pair of channels.
+    """
+
+    inputs: Exchange
+    outputs: Exchange
+    length: int
+    kernel_size: int
+    cost: float
+    known: dict[Any, Filtering] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def plan(
+        cls,
+        given: Rows,
+        wanted: Rows,
+        *,
+        kernel_size: int,
+        padding: int,
+        hidden_size: int,
+        own_kernels: bool = False,
+    ) -> TiledConv | None:
+        """With tiles of the size at which the work is least; None where no size fits in memory.
+
+        Args:
+            given: of the inputs, a square of S x S cells.
+            wanted: of the outputs, a square of S + 2 ``padding`` - k + 1 cells a side. Rows of
+                cells that are not computed are zero.
+            own_kernels: every map has a kernel of its own.
+        """
+        k, D, best = kernel_size, hidden_size, None
+        for length in range(k + 1, LONGEST + 1, 2):
+            P, T = filtering(length, k).points, length - k + 1
+            if 4 * (P * D) ** 2 > WEIGHT_BYTES:
+                break
+            corners = tiles_over(wanted.of >= 0, T)
+            transforms = P * length * (length + P) + T * P * (P + T)
+            kernels = KERNEL * P**2 / (1 if own_kernels else 8)
+            cost = len(corners) * (P**2 + TRANSFORM * transforms / D) + kernels + FIXED / D**2
+            if best is None or cost < best[0]:
+                best = cost, length, corners
+        if best is None:
+            return None
+        cost, length, corners = best
+        return cls(
+            _exchange(given, corners - padding, length),
+            _exchange(wanted, corners, length - k + 1),
+            length,
+            k,
+            cost,
+        )
+
+    def __call__(
+        self,
+        rows: Float[Tensor, "M A_in D_in"],
+        kernels: Float[Tensor, "G D_out D_in k k"],
+        scratch: Scratch,
+    ) -> Float[Tensor, "M A_out D_out"]:
+        """``kernels``: one for all maps, or one for each."""
+        if torch.is_autocast_enabled(rows.device.type):  # as an ordinary convolution reads them
+            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
+        return _convolved(rows, kernels, self, scratch)
+
+    def filtering(self, like: Tensor) -> Filtering:
+        key = like.dtype, like.device
+        if key not in self.known:
+            self.known[key] = filtering(self.length, self.kernel_size).to(*key)
+        return self.known[key]
+
+    def blocks(self, num_maps: int, num_kernels: int) -> Iterator[tuple[int, slice]]:
+        """For each kernel, the maps that are convolved with it together."""
+        if num_kernels > 1:
+            yield from ((m, slice(m, m + 1)) for m in range(num_maps))
+            return
+        size = max(1, TILES // max(1, self.inputs.row_of.shape[1]))
+        yield from ((0, slice(m, m + size)) for m in range(0, num_maps, size))
+
+
+@dataclass(frozen=True)
+class TiledStack:
+    """Convolutions that follow each other."""
+
+    convs: Sequence[TiledConv]
+
+    def layers(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """For one pass: of each, the function of rows and kernels. They share their memory, which
+        is free when the pass and its gradient are done."""
+        scratch = Scratch()
+        return [partial(conv, scratch=scratch) for conv in self.convs]
+
+
+def plan_stack(
+    layers: Sequence[tuple[Rows, Rows]],
+    *,
+    kernel_size: int,
+    paddings: Sequence[int],
+    hidden_size: int,
+    own_kernels: int = 0,
+) -> TiledStack | None:
+    """The layers of a stack; None where convolutions over the square are less work.
+
+    Args:
+        layers: of each, what is given and what is wanted; see ``TiledConv.plan``.
+        own_kernels: in so many layers, the first, every map has a kernel of its own.
+    """
+    plans, cost, ordinary = [], 0.0, 0.0
+    for layer, ((given, wanted), padding) in enumerate(zip(layers, paddings, strict=True)):
+        plan = TiledConv.plan(
+            given,
+            wanted,
+            kernel_size=kernel_size,
+            padding=padding,
+            hidden_size=hidden_size,
+            own_kernels=layer < own_kernels,
+        )
+        if plan is None:
+            return None
+        plans.append(plan)
+        cost += plan.cost
+        ordinary += ORDINARY * wanted.of.numel() * kernel_size**2
+    return TiledStack(plans) if cost < ordinary else None
+
+
+def _exchange(rows: Rows, corners: Int[Tensor, "t 2"], size: int) -> Exchange:
+    """Places are those of a tile of ``size`` x ``size`` cells, by row."""
+    S = len(rows.of)
+    y, x = (corner + torch.arange(size)[:, None] for corner in corners.unbind(dim=1))  # (size, t)
+    inside = ((y >= 0) & (y < S))[:, None] & ((x >= 0) & (x < S))[None]
+    held = rows.of[y.clamp(0, S - 1)[:, None], x.clamp(0, S - 1)[None]]
+    return Exchange(torch.where(inside, held, -1).flatten(0, 1), rows.count)
+
+
+class _TiledConv(torch.autograd.Function):
+    """Keeps rows and kernels; the points are computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, kernels: Tensor, conv: TiledConv, scratch: Scratch
+    ) -> Tensor:
+        ctx.save_for_backward(rows, kernels)
+        ctx.conv, ctx.scratch = conv, scratch
+        with in_full(rows):
+            return _Pass(rows, kernels, conv, scratch).forward()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, kernels = ctx.saved_tensors
+        with in_full(rows):
+            work = _Pass(rows, kernels, ctx.conv, ctx.scratch)
+            return (*work.backward(grad, *ctx.needs_input_grad[:2]), None, None)
+
+
+class _Pass:
+    """The sums of a ``TiledConv``, in the precision of the kernels.
+
+    Tables are (F, F, m·t, D) of inputs, (P, P, m·t, D) of points and (T, T, m·t, D) of outputs,
+    and (k, k, D_out, D_in) and (P, P, D_out, D_in) of kernels; m·t is the tiles of m maps.
+    """
+
+    def __init__(
+        self,
+        rows: Float[Tensor, "M A_in D_in"],
+        kernels: Float[Tensor, "G D_out D_in k k"],
+        conv: TiledConv,
+        scratch: Scratch,
+    ) -> None:
+        self.rows, self.kernels, self.conv, self.scratch = rows, kernels, conv, scratch
+        self.axis = conv.filtering(kernels)
+        self.points = self.axis.points**2
+        self.blocks = list(conv.blocks(len(rows), len(kernels)))
+
+    def forward(self) -> Float[Tensor, "M A_out D_out"]:
+        outputs, D_out = self.conv.outputs, self.kernels.shape[1]
+        out = self.rows.new_empty(len(self.rows), outputs.num_rows, D_out)
+        back = self.axis.output.mT.contiguous()
+        before = None
+        for group, maps in self.blocks:
+            if group != before:
+                kernel, before = self._kernel(group), group
+            inputs = self._inputs(maps)
+            product = self._scratch("products", self.points, inputs.shape[1], D_out)
+            torch.bmm(inputs, kernel.mT, out=product)
+            table = self._both_axes("sums", back, product)
+            out[maps] = outputs.from_tiles(table.view(-1, D_out), len(self.rows[maps]))
+        return out
+
+    def backward(
+        self, grad: Float[Tensor, "M A_out D_out"], of_rows: bool, of_kernels: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_rows = torch.empty_like(self.rows) if of_rows else None
+        grad_kernels = torch.empty_like(self.kernels) if of_kernels else None
+        _, D_out, D_in, *_ = self.kernels.shape
+        back, taps = self.axis.inputs.mT.contiguous(), self.axis.taps.mT.contiguous()
+        total = self._scratch("total", self.points, D_out, D_in) if of_kernels else None
+        before = None
+        for position, (group, maps) in enumerate(self.blocks):
+            table = self.conv.outputs.to_tiles(grad[maps].to(self.kernels.dtype))
+            products = self._both_axes("products", self.axis.output, table)
+            products = products.view(self.points, -1, D_out)
+            if total is not None and grad_kernels is not None:
+                inputs = self._inputs(maps)
+                if group != before:
+                    torch.bmm(products.mT, inputs, out=total)
+                else:
+                    torch.baddbmm(total, products.mT, inputs, out=total)
+                if position + 1 == len(self.blocks) or self.blocks[position + 1][0] != group:
+                    found = self._both_axes("taps", taps, total)
+                    grad_kernels[group].view(D_out * D_in, -1).copy_(
+                        found.view(-1, D_out * D_in).mT
+                    )
+            if grad_rows is not None:
+                if group != before:
+                    kernel = self._kernel(group)
+                inputs = self._scratch("inputs", self.points, products.shape[1], D_in)
+                torch.bmm(products, kernel, out=inputs)
+                table = self._both_axes("sums", back, inputs).view(-1, D_in)
+                grad_rows[maps] = self.conv.inputs.from_tiles(table, len(self.rows[maps]))
+            before = group
+        return grad_rows, grad_kernels
+
+    def _scratch(self, name: str, *shape: int) -> Tensor:
+        return self.scratch(name, self.kernels, *shape)
+
+    def _inputs(self, maps: slice) -> Float[Tensor, "points n D_in"]:
+        table = self.conv.inputs.to_tiles(self.rows[maps].to(self.kernels.dtype))
+        found = self._both_axes("inputs", self.axis.inputs, table)
+        return found.view(self.points, -1, self.rows.shape[-1])
+
+    def _kernel(self, group: int) -> Float[Tensor, "points D_out D_in"]:
+        _, D_out, D_in, *_ = self.kernels.shape
+        taps = self.kernels[group].reshape(D_out * D_in, -1).mT.contiguous()
+        return self._both_axes("kernel", self.axis.taps, taps).view(self.points, D_out, D_in)
+
+    def _both_axes(self, name: str, matrix: Float[Tensor, "to f"], table: Tensor) -> Tensor:
+        """``matrix`` applied to the two leading axes of a table, each of length f."""
+        to, length = matrix.shape
+        size = table.numel() // length**2
+        first = self._scratch("one axis", length, to, size)
+        torch.matmul(matrix, table.reshape(length, length, size), out=first)
+        second = self._scratch(name, to, to * size)
+        torch.mm(matrix, first.view(length, -1), out=second)
+        return second
+
+
+_convolved: Callable[..., Tensor] = torch.compiler.disable(_TiledConv.apply)
