@@ -176,22 +176,13 @@ def test_a_stack_in_tiles_can_be_computed_again(name: str, monkeypatch: Any) -> 
 
 @pytest.mark.parametrize("name", STACKS)
 @pytest.mark.usefixtures("tiled")
-def test_a_stack_in_tiles_keeps_bfloat16_between_its_layers(name: str) -> None:
+def test_in_bfloat16_the_square_is_convolved(name: str) -> None:
     torch.manual_seed(0)
     stack = STACKS[name]().eval()
     features = torch.randn(2, len(stack.grid), D)
     inputs = (features, torch.randn(2, D)) if name == "dynamic" else (features,)
-    exact = stack(*inputs)
-    kept = []
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x),
-    ):
-        rounded = stack(*inputs)
-    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
-    assert any(x.dtype == torch.bfloat16 and x.ndim == 3 for x in kept)
-    rounded.float().sum().backward()
-    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in stack.parameters())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(stack(*inputs), over_the_square(stack)(*inputs))
 
 
 @pytest.mark.usefixtures("tiled")

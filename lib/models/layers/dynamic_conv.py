@@ -21,7 +21,7 @@ def convolved(
         return conv(square)  # type: ignore[no-any-return]
     assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     rows = tiled(as_rows(square), conv.weight[None])
-    return as_square(rows.add_(conv.bias.to(rows.dtype)))
+    return as_square(rows.add_(conv.bias))
 
 
 class DynamicConv(nn.Module):
@@ -73,7 +73,7 @@ class DynamicConv(nn.Module):
         bias = mixture @ self.bias
         if tiled is not None:
             rows = tiled(as_rows(square), kernels)
-            return as_square(rows.add_(bias[:, None].to(rows.dtype)))
+            return as_square(rows.add_(bias[:, None]))
         kernels, bias = kernels.flatten(0, 1), bias.flatten()
         together = square.flatten(0, 1)[None]  # (1, M·D, N, N)
         out = nn.functional.conv2d(together, kernels, bias, padding="same", groups=M)
@@ -145,7 +145,7 @@ class DynamicConvStack(Recomputable):
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
     ) -> Float[Tensor, "M P D"]:
         x = self.grid.square(features)
-        tiled = self.tiled.layers() if self.tiled and features.device.type == "cpu" else None
+        tiled = self.tiled.layers() if self.tiled and self.tiled.suits(features) else None
         for layer, norm in enumerate(self.norms[:-1]):  # type: ignore[arg-type]
             x = norm(x)
             conv = None if tiled is None else tiled[layer]

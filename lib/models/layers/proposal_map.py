@@ -355,7 +355,7 @@ class MaskedConvStack(Recomputable):
     def _convolved(
         self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None
     ) -> Float[Tensor, "M P D"]:
-        if self.tiled and outside is None and features.device.type == "cpu":
+        if self.tiled and self.tiled.suits(features) and outside is None:
             return self._tiled(features, self.tiled)
         x = self.grid.square(features, outside)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
@@ -372,13 +372,13 @@ class MaskedConvStack(Recomputable):
         ):
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             x = convolve(x, conv.weight[None])
-            x = x.add_(conv.bias.to(x.dtype))
+            x = x.add_(conv.bias)
             if self.batch_norm:
                 x = as_rows(norm(as_square(x)))
             weight = getattr(self, f"weight_{layer}").flatten()
             if not self.batch_norm:
                 weight = weight[rows.of.flatten() >= 0]
-            x = x.mul_(weight[:, None].to(x.dtype)).relu_()
+            x = x.mul_(weight[:, None]).relu_()
         return x.index_select(1, self.grid.cells) if self.batch_norm else x
 
 

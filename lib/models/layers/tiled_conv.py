@@ -25,12 +25,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .precision import in_full
-
 # Measured on a CPU, in multiply-adds of the matrix products at the points: what a multiply-add of
 # the transforms takes, what a number of the transformed kernels takes (memory decides both), and
 # what a multiply-add of an ordinary convolution takes at least.
-TRANSFORM, KERNEL, ORDINARY = 3.0, 64.0, 0.7
+TRANSFORM, KERNEL, ORDINARY = 3.0, 64.0, 0.5
 FIXED = 4e6  # of a layer, for its many small calls
 WEIGHT_BYTES = 2**29  # the most that transformed kernels may take, in float32
 TILES = 96  # at once: larger matrices are not multiplied faster, and their memory is not in a cache
@@ -253,8 +251,6 @@ class TiledConv:
         scratch: Scratch,
     ) -> Float[Tensor, "M A_out D_out"]:
         """``kernels``: one for all maps, or one for each."""
-        if torch.is_autocast_enabled(rows.device.type):  # as an ordinary convolution reads them
-            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
         return _convolved(rows, kernels, self, scratch)
 
     def filtering(self, like: Tensor) -> Filtering:
@@ -277,6 +273,14 @@ class TiledStack:
     """Convolutions that follow each other."""
 
     convs: Sequence[TiledConv]
+
+    @staticmethod
+    def suits(features: Tensor) -> bool:
+        """Other devices have not been measured, and in bfloat16 a CPU convolves a square several
+        times faster."""
+        device = features.device.type
+        full = features.dtype in (torch.float32, torch.float64)
+        return device == "cpu" and full and not torch.is_autocast_enabled(device)
 
     def layers(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
         """For one pass: of each, the function of rows and kernels. They share their memory, which
@@ -335,19 +339,17 @@ class _TiledConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(rows, kernels)
         ctx.conv, ctx.scratch = conv, scratch
-        with in_full(rows):
-            return _Pass(rows, kernels, conv, scratch).forward()
+        return _Pass(rows, kernels, conv, scratch).forward()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, kernels = ctx.saved_tensors
-        with in_full(rows):
-            work = _Pass(rows, kernels, ctx.conv, ctx.scratch)
-            return (*work.backward(grad, *ctx.needs_input_grad[:2]), None, None)
+        work = _Pass(rows, kernels, ctx.conv, ctx.scratch)
+        return (*work.backward(grad, *ctx.needs_input_grad[:2]), None, None)
 
 
 class _Pass:
-    """The sums of a ``TiledConv``, in the precision of the kernels.
+    """The sums of a ``TiledConv``.
 
     Tables are (F, F, m·t, D) of inputs, (P, P, m·t, D) of points and (T, T, m·t, D) of outputs,
     and (k, k, D_out, D_in) and (P, P, D_out, D_in) of kernels; m·t is the tiles of m maps.
@@ -390,7 +392,7 @@ class _Pass:
         total = self._scratch("total", self.points, D_out, D_in) if of_kernels else None
         before = None
         for position, (group, maps) in enumerate(self.blocks):
-            table = self.conv.outputs.to_tiles(grad[maps].to(self.kernels.dtype))
+            table = self.conv.outputs.to_tiles(grad[maps])
             products = self._both_axes("products", self.axis.output, table)
             products = products.view(self.points, -1, D_out)
             if total is not None and grad_kernels is not None:
@@ -418,7 +420,7 @@ class _Pass:
         return self.scratch(name, self.kernels, *shape)
 
     def _inputs(self, maps: slice) -> Float[Tensor, "points n D_in"]:
-        table = self.conv.inputs.to_tiles(self.rows[maps].to(self.kernels.dtype))
+        table = self.conv.inputs.to_tiles(self.rows[maps])
         found = self._both_axes("inputs", self.axis.inputs, table)
         return found.view(self.points, -1, self.rows.shape[-1])
 
