@@ -221,6 +221,26 @@ def test_a_map_in_tiles_stands_alone(name: str) -> None:
 
 
 @pytest.mark.usefixtures("tiled")
+def test_of_no_map_nothing_is_learned() -> None:
+    torch.manual_seed(0)
+    stack = STACKS["first"]()
+    out = stack(torch.randn(0, len(stack.grid), D))
+    assert out.shape == (0, len(stack.grid), D)
+    out.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in stack.parameters())
+
+
+@pytest.mark.usefixtures("tiled")
+def test_a_stack_learns_after_it_was_read_without_gradients() -> None:
+    torch.manual_seed(0)
+    stack = STACKS["dynamic"]()
+    expected = passed(stack)
+    with torch.inference_mode():
+        stack.eval()(torch.randn(5, len(stack.grid), D), torch.randn(5, D))
+    assert_near(passed(stack.train()), expected, 1e-10)
+
+
+@pytest.mark.usefixtures("tiled")
 def test_what_fills_the_empty_cells_is_convolved_over_the_square() -> None:
     torch.manual_seed(0)
     stack = STACKS["first"]()

@@ -24,12 +24,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Measured on a CPU, in multiply-adds of the matrix products at the points: what a multiply-add of
-# the transforms takes, what a number of the transformed kernels takes (memory decides both), and
-# what a multiply-add of an ordinary convolution takes at least.
-TRANSFORM, KERNEL, ORDINARY = 3.0, 64.0, 0.5
+# the transforms takes, and what a number of the transformed kernels takes; memory decides both.
+TRANSFORM, KERNEL = 3.0, 64.0
 FIXED = 4e6  # of a layer, for its many small calls
+# What a multiply-add of an ordinary convolution takes: 0.7 where matrix products are as fast as
+# they can be, less where the convolutions of a CPU are better tuned than its products.
+ORDINARY = 0.5
+SHARED = 8  # maps of a step, at least, that share a kernel
 WEIGHT_BYTES = 2**29  # the most that transformed kernels may take, in float32
 TILES = 96  # at once: larger matrices are not multiplied faster, and their memory is not in a cache
 LONGEST = 32  # F
@@ -229,7 +233,7 @@ class TiledConv:
                 break
             corners = tiles_over(wanted.of >= 0, T)
             transforms = P * length * (length + P) + T * P * (P + T)
-            kernels = KERNEL * P**2 / (1 if own_kernels else 8)
+            kernels = KERNEL * P**2 / (1 if own_kernels else SHARED)
             cost = len(corners) * (P**2 + TRANSFORM * transforms / D) + kernels + FIXED / D**2
             if best is None or cost < best[0]:
                 best = cost, length, corners
@@ -283,8 +287,8 @@ class TiledStack:
         return device == "cpu" and full and not torch.is_autocast_enabled(device)
 
     def layers(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """For one pass: of each, the function of rows and kernels. They share their memory, which
-        is free when the pass and its gradient are done."""
+        """For one pass: of each, the function of rows and kernels. They share the memory of what is
+        in between, which is free again when the pass and its gradient are done."""
         scratch = Scratch()
         return [partial(conv, scratch=scratch) for conv in self.convs]
 
@@ -342,6 +346,7 @@ class _TiledConv(torch.autograd.Function):
         return _Pass(rows, kernels, conv, scratch).forward()
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, kernels = ctx.saved_tensors
         work = _Pass(rows, kernels, ctx.conv, ctx.scratch)
@@ -386,7 +391,7 @@ class _Pass:
         self, grad: Float[Tensor, "M A_out D_out"], of_rows: bool, of_kernels: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         grad_rows = torch.empty_like(self.rows) if of_rows else None
-        grad_kernels = torch.empty_like(self.kernels) if of_kernels else None
+        grad_kernels = self.kernels.new_zeros(self.kernels.shape) if of_kernels else None
         _, D_out, D_in, *_ = self.kernels.shape
         back, taps = self.axis.inputs.mT.contiguous(), self.axis.taps.mT.contiguous()
         total = self._scratch("total", self.points, D_out, D_in) if of_kernels else None
