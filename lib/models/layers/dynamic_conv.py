@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .proposal_map import ProposalGrid, as_rows, as_square, neighbour_weights
+from .proposal_map import ProposalGrid, as_rows, as_square, batch_norm, neighbour_weights
 from .recompute import Recomputable, recomputed
-from .tiled_conv import Rows, plan_stack
-
-
-def convolved(
-    square: Float[Tensor, "M D N N"], conv: nn.Module, tiled: Callable[..., Tensor] | None
-) -> Float[Tensor, "M D N N"]:
-    """A convolution of every cell, or of the cells that ``tiled`` computes."""
-    if tiled is None:
-        return conv(square)  # type: ignore[no-any-return]
-    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-    rows = tiled(as_rows(square), conv.weight[None])
-    return as_square(rows.add_(conv.bias))
+from .tiled_conv import Rows, TiledStack, plan_stack
 
 
 class DynamicConv(nn.Module):
@@ -60,21 +47,18 @@ class DynamicConv(nn.Module):
         state = self.of_sentence(sentence) + self.of_map(square.mean(dim=(2, 3)))
         return self.dropout(self.mix(state.tanh()).softmax(dim=-1))
 
-    def forward(
-        self,
-        square: Float[Tensor, "M D N N"],
-        sentence: Float[Tensor, "M D"],
-        tiled: Callable[..., Tensor] | None = None,
-    ) -> Float[Tensor, "M D N N"]:
-        """``tiled``: of rows and kernels, a convolution of some cells only; see ``TiledStack``."""
-        M, D = square.shape[:2]
+    def mixed(
+        self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
+    ) -> tuple[Float[Tensor, "M D D k k"], Float[Tensor, "M D"]]:
+        """The kernel and the bias of each item."""
         mixture = self.mixture(square, sentence)
-        kernels = torch.einsum("mk,koihw->moihw", mixture, self.weight)
-        bias = mixture @ self.bias
-        if tiled is not None:
-            rows = tiled(as_rows(square), kernels)
-            return as_square(rows.add_(bias[:, None]))
-        kernels, bias = kernels.flatten(0, 1), bias.flatten()
+        return torch.einsum("mk,koihw->moihw", mixture, self.weight), mixture @ self.bias
+
+    def forward(
+        self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
+    ) -> Float[Tensor, "M D N N"]:
+        M, D = square.shape[:2]
+        kernels, bias = (x.flatten(0, 1) for x in self.mixed(square, sentence))
         together = square.flatten(0, 1)[None]  # (1, M·D, N, N)
         out = nn.functional.conv2d(together, kernels, bias, padding="same", groups=M)
         return out.unflatten(1, (M, D))[0]
@@ -144,15 +128,33 @@ class DynamicConvStack(Recomputable):
     def _convolved(
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
     ) -> Float[Tensor, "M P D"]:
+        if self.tiled and self.tiled.suits(features):
+            return self._tiled(features, sentence, self.tiled)
         x = self.grid.square(features)
-        tiled = self.tiled.layers() if self.tiled and self.tiled.suits(features) else None
         for layer, norm in enumerate(self.norms[:-1]):  # type: ignore[arg-type]
             x = norm(x)
-            conv = None if tiled is None else tiled[layer]
             if layer < len(self.dynamic):
-                y = self.dynamic[layer](x, sentence, conv)
+                y = self.dynamic[layer](x, sentence)
             else:
-                y = convolved(x, self.static[layer - len(self.dynamic)], conv)
+                y = self.static[layer - len(self.dynamic)](x)
             weight = getattr(self, f"weight_{layer}")  # not negative, see MaskedConvStack
             x = (y + x).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(self.norms[-1](x))
+
+    def _tiled(
+        self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"], tiled: TiledStack
+    ) -> Float[Tensor, "M P D"]:
+        x = as_rows(self.grid.square(features))
+        for layer, convolve in enumerate(tiled.layers()):
+            x = batch_norm(self.norms[layer], x)
+            if layer < len(self.dynamic):
+                conv = self.dynamic[layer]
+                assert isinstance(conv, DynamicConv)
+                kernels, bias = conv.mixed(as_square(x), sentence)
+            else:
+                static = self.static[layer - len(self.dynamic)]
+                assert isinstance(static, nn.Conv2d) and static.bias is not None
+                kernels, bias = static.weight[None], static.bias[None]
+            weight = getattr(self, f"weight_{layer}").flatten()[:, None]
+            x = convolve(x, kernels).add_(bias[:, None]).add_(x).mul_(weight).relu_()
+        return batch_norm(self.norms[-1], x).index_select(1, self.grid.cells)

@@ -35,7 +35,7 @@ FIXED = 4e6  # of a layer, for its many small calls
 ORDINARY = 0.5
 SHARED = 8  # maps of a step, at least, that share a kernel
 WEIGHT_BYTES = 2**29  # the most that transformed kernels may take, in float32
-TILES = 96  # at once: larger matrices are not multiplied faster, and their memory is not in a cache
+TILES = 192  # at once: more are not multiplied faster, and take more memory
 LONGEST = 32  # F
 
 
