@@ -101,13 +101,13 @@ GROWTH = {  # three sizes each; N: clips along a map axis
 STACKS = (
     ("2D-TAN, ActivityNet", 64, 4, 9, 4),
     ("2D-TAN, Charades", 16, 8, 5, 8),
-    ("2D-TAN, TACoS", 128, 1, 5, 8),
+    ("2D-TAN, TACoS", 128, 2, 5, 8),
     ("MMN, ActivityNet", 64, 4, 9, 4),
     ("MMN, Charades", 16, 8, 5, 8),
     ("MMN, TACoS", 128, 2, 5, 8),
     ("CDN, ActivityNet", 64, 4, 5, 8),
     ("CDN, Charades", 16, 8, 5, 8),
-    ("CDN, TACoS", 128, 1, 5, 8),
+    ("CDN, TACoS", 128, 2, 5, 8),
 )
 STACK_WIDTH = 256
 ALTERNATIONS = 5
