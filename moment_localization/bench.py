@@ -47,7 +47,7 @@ LEVELS: dict[str, dict[str, float]] = {
 }
 MAIN = ("linear_align", "aligned", "alignment_only", "clip_align", "clip_align_order")
 SYSTEMS = (
-    *("tan2d", "tan2d_order", "mmn", "cdn"),
+    *("tan2d", "tan2d_order", "mmn", "cdn", "mcn", "cal", "xml", "reloclnet"),
     *("scn", "scn_words", "dciml", "dciml_tied", "jsg", "jsg_separation", "ms_sl", "base"),
 )
 # Title of a table -> its experiments: a folder below experiments/bench, or rows around `aligned`.

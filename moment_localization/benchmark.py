@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.base.batch import DataDims, collate
+from lib.base.batch import collate
 from lib.base.command import run_script
 from lib.base.errors import InputError
 from lib.base.files import write_bytes
@@ -43,17 +43,17 @@ from lib.datasets import build_loader
 from lib.datasets.dense import EpochBatches
 from lib.models.layers.dynamic_conv import DynamicConvStack
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
+from lib.tools import measuring
+from lib.tools.measuring import sizes_of
 from lib.tools.profiling import (
     Clock,
     Memory,
-    count_flops,
     exponent,
     matrix_rate,
     repeated,
     timed_step,
     typical_batch,
 )
-from lib.training.batch_gradient import BatchGradient
 from lib.training.build import (
     open_batch_gradient,
     open_corpus,
@@ -198,64 +198,9 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     return result | {"device": runtime.name, "torch": torch.__version__}
 
 
-def sizes_of(config: Any) -> DataDims:
-    """The sizes that an experiment's data would decide, without reading it."""
-    data = config.DATASET
-    world = data.get("SYNTHETIC") or {}
-    synthetic = data.NAME == "synthetic"
-    word_dim = world.get("word_dim", 50) if synthetic else 300
-    vocab_size = 300 if synthetic else data.VOCAB_SIZE
-    return DataDims(
-        video_dim=data.FEATURE_DIM or world.get("feature_dim", 64),
-        word_dim=word_dim,
-        vocab_size=vocab_size,
-        num_frames=data.NUM_FRAMES,
-        num_clips=data.NUM_CLIPS,
-        max_sentences=27,  # of ActivityNet Captions
-        word_vectors=torch.randn(vocab_size, word_dim),
-    )
-
-
 def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
-    """Forward, backward and optimiser, and the peak memory of model, optimiser and step."""
-    dims, memory = sizes_of(config), Memory(runtime)
-    batch = typical_batch(dims, spec["batch"] or config.TRAIN.BATCH_SIZE)
-    model = open_model(config, SimpleNamespace(dims=dims), runtime)
-    optimization = open_optimization(config, model, 1000)
-    batch_gradient, plain = (
-        open_batch_gradient(config, model, runtime),
-        BatchGradient(model, runtime),
-    )
-    optimization.set_epoch(config.TRAIN.EPOCHS - 1)  # when all terms of a schedule are on
-    model.train()
-    onto = batch.to(runtime.device)
-
-    def once() -> None:
-        for step in optimization.steps:
-            with optimization.learning(step):
-                plain.losses(step.criterion, onto)["total"].backward()
-
-    flops = count_flops(once)
-    clock = Clock(runtime)
-    limit = config.TRAIN.MAX_GRAD_NORM
-
-    def step() -> None:
-        timed_step(optimization, batch_gradient, batch, clock, max_grad_norm=limit)
-
-    step()  # the optimiser makes its state, a compiler its code
-    repeats = 1
-    if clock.seconds["step"][0] < spec["seconds"]:
-        clock.seconds.clear()
-        repeats = repeated(step, seconds=spec["seconds"])
-    return {
-        "seconds": clock.medians(),
-        "repeats": repeats,
-        "peak_bytes": memory.peak(),
-        "flops": flops,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "paragraphs": len(batch),
-        "sentences": len(batch.flat_index),
-    }
+    """See ``lib.tools.measuring.measure_step``."""
+    return measuring.measure_step(config, runtime, seconds=spec["seconds"], batch=spec["batch"])
 
 
 class FullSquare(nn.Module):
@@ -502,24 +447,8 @@ def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, A
 
 
 def run_case(spec: dict[str, Any]) -> dict[str, Any]:
-    """A measurement in a process of its own, so that its peak memory is its own.
-
-    Raises:
-        InputError: the message of the process, or the last line of one that failed.
-    """
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", json.dumps({**spec, "started": time.time()})],
-        capture_output=True,
-        text=True,
-    )
-    lines = done.stderr.strip().splitlines()
-    if done.returncode == 2:
-        messages = (x.removeprefix("error: ") for x in lines if x.startswith("error: "))
-        raise InputError("\n".join(messages))
-    if done.returncode:
-        last = lines[-1] if lines else f"status {done.returncode}"
-        raise InputError(f"{spec['cfg']} {spec['set']} could not be measured: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    """See ``lib.tools.measuring.measured_apart``."""
+    return measuring.measured_apart([__file__], spec)
 
 
 def run_all(args: argparse.Namespace) -> dict[str, Any]:

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
+from lib.commands import sweep
 from lib.commands.best_test import decoding_name
 from lib.commands.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 from lib.config.config import load_config
@@ -42,7 +43,7 @@ WEAK = (
     *("clip_align_order", "clip_align_posterior", "aligned", "dmr_jrg", "cpl", "cnm", "pps"),
     *("scn", "dciml", "jsg", "ms_sl", "xml_weak", "reloclnet_weak"),
 )
-FULL = ("tan2d", "mmn", "prvg", "xml", "reloclnet")
+FULL = ("tan2d", "mmn", "prvg", "xml", "reloclnet", "mcn", "cal")
 # Rows of changed options: which file has them, and the experiment that they change.
 ROWS = {
     "ablations": ("aligned", "ablations.yaml"),
@@ -218,12 +219,8 @@ def best_floor(result: dict[str, Any], name: str) -> float:
 
 def gathered(names: Sequence[str], order: str, suffix: str = "") -> dict[str, list[dict[str, Any]]]:
     """The results that are there, by name."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(20):
-        for job in jobs(names, order, seed):
-            if (results := job.results(suffix)) is not None:
-                found.setdefault(job.name, []).append(results)
-    return found
+    every = (job for seed in range(20) for job in jobs(names, order, seed))
+    return sweep.gathered(every, suffix)
 
 
 @functools.cache  # every other system is paired with the flagship
@@ -287,9 +284,9 @@ def print_page() -> None:
         "1,052 of Charades-STA's test videos with CLIP ViT-B/32 features, one row a second, and "
         "the human sentences with their times, split anew into 782 videos for training, 125 for "
         "validation and 145 for the test. Test split, per cent, IoU ≥ m, mean ± deviation "
-        "over training seeds. ↓ marks a mean that is not above the best floor (the first five rows "
-        f"of each order; the sixth is what the decoding of `{FLAGSHIP}` makes of no evidence at "
-        "all, with the constants that it states). "
+        "over training seeds. ↓ marks a mean that is not above the system's best floor: the rows "
+        f"in italics. The prior of the decoding is what that of `{FLAGSHIP}` makes of no evidence "
+        "at all, with the constants that it states, and a floor of the systems that decode so. "
         "It is no official protocol: these are test videos of Charades-STA, so quote no Charades "
         "number of a model that was trained here.\n"
     )

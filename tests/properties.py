@@ -31,6 +31,8 @@ DIMS = DataDims(
     word_idf=torch.rand(30, generator=torch.Generator().manual_seed(8)) + 0.5,
 )
 Build = Callable[[], Model]
+# Of an output: spans, which all sentences may share, and distances from spans drawn anew each time.
+NOT_COMPARED = ("spans.", "intra.", "inter.")
 
 
 def make_sample(index: int, sentences: int, *, video: int | None = None) -> Sample:
@@ -113,7 +115,7 @@ def per_item(model: Model, batch: Batch) -> dict[str, Tensor]:
             said[name] = batch.padded(own)
         elif tensor.shape == (M, M) and one_of_several:  # as between sentences
             said[name] = batch.padded(tensor.diagonal())
-        elif tensor.dim() and tensor.shape[0] == M and not name.startswith("spans."):
+        elif tensor.dim() and tensor.shape[0] == M and not name.startswith(NOT_COMPARED):
             said[name] = batch.padded(tensor)
     videos, paragraphs = model.encode_videos(batch.video), model.encode_paragraphs(batch)
     said |= {f"video.{k}": v for k, v in videos.items()}

@@ -24,8 +24,9 @@ from lib.datasets.synthetic import whole_folder
 from lib.evaluation import Truth
 from lib.evaluation.files import read_any
 from lib.evaluation.files.lines import for_each_line
-from lib.inference.export import RUN_FILE, read_export
+from lib.inference.export import read_export
 from lib.inference.index import VideoIndex
+from lib.inference.packed import RUN_FILE
 from lib.inference.sources import read_durations
 from tests.runs import Process, run, write_experiment
 

@@ -69,13 +69,19 @@ class TestSaving:
         assert checkpoint.load(path)["epoch"] == 7
         assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
 
-    def test_reads_back_what_the_disk_made_of_it(self, path, state, monkeypatch):
-        class Forgetful(checkpoint._Digest):
-            def write(self, data):
-                self.sha.update(data)
-                return self.file.write(bytes(len(data)))
+    @pytest.mark.parametrize("kept", [0, -1])
+    def test_reads_back_what_the_disk_made_of_it(self, kept, path, state, monkeypatch):
+        """All of what it writes at once is lost, or the last byte of a tensor."""
+        size = state["model"]["w"].nbytes
 
-        monkeypatch.setattr(checkpoint, "_Digest", Forgetful)
+        class Forgetful(checkpoint._Faults):
+            def write(self, data):
+                data = bytes(data)
+                if len(data) == size:
+                    data = data[:kept].ljust(size, b"\x01")
+                return self.file.write(data)
+
+        monkeypatch.setattr(checkpoint, "_Faults", Forgetful)
         with pytest.raises(InputError, match="reads back differently than written"):
             checkpoint.save(path, state)
         assert checkpoint.load(path)["epoch"] == 7

@@ -117,6 +117,7 @@ def test_ctrl_c_that_a_library_makes_another_error_of_is_heard(capsys):
 def own_hooks() -> Iterator[None]:
     """A test whose command sets those of the process."""
     hooks, handler = (sys.unraisablehook, sys.excepthook), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     yield
     sys.unraisablehook, sys.excepthook = hooks
     signal.signal(signal.SIGINT, handler)

@@ -124,8 +124,13 @@ def test_a_term_that_is_not_wanted_is_not_computed() -> None:
 # The variant that can: without dropout, and with the whole paragraph at once.
 OVERFITTING = {"tan2d": "tan2d, same padding", "prvg": "prvg, all sentences, no dropout"}
 
+# Their hinges against a few drawn spans ask for less, as far as which tests/test_mcn.py goes.
+BY_DRAWN_SPANS = {"mcn", "cal"}
 
-@pytest.mark.parametrize("name", [n for n, c in MODELS.items() if c.supervision == "full"])
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in MODELS.items() if c.supervision == "full" and n not in BY_DRAWN_SPANS]
+)
 def test_a_fully_supervised_model_overfits_four_videos(name: str) -> None:
     from lib.base.moments import iou
 

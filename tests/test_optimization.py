@@ -14,12 +14,19 @@ from torch import Tensor, nn
 
 import lib.models.layers.text as text_module
 from lib.base.batch import Batch
+from lib.base.errors import InputError
 from lib.base.runtime import Runtime
 from lib.losses import Criterion
 from lib.models.interface import Plan, Stage
 from lib.models.mmn import MMN
 from lib.training.engine import train_one_epoch
-from lib.training.optimization import BertAdam, Optimization, inverse_root, warmup_linear
+from lib.training.optimization import (
+    BertAdam,
+    MomentumSGD,
+    Optimization,
+    inverse_root,
+    warmup_linear,
+)
 from lib.training.progress import Progress
 from tests.properties import DIMS, make_batch
 from tests.tiny_text import tiny_pretrained
@@ -119,7 +126,7 @@ def test_groups_have_their_rates() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw", "bert_adam"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "bert_adam", "sgd"])
 def test_alternating_equals_two_optimisers_that_both_hold_everything(kind: str) -> None:
     """One optimiser is enough: it keeps its state by parameter and skips what has no gradient."""
     model = TwoSides()
@@ -134,7 +141,8 @@ def test_alternating_equals_two_optimisers_that_both_hold_everything(kind: str) 
     train(model, optimization, batches(5), Progress())
 
     def make(lr: float) -> torch.optim.Optimizer:
-        cls: Callable = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(kind, BertAdam)
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": MomentumSGD}
+        cls: Callable = kinds.get(kind, BertAdam)
         if cls is not BertAdam:
             return cls(slow.parameters(), lr=lr, **options)
         biases = [p for p in slow.parameters() if p.dim() == 1]
@@ -175,7 +183,7 @@ def test_a_stage_without_a_term_is_left_out() -> None:
     assert len(optimization.steps) == 1 and optimization.steps[0].criterion.active == {"left"}
 
 
-@pytest.mark.parametrize("kind", ["adam", "bert_adam"])
+@pytest.mark.parametrize("kind", ["adam", "bert_adam", "sgd"])
 def test_a_run_goes_on_bit_for_bit_from_its_state(kind: str) -> None:
     def start(model: nn.Module) -> Optimization:
         criterion = Criterion(TERMS, {"left": 1, "right": 1})
@@ -266,6 +274,59 @@ def test_bert_adam_spares_biases_and_normalisations() -> None:
         for p in group["params"]
     }
     assert decays == {(2, 2): 0.01, (2,): 0.0}
+
+
+# Gradient descent with momentum.
+
+
+def test_a_step_taken_is_not_scaled_again_when_the_rate_falls() -> None:
+    """Gradients 2 and 1, rates 0.1 and 0.01, momentum 0.5: v = 0.2 and then 0.1 + 0.01."""
+    ours, torchs = (nn.Parameter(torch.tensor([1.0])) for _ in range(2))
+    optimizer = MomentumSGD([ours], lr=0.1, momentum=0.5)
+    other = torch.optim.SGD([torchs], lr=0.1, momentum=0.5)
+    found = []
+    for gradient, lr in ((2.0, 0.1), (1.0, 0.01)):
+        for each in (optimizer, other):
+            each.param_groups[0]["lr"] = lr
+        ours.grad = torchs.grad = torch.tensor([gradient])
+        optimizer.step()
+        other.step()
+        found.append((ours.item(), torchs.item()))
+    assert found[0] == pytest.approx((0.8, 0.8))
+    assert found[1] == pytest.approx((0.8 - 0.11, 0.8 - 0.02))
+
+
+def test_at_one_rate_it_is_torch_s() -> None:
+    model = TwoSides()
+    plain = copy.deepcopy(model)
+    optimization = Optimization(
+        model, Criterion(TERMS, {"left": 1, "right": 1}),
+        optimizer="sgd", lr=0.05, momentum=0.8, weight_decay=0.1,
+    )  # fmt: skip
+    train(model, optimization, batches(6), Progress())
+    sgd = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.8, weight_decay=0.1)
+    for batch in batches(6):
+        sgd.zero_grad()
+        out = plain(batch)
+        (TERMS["left"](out, batch) + TERMS["right"](out, batch)).backward()
+        sgd.step()
+    for a, b in zip(weights(model), weights(plain), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_state_of_another_optimiser_is_refused() -> None:
+    model, criterion = TwoSides(), Criterion(TERMS, {"left": 1})
+    adam, sgd = (Optimization(model, criterion, optimizer=kind) for kind in ("adam", "sgd"))
+    train(model, adam, batches(1), Progress())
+    with pytest.raises(
+        InputError, match="keeps step, exp_avg, exp_avg_sq of weight 0; expected ve"
+    ):
+        sgd.load_state_dict(adam.state_dict())
+    train(model, sgd, batches(1), Progress())
+    with pytest.raises(
+        InputError, match="keeps velocity of weight 0; expected exp_avg, exp_avg_sq"
+    ):
+        adam.load_state_dict(sgd.state_dict())
 
 
 # MMN.

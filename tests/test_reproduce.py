@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,12 +218,16 @@ def test_a_page_from_two_seeds_of_two_rows(reproduced, tmp_path):
     assert "On moon:" in page and "| `narrow` | 12.25 | 7.50 |" in page
     assert "On own:" in page and "| `lost` | 3.25 | 4.50 |" in page
     assert "- `lost`: nobody has it." in page and "- A note." in page
-    claims = [line for line in page.splitlines() if line.startswith("| Wide is better.")]
+    assert "**Wide is better.**" in page
+    claims = [line for line in page.splitlines() if line.startswith("| over `narrow`")]
     assert len(claims) == 3 and all("hold" in line for line in claims)
 
     # Nothing is trained twice, and the same results make the same page.
-    assert reproduced("--seeds", 2).status == 0
+    assert reproduced("--seeds", 2, *drawn(tmp_path)).status == 0
     assert started(tmp_path) == [] and (tmp_path / "page.md").read_text() == page
+
+    if drawn(tmp_path):
+        assert (tmp_path / "a/figure.png").read_bytes().startswith(b"\x89PNG")
 
     # A plan has nothing left to do; a further seed has.
     assert "narrow: 2 runs, all done" in reproduced("--seeds", 2, "--plan").output
@@ -244,6 +249,17 @@ def test_a_page_from_two_seeds_of_two_rows(reproduced, tmp_path):
     assert "small-0 was trained with other options: MODEL.PARAMS.hidden_size was 16 and is 20" in (
         ended.output
     )
+
+
+def drawn(folder: Path) -> tuple[object, ...]:
+    """The flag that draws the table, where that is possible."""
+    return ("--draw", folder / "a/figure.png") if find_spec("matplotlib") else ()
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is_trained(reproduced, tmp_path):
+    ended = reproduced("--draw", tmp_path / "figure.bmp")
+    assert ended.status == 2 and started(tmp_path) == []
+    assert "expected a name that ends in .pdf, .png, .svg" in ended.output
 
 
 def test_a_row_that_fails_fails_the_command_and_the_others_are_there(reproduced, tmp_path):

@@ -120,6 +120,8 @@ def curve(variant: str, precision: str, steps: int = 12) -> Tensor:
         ("xml", 0.01),
         ("reloclnet", 0.01),
         ("dmr_release", 0.01),
+        ("mcn", 0.01),
+        ("cal", 0.01),
         ("dmr_jrg, mean retrieval, no TAN", 0.003),
         ("dmr_jrg_evidence, aligned", 0.03),  # other candidates may win where the map is flat
     ],

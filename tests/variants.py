@@ -20,6 +20,7 @@ from tests.properties import DIMS
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
     "joint_size": 8,
+    "lstm_size": 16,
     "alignment_size": 16,
     "retrieval_size": 16,
     "grounding_size": 8,

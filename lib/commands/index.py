@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VIDEOS",
         help="folders of videos, videos, or features in one of their layouts; several are joined",
     )
-    add("--run", type=Path, metavar="RUN", help="folder of a trained run, a checkpoint, an export")
+    add("--run", metavar="RUN", help="folder of a trained run, a checkpoint, an export, or its URL")
     add("--out", type=Path, metavar="INDEX", help="default: beside the videos, with .index added")
     add("--weights", metavar="FILE", help="of the backbone, where its library has none")
     add(

@@ -33,10 +33,12 @@ from ..base.terminal import count, duration, print_wrapped, shown_path
 from ..config.config import load_config
 from ..config.external import find_model
 from ..tools.reproduction import page
+from ..tools.reproduction.chart import FORMATS, draw
 from ..tools.reproduction.page import Trained
 from ..tools.reproduction.tables import CorpusOfTable, Table, find_corpus, read_table
 from ..training.build import open_corpus
 from . import command_line
+from .figures import pyplot
 from .sweep import Job, add_gpus_flag, failures
 
 METHOD = "dmr_jrg"  # what the tables call the paper's method
@@ -68,6 +70,12 @@ def parse_arguments() -> argparse.Namespace:
         "--plan", action="store_true", help="say what is missing and what it takes; train nothing"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="of the page")
+    parser.add_argument(
+        "--draw",
+        type=Path,
+        metavar="FILE",
+        help="draw the first protocol's metrics over the rows, as .pdf, .png or .svg",
+    )
     return parser.parse_args()
 
 
@@ -79,6 +87,7 @@ def main() -> None:
         table = table.only(args.only.split(","))
     if args.set and not args.tag:
         raise InputError("--set changes the runs; name them by --tag TEXT, so that they lie apart")
+    plt = None if args.draw is None else drawing(args.draw)
     jobs, faults = jobs_of(table, corpus, args)
     if not jobs:
         raise InputError(
@@ -105,6 +114,8 @@ def main() -> None:
     out = args.out or home() / "save" / "tables" / f"{page_name(table, corpus, args)}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
+    if plt is not None:
+        draw(plt, table, corpus, trained, args.draw)
     for name, fault in faults.items():
         print_wrapped(f"{name}: {fault}")
     print_wrapped(
@@ -196,6 +207,17 @@ def trained_of(jobs: Sequence[Job], fault: str) -> Trained:
         results=[found for _, found in done],
         fault=fault,
     )
+
+
+def drawing(path: Path) -> Any:
+    """Matplotlib, to draw into a file.
+
+    Raises:
+        InputError: it is missing, or the file's ending is none that it is asked for.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"--draw {path}: expected a name that ends in {', '.join(FORMATS)}")
+    return pyplot()
 
 
 def print_plan(

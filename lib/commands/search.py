@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "paragraph", nargs="?", metavar="TEXT", help="default: what standard input has"
     )
-    parser.add_argument("--run", type=Path, help="the run that answers, if not where it was")
+    parser.add_argument("--run", help="the run that answers, if not where it was")
     parser.add_argument("--top", type=POSITIVE, default=5, help="videos shown (%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument(

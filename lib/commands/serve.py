@@ -20,7 +20,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("index", type=Path, metavar="INDEX")
-    parser.add_argument("--run", type=Path, help="the run that answers, if not where it was")
+    parser.add_argument("--run", help="the run that answers, if not where it was")
     parser.add_argument("--host", default="127.0.0.1", help="address to answer at (%(default)s)")
     parser.add_argument("--port", default="8000", help="0 takes any free one (%(default)s)")
     parser.add_argument(

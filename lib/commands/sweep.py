@@ -232,13 +232,18 @@ def require_jobs(jobs: Sequence[Job]) -> None:
         raise InputError("there is nothing to run; expected --seeds of at least 1, and experiments")
 
 
+def gathered(jobs: Iterable[Job], suffix: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The results that are there, by the jobs' names."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for job in jobs:
+        if (results := job.results(suffix)) is not None:
+            found.setdefault(job.name, []).append(results)
+    return found
+
+
 def table(jobs: Iterable[Job], suffix: str | None = None) -> list[str]:
     """Markdown: mean ± standard deviation over seeds, a line a row, and the best floors."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for job in jobs:
-        results = job.results(suffix)
-        if results is not None:
-            groups.setdefault(job.name, []).append(results)
+    groups = gathered(jobs, suffix)
     if not groups:
         return []
     head = ["", "seeds", *(f"{protocol} {name}" for protocol, name in METRICS)]

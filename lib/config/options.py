@@ -58,6 +58,7 @@ NOT_NEGATIVE = within(0)
 POSITIVE = Limit("above 0", lambda x: x > 0)
 DECAY = Limit("above 0 and at most 1", lambda x: 0 < x <= 1)
 PART = between(0, 1)
+SHARE = Limit("of at least 0 and below 1", lambda x: 0 <= x < 1)
 UNIT = within(0, 1)
 SEED = within(0, 2**32 - 1)
 DEVICE = _matches(r"|cpu|-1|\d+", "that is empty, cpu, -1 or the number of a GPU")
@@ -145,12 +146,14 @@ SCHEMA: dict[str, Option | Section] = {
         "EPOCHS": Option(int, 100, "Passes over the training paragraphs.", COUNT),
         "BATCH_SIZE": Option(int, 16, "Paragraphs per step.", COUNT),
         "OPTIMIZER": Option(
-            Literal["adam", "adamw", "bert_adam"],
+            Literal["adam", "adamw", "bert_adam", "sgd"],
             "adam",
-            "bert_adam has a schedule of its own (WARMUP), and clips tensor by tensor.",
+            "bert_adam has a schedule of its own (WARMUP), and clips tensor by tensor; sgd has"
+            " MOMENTUM.",
         ),
         "LR": Option(float, 1e-4, "Learning rate.", POSITIVE),
         "BETA2": Option(float, 0.999, "Decay of the mean of squared gradients.", PART),
+        "MOMENTUM": Option(float, 0.9, "Share of sgd's last step in the next.", SHARE),
         "WEIGHT_DECAY": Option(float, 0.0, "Weight decay.", NOT_NEGATIVE),
         "LR_DECAY": Option(float, 0.8, "Factor on the learning rate …", DECAY),
         "LR_DECAY_EVERY": Option(int, 20, "… every so many epochs …", COUNT),
@@ -214,9 +217,7 @@ SCHEMA: dict[str, Option | Section] = {
             "Compute the map's layers again in the backward pass instead of keeping what they need:"
             " for large maps; costs their forward pass.",
         ),
-        "FUSED": Option(
-            bool, True, "Adam in one pass over the weights, where bert_adam is not the optimiser."
-        ),
+        "FUSED": Option(bool, True, "adam and adamw in one pass over the weights."),
     },
     "DECODE": dataclass_options(Decoding, capitals=True),
     "TEST": {

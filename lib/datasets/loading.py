@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import compress
 from multiprocessing import queues
 from types import FrameType
 from typing import Any, NoReturn
@@ -170,10 +171,13 @@ def _child_ended(number: int, frame: FrameType | None) -> None:
 
 
 def _require_alive(batches: Any) -> None:
-    """Refuse to wait for a loader process that has died."""
-    for worker in [] if batches is None else batches._workers:
+    """Refuse to wait for a loader process that has ended, though more is expected of it. Torch
+    finds one that ended with status 0 later, and by a lock that it may have died with."""
+    if batches is None:
+        return
+    for worker, expected in zip(batches._workers, batches._workers_status, strict=True):
         status = worker.exitcode
-        if not status:
+        if status is None or (status == 0 and not expected):
             continue
         if status == _UNSENT:
             raise _lacking("memory or files")
@@ -188,10 +192,12 @@ def _abandon(batches: Any) -> None:
     if batches is None:
         return
     batches._shutdown = True
-    alive = [worker for worker in batches._workers if worker.exitcode is None]
-    for worker in alive:
+    alive = [worker.exitcode is None for worker in batches._workers]
+    for worker in compress(batches._workers, alive):
         worker.kill()
-    batches._workers = [worker for worker in batches._workers if worker not in alive]
+    dead = [not one for one in alive]
+    batches._workers = list(compress(batches._workers, dead))
+    batches._workers_status = list(compress(batches._workers_status, dead))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ another name.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import Literal
@@ -57,6 +58,16 @@ class Protocol:
         if self.ranked == "videos, then moments":
             return k * (self.moments_per_video or 1)
         return min(k, self.after) if self.ranked == "pairs" else k
+
+    def counts(self, metric: str) -> bool:
+        """Whether it has a metric of this name."""
+        if self.ranked == "videos":
+            return re.fullmatch(r"R@[1-9]\d*|MRR|MedR|SumR", metric) is not None
+        if self.average_precision:
+            return metric in ("mAP", "mAP@0.5", "mAP@0.75")
+        recall = rf"{'d' if self.discounted else ''}R@[1-9]\d*,IoU=(0(\.\d+)?|1)"
+        mean = self.ranked == "moments" and not self.discounted
+        return re.fullmatch(f"{recall}|mIoU" if mean else recall, metric) is not None
 
     def describe(self) -> str:
         """The definition and its settings, for a terminal."""

@@ -1,6 +1,6 @@
 """A trained run that answers: loads, grounds, indexes and searches.
 
-run = load("save/dense_activitynet/acnet_linear")
+run = load("save/dense_activitynet/acnet_linear")  # or "https://host/run.zip#sha256=…"
 index = run.index("my_videos/")
 for hit in index.search("She opens the door. Then she sits down."):
     print(hit.video, hit.score, [(m.start, m.end, m.sentence) for m in hit.moments])

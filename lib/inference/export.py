@@ -2,7 +2,8 @@
 
 A folder of weights.safetensors, the state dict as it is; run.json, with everything that is no
 tensor; tensors.safetensors, the tensors that are no weights; and the packed vectors of all words,
-if the run has them. In run.json a tensor stands as ``{"tensor": its name}``.
+if the run has them. In run.json a tensor stands as ``{"tensor": its name}``. Or the same files in
+one (``packed``).
 """
 
 from __future__ import annotations
@@ -22,22 +23,41 @@ from ..base.schema import Wrong
 from ..datasets.packed_words import FILE as WORDS
 from ..training import checkpoint
 from ..training.schema import NUMBERED
+from .packed import RUN_FILE, SUFFIX, TENSORS, WEIGHTS, pack, require_no_code
 
-RUN_FILE, WEIGHTS, TENSORS = "run.json", "weights.safetensors", "tensors.safetensors"
 FORMAT, VERSION = "dmr-jrg run", 1
 
 
-def write_export(state: Mapping[str, Any], words: Path | None, folder: Path) -> None:
-    """Write a checkpoint's state, and the packed words if there are any, into a new folder.
+def write_export(state: Mapping[str, Any], words: Path | None, out: Path) -> None:
+    """Write a checkpoint's state, and the packed words if there are any, into a new folder, or into
+    one new file if its name ends in ``.zip``.
 
-    run.json is written last: a folder with it is whole.
+    In a folder run.json is written last: a folder with it is whole.
 
     Raises:
-        InputError: the folder holds something already or cannot be written, or safetensors is not
-            installed.
+        InputError: the folder holds something already, the file is there, or it cannot be written;
+            safetensors is not installed; or the run names code, which one file may not.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} exists already and is not empty; expected a new folder")
+    if out.suffix == SUFFIX:
+        require_no_code(state, str(out))
+        pack(_files(state), words, out)
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already and is not empty; expected a new folder")
+    files = _files(state)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise unwritable(out, fault) from None
+    if words is not None:
+        with words.open("rb") as source:
+            replace_file(out / WORDS, lambda file: shutil.copyfileobj(source, file))
+    for name, content in files.items():
+        write_bytes(out / name, content)
+
+
+def _files(state: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of an export but for the words, run.json last."""
     tensors: dict[str, Tensor] = {}
     left_out = ("model", "validation", "optimizer")
     tree = _without_tensors({k: v for k, v in state.items() if k not in left_out}, tensors, "")
@@ -47,18 +67,11 @@ def write_export(state: Mapping[str, Any], words: Path | None, folder: Path) -> 
     except (TypeError, ValueError) as fault:
         raise InputError(f"the checkpoint holds what JSON cannot say ({fault})") from None
     to_bytes = _safetensors().save
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise unwritable(folder, fault) from None
+    files = {}
     for name, group in ((WEIGHTS, state["model"]), (TENSORS, tensors)):
         # Tensors under two names (shared layers) are written twice: the format knows no sharing.
-        data = to_bytes({key: value.detach().cpu().clone() for key, value in group.items()})
-        write_bytes(folder / name, data)
-    if words is not None:
-        with words.open("rb") as source:
-            replace_file(folder / WORDS, lambda file: shutil.copyfileobj(source, file))
-    write_bytes(folder / RUN_FILE, text.encode())
+        files[name] = to_bytes({key: each.detach().cpu().clone() for key, each in group.items()})
+    return {**files, RUN_FILE: text.encode()}
 
 
 def read_export(folder: Path) -> dict[str, Any]:

@@ -19,31 +19,54 @@ from ..training import checkpoint
 from ..videos.backbones import open_backbone
 from ..videos.extract import extract, find_videos
 from .answers import Moment, Source
-from .export import RUN_FILE, read_export, write_export
+from .checkpoints import MANIFEST, read_checkpoints
+from .download import Address, downloaded, is_address, shown, unpacked
+from .export import read_export, write_export
 from .grounding import moments_in
 from .index import ENCODED, VideoIndex, windows_of
 from .loaded import LoadedRun
+from .packed import RUN_FILE, SUFFIX, require_no_code
 from .sources import FeatureSource, VideoRows
 
 EXTRACTED = "features.hdf5"  # in the folder of an index
 
 
-def load(path: str | Path, *, device: str = "") -> TrainedRun:
+def load(run: str | Path, *, device: str = "") -> TrainedRun:
     """A trained run.
 
     Args:
-        path: the folder of a run, of which best.pt is read; a checkpoint; or the folder that
-            ``export`` wrote.
+        run: the folder of a run, of which best.pt is read; a checkpoint; the folder or the file
+            (``.zip``) that ``export`` wrote; the URL of such a file with its digest,
+            ``https://host/run.zip#sha256=<64 hexadecimal digits>``; or a name of
+            ``checkpoints.yaml``. What is fetched is kept (``lib.inference.download``).
         device: as ``--gpus``: empty for the first GPU, if there is one; ``cpu``; or a number.
 
     Raises:
-        InputError: there is none, it is damaged, or it cannot answer.
+        InputError: there is none, it is damaged, or it cannot answer; or it cannot be fetched, or
+            is not the file that the digest means.
     """
-    path = Path(path)
+    folder = _from_elsewhere(run)
+    path = folder or Path(run)
     if (path / RUN_FILE).is_file():
-        return TrainedRun(read_export(path), path, device=device)
+        state = read_export(path)
+        if folder is not None:
+            require_no_code(state, str(run) if isinstance(run, Path) else shown(run))
+        return TrainedRun(state, path, device=device)
     file = checkpoint_of(path)
     return TrainedRun(checkpoint.load(file, needs=("model", "epoch")), file, device=device)
+
+
+def _from_elsewhere(run: str | Path) -> Path | None:
+    """The folder of a run that is given by a URL, a name of the manifest, or a file of one piece;
+    None of one that lies in a folder of its own."""
+    if isinstance(run, str) and is_address(run):
+        return downloaded(Address.parse(run))
+    path = Path(run)
+    if path.suffix == SUFFIX and path.is_file():
+        return unpacked(path)
+    if not path.exists() and (entry := read_checkpoints().get(str(run))) is not None:
+        return downloaded(Address.of(entry))
+    return None
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -56,7 +79,8 @@ def checkpoint_of(path: Path) -> Path:
     if not file.exists():
         raise InputError(
             f"{path} holds no trained run (neither best.pt nor {RUN_FILE}); expected the folder of "
-            "a run that has finished an epoch, or of an export"
+            "a run that has finished an epoch, or of an export, or a name of "
+            f"{MANIFEST.name} (which has {', '.join(read_checkpoints()) or 'none yet'})"
         )
     return file
 
@@ -67,7 +91,7 @@ def open_index(
     """An index, with the run that made it.
 
     Args:
-        run: where that run is, if not where it was.
+        run: where that run is, if not where it was; as ``load`` takes it.
         faiss: see ``VideoIndex``.
         device: see ``load``.
 
@@ -216,10 +240,10 @@ class TrainedRun(LoadedRun):
             return next(iter(source))
 
     def export(self, folder: str | Path) -> None:
-        """Write the run as safetensors and JSON into a new folder, from which ``load`` reads the
-        same bits.
+        """Write the run as safetensors and JSON into a new folder, or into one new file if its
+        name ends in ``.zip``, from which ``load`` reads the same bits.
 
         Raises:
-            InputError: the folder is not empty or cannot be written, or safetensors is missing.
+            InputError: see ``write_export``.
         """
         write_export(self.state, self.words.path if self.words else None, Path(folder))

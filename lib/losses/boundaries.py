@@ -12,8 +12,8 @@ ON_THE_GRID = 1e-4  # of a clip: times in float32 that are a border of two clips
 
 
 def boundary_clips(
-    moments: Float[Tensor, "M 2"], num_clips: int, *, exclusive: bool = False
-) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
+    moments: Float[Tensor, "*M 2"], num_clips: int, *, exclusive: bool = False
+) -> tuple[Int[Tensor, "*M"], Int[Tensor, "*M"]]:
     """The first and the last of N clips that a moment touches, from 0.
 
     Args:
@@ -21,7 +21,7 @@ def boundary_clips(
         exclusive: the end is the clip after the last one, where there is one: the labels of the
             releases of XML and ReLoCLNet, whose last clip lies outside the moment.
     """
-    start, end = (moments * num_clips).unbind(dim=1)
+    start, end = (moments * num_clips).unbind(dim=-1)
     first = (start + ON_THE_GRID).floor().long().clamp(0, num_clips - 1)
     after = (end - ON_THE_GRID).ceil().long()
     last = after if exclusive else torch.maximum(after - 1, first)

@@ -6,6 +6,7 @@ import inspect
 
 from ..base.batch import DataDims
 from ..decoding import Decoding
+from .cal import CAL
 from .cdn import CDN
 from .clip_align import ClipAlign
 from .cnm import CNM
@@ -18,6 +19,7 @@ from .dmr_release import DMRRelease
 from .interface import Model
 from .jsg import JSG
 from .linear_align import LinearAlign
+from .mcn import MCN
 from .mmn import MMN
 from .ms_sl import MSSL
 from .pps import PPS
@@ -29,6 +31,7 @@ from .xml import XML
 from .xml_weak import ReLoCLNetWeak, XMLWeak
 
 MODELS: dict[str, type[Model]] = {
+    "cal": CAL,
     "cdn": CDN,
     "clip_align": ClipAlign,
     "cnm": CNM,
@@ -40,6 +43,7 @@ MODELS: dict[str, type[Model]] = {
     "dmr_release": DMRRelease,
     "jsg": JSG,
     "linear_align": LinearAlign,
+    "mcn": MCN,
     "mmn": MMN,
     "ms_sl": MSSL,
     "pps": PPS,

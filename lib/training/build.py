@@ -304,6 +304,7 @@ def open_optimization(config: EasyDict, model: Model, steps_per_epoch: int) -> O
         optimizer=train.OPTIMIZER,
         lr=train.LR,
         betas=(0.9, train.BETA2),
+        momentum=train.MOMENTUM,
         weight_decay=train.WEIGHT_DECAY,
         decay=train.LR_DECAY,
         decay_every=train.LR_DECAY_EVERY,

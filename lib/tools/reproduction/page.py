@@ -110,7 +110,13 @@ def _commits(results: Iterable[Mapping[str, Any]]) -> str:
 
 def _definition(protocol: str) -> str:
     known = PROTOCOLS[protocol]
-    return f"{known.definition} Source: {known.source}."
+    lines = f"{known.definition} Source: {known.source}."
+    if known.ranked in ("pairs", "videos, then moments"):
+        lines += (
+            " Rules without a model ground in the ranking of a run: those shown have that of the "
+            "first row's first seed, and ↓ compares each row with those of its own runs."
+        )
+    return lines
 
 
 def _rows(
@@ -195,58 +201,64 @@ def _published_elsewhere(table: Table, corpus: CorpusOfTable) -> list[str]:
 
 def _claims(table: Table, done: Mapping[str, Trained], differences: _Differences) -> list[str]:
     """Which of the paper's claims hold, each against each of its rivals."""
-    rows = []
+    lines = []
     for claim in table.claims:
-        if claim.better not in done:
-            continue
-        for rival in (name for name in claim.than if name in done):
-            for protocol in table.protocols:
-                found = differences.of(rival, claim.better, protocol)
-                wanted = [found[m] for m in table.protocols[protocol] if found.get(m) is not None]
-                if wanted:
-                    rows.append(
-                        [
-                            claim.text,
-                            f"`{claim.better}` over `{rival}`",
-                            f"`{protocol}`",
-                            _verdict(claim, rival, table.protocols[protocol], found, done),
-                            ", ".join(f"{result.difference:+.2f}" for result in wanted),
-                        ]
-                    )
-    if not rows:
+        rows = [
+            [f"over `{rival}`", f"`{protocol}`", *told]
+            for rival in claim.than
+            if rival in done and claim.better in done
+            for protocol, metrics in table.protocols.items()
+            if (told := _judged(claim, rival, metrics, differences, protocol, done))
+        ]
+        if rows:
+            head = [f"`{claim.better}`", "protocol", "", "differences, metric by metric"]
+            lines += ["", f"**{claim.text}**", "", *_markdown(head, rows)]
+    if not lines:
         return []
-    return [
-        "",
-        "## Do the paper's claims hold here?",
-        "",
+    explained = (
         "A difference is beyond chance where its 95 % interval does not hold 0. The metrics of a "
         "protocol are not independent of each other, and some of many differences are beyond "
-        "chance by chance.",
-        "",
-        *_markdown(["claim", "", "protocol", "", "differences, metric by metric"], rows),
-    ]
+        "chance by chance."
+    )
+    return ["", "## Do the paper's claims hold here?", "", explained, *lines]
+
+
+def _judged(
+    claim: Claim,
+    rival: str,
+    metrics: Sequence[str],
+    differences: _Differences,
+    protocol: str,
+    done: Mapping[str, Trained],
+) -> list[str]:
+    """Verdict and differences; empty where a row is not counted."""
+    found = differences.of(rival, claim.better, protocol)
+    known = {metric: found[metric] for metric in metrics if metric in found}
+    if not known:
+        return []
+    points = ", ".join(f"{result.difference:+.2f}" for result in known.values())
+    return [_verdict(claim, rival, known, done), points]
 
 
 def _verdict(
     claim: Claim,
     rival: str,
-    metrics: Sequence[str],
-    found: Mapping[str, Result],
+    known: Mapping[str, Result],
     done: Mapping[str, Trained],
 ) -> str:
-    known = [(metric, found[metric]) for metric in metrics if found.get(metric) is not None]
-    better = sum(_gain(metric, result) > 0 for metric, result in known)
-    sure = sum(result.verdict == "better" or _surely(metric, result) for metric, result in known)
+    better = sum(_gain(metric, result) > 0 for metric, result in known.items())
+    sure = sum(_surely(metric, result) for metric, result in known.items())
     if sure == len(known):
         text = "**holds**, beyond chance in all metrics"
     elif better == len(known):
         text = f"holds in the means; beyond chance in {sure} of {len(known)} metrics"
     else:
+        worse = sum(_surely(metric, result, sign=-1) for metric, result in known.items())
         text = (
             f"**does not hold**: better in {better} of {len(known)} metrics, beyond chance in "
-            f"{sure}"
+            f"{sure}; worse beyond chance in {worse}"
         )
-    if all(result.below for _, result in known):
+    if all(result.below for result in known.values()):
         text += f"; and `{claim.better}` does not beat the rows without a model"
     if done[claim.better].supervision != done[rival].supervision:
         text += f"; `{rival}` is trained with {done[rival].supervision} supervision"
@@ -258,9 +270,11 @@ def _gain(metric: str, result: Result) -> float:
     return sign * (result.difference or 0.0)
 
 
-def _surely(metric: str, result: Result) -> bool:
+def _surely(metric: str, result: Result, sign: int = 1) -> bool:
+    """Whether it is better beyond chance; worse, with the sign -1."""
     low, high = result.interval or (0.0, 0.0)
-    return high < 0 if lower_is_better(metric) else low > 0
+    upwards = (sign > 0) != lower_is_better(metric)
+    return low > 0 if upwards else high < 0
 
 
 class _Differences:

@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...base.errors import InputError
-from ...base.files import open_input, reason_of
 from ...base.installed import FOLDER, REPOSITORY
-from ...base.schema import Wrong, listed, mapping, number, optional, record, text
+from ...base.schema import listed, mapping, number, optional, record, text
+from ...base.yaml_file import read_checked
 from ...evaluation import PROTOCOLS
 
 CORPORA = "corpora.yaml"
-_MOST = 256 * 1024  # characters of a file; the largest that ships has 6 thousand
 
 Numbers = tuple[float | None, ...]
 
@@ -195,7 +192,7 @@ def read_table(name: str) -> Table:
             f"there is no table {name[:40]!r}; there are {', '.join(table_names())}, and a file "
             "of your own is named with its ending, .yaml"
         )
-    found = _read(path, "TABLE", _TABLE)
+    found = read_checked(path, "TABLE", _TABLE)
     rows = {key: _row(key, entry, path) for key, entry in found["ROWS"].items()}
     table = Table(
         name=path.stem,
@@ -261,7 +258,7 @@ def _check(table: Table, path: Path) -> None:
 def read_corpora() -> dict[str, CorpusOfTable]:
     """The corpora that ship with experiments, by name."""
     path = tables_folder() / CORPORA
-    found = _read(path, "CORPORA", _CORPORA)
+    found = read_checked(path, "CORPORA", _CORPORA)
     return {
         name: CorpusOfTable(
             name,
@@ -292,21 +289,3 @@ def find_corpus(name: str) -> CorpusOfTable:
         f"--corpus: {name[:60]!r} is none; there are {', '.join(corpora)}, and a folder with "
         "experiments (YAML files named as the rows' EXPERIMENT) can be named by its path"
     )
-
-
-def _read(path: Path, key: str, check: Any) -> Any:
-    try:
-        with open_input(path, encoding="utf-8") as file:
-            content = file.read(_MOST + 1)
-        if len(content) > _MOST:
-            raise ValueError(f"it has more than {_MOST:,} characters")
-        found = yaml.safe_load(content)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:
-        raise InputError(f"{path} cannot be read ({reason_of(fault)})") from None
-    if not isinstance(found, dict) or set(found) != {key}:
-        raise InputError(f"{path}: expected {key} at its top and nothing else")
-    try:
-        check(found[key], key)
-    except Wrong as wrong:
-        raise InputError(f"{path}: {wrong}") from None
-    return found[key]

@@ -1,0 +1,174 @@
+"""The training step of an experiment, measured without its data: from the sizes of its corpus, on
+random batches, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from ..base.batch import DataDims
+from ..base.command import BAD_INPUT
+from ..base.errors import InputError
+from ..base.runtime import Runtime
+from ..datasets.vocabulary import FIRST_WORD
+from ..training.batch_gradient import BatchGradient
+from ..training.build import open_batch_gradient, open_model, open_optimization
+from .profiling import Clock, Memory, count_flops, repeated, timed_step, typical_batch
+
+
+@dataclass(frozen=True)
+class CorpusSizes:
+    """What an experiment does not state of its corpus, counted in the training annotations.
+
+    Attributes:
+        words: that differ.
+        stems: of these words.
+        sentences: of the longest paragraph.
+        video_dim: where the experiment does not state it.
+    """
+
+    words: int
+    stems: int
+    sentences: int
+    video_dim: int = 500
+    word_dim: int = 300
+
+
+# By DATASET.DIR, or else by DATASET.NAME.
+SIZES = {
+    "activitynet": CorpusSizes(10_609, 6_761, 27),
+    "charades": CorpusSizes(1_103, 837, 10, 4096),
+    "tacos": CorpusSizes(1_491, 1_027, 15, 4096),
+    "charades_clip": CorpusSizes(570, 454, 10, 512, 100),
+    "bench_middle": CorpusSizes(2_000, 2_000, 18, 128, 100),  # of each, VOCAB_SIZE at least
+    "synthetic": CorpusSizes(278, 277, 6, 64, 50),
+}
+ROBERTA_LARGE = 1024  # wide are the features of words that experiments name
+
+
+def sizes_of(config: Any) -> DataDims:
+    """The sizes that an experiment's data would decide, without reading it; of a corpus that is not
+    known, as if it were ActivityNet Captions."""
+    data = config.DATASET
+    known = SIZES.get(data.DIR) or SIZES.get(data.NAME) or SIZES["activitynet"]
+    world = data.get("SYNTHETIC") or {}
+    words = min(known.stems if data.STEMS else known.words, data.VOCAB_SIZE)
+    word_dim = data.WORD_DIM or world.get("word_dim") or known.word_dim
+    vocab_size = words + FIRST_WORD
+    g = torch.Generator().manual_seed(0)
+    return DataDims(
+        video_dim=data.FEATURE_DIM or world.get("feature_dim") or known.video_dim,
+        word_dim=ROBERTA_LARGE if data.WORD_FEATURES else word_dim,
+        vocab_size=vocab_size,
+        num_frames=data.NUM_FRAMES,
+        num_clips=data.NUM_CLIPS,
+        max_sentences=min(known.sentences, data.MAX_SENTENCES or known.sentences),
+        word_vectors=None if data.WORD_FEATURES else torch.randn(vocab_size, word_dim, generator=g),
+        word_idf=torch.ones(vocab_size),
+    )
+
+
+def measure_step(
+    config: Any,
+    runtime: Runtime,
+    *,
+    seconds: float,
+    batch: int | None = None,
+    flops: bool = True,
+) -> dict[str, Any]:
+    """Forward, backward and optimiser, and the peak memory of model, optimiser and step.
+
+    Args:
+        seconds: about how long the step is repeated; a first one that takes longer stands for all.
+        batch: paragraphs of the step; None: as the experiment has.
+        flops: count operations, too, which takes one more pass.
+
+    Raises:
+        InputError: the model needs files that are not there, or more memory than there is.
+    """
+    dims, memory = sizes_of(config), Memory(runtime)
+    random = typical_batch(dims, batch or config.TRAIN.BATCH_SIZE)
+    model = open_model(config, SimpleNamespace(dims=dims), runtime)  # type: ignore[arg-type]
+    optimization = open_optimization(config, model, 1000)
+    batch_gradient = open_batch_gradient(config, model, runtime)
+    optimization.set_epoch(config.TRAIN.EPOCHS - 1)  # when all terms of a schedule are on
+    model.train()
+    found: dict[str, Any] = {}
+    if flops:
+        plain, onto = BatchGradient(model, runtime), random.to(runtime.device)
+
+        def once() -> None:
+            for step in optimization.steps:
+                with optimization.learning(step):
+                    plain.losses(step.criterion, onto)["total"].backward()  # type: ignore[no-untyped-call]
+
+        found["flops"] = count_flops(once)
+    clock = Clock(runtime)
+    limit = config.TRAIN.MAX_GRAD_NORM
+
+    processor: list[float] = []
+
+    def step() -> None:
+        began = time.process_time()
+        timed_step(optimization, batch_gradient, random, clock, max_grad_norm=limit)
+        processor.append(time.process_time() - began)
+
+    step()  # the optimiser makes its state, a compiler its code
+    repeats = 1
+    if clock.seconds["step"][0] < seconds:
+        clock.seconds.clear()
+        processor.clear()
+        repeats = repeated(step, seconds=seconds)
+    return {
+        "seconds": clock.medians(),
+        "processor_seconds": statistics.median(processor),  # of all threads together
+        "repeats": repeats,
+        "peak_bytes": memory.peak(),
+        **found,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "paragraphs": len(random),
+        "sentences": len(random.flat_index),
+    }
+
+
+def measured_apart(
+    script: Sequence[str], spec: Mapping[str, Any], *, timeout: float | None = None
+) -> dict[str, Any]:
+    """What a script prints for ``--one SPEC``, in a process of its own, so that its peak memory is
+    its own.
+
+    Args:
+        script: its file, and arguments before ``--one``.
+        timeout: seconds after which it is ended.
+
+    Raises:
+        InputError: the message of the process, or the last line of one that failed.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, *script, "--one", json.dumps({**spec, "started": time.time()})],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{spec['cfg']} took longer than {timeout:.0f} s, and its measurement was ended"
+        ) from None
+    lines = done.stderr.strip().splitlines()
+    if done.returncode == BAD_INPUT:
+        messages = (x.removeprefix("error: ") for x in lines if x.startswith("error: "))
+        raise InputError("\n".join(messages))
+    if done.returncode:
+        last = lines[-1] if lines else f"status {done.returncode}"
+        raise InputError(f"{spec['cfg']} {spec['set']} could not be measured: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
