@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.layers import tiled_conv
+from lib.models.layers.batch_norm import batch_norm
 from lib.models.layers.dynamic_conv import DynamicConvStack
 from lib.models.layers.proposal_map import (
     MaskedConvStack,
     ProposalGrid,
     as_rows,
     as_square,
-    batch_norm,
     cells_read,
 )
 from lib.models.layers.recompute import recompute_stacks

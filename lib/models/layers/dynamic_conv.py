@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .proposal_map import ProposalGrid, as_rows, as_square, batch_norm, neighbour_weights
+from .batch_norm import batch_norm
+from .proposal_map import ProposalGrid, as_rows, as_square, neighbour_weights
 from .recompute import Recomputable, recomputed
 from .tiled_conv import Rows, TiledStack, plan_stack
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...base.moments import cell_spans
+from .batch_norm import batch_norm
 from .recompute import Recomputable, recomputed
 from .tiled_conv import Rows, TiledStack, plan_stack
 
@@ -380,30 +381,6 @@ class MaskedConvStack(Recomputable):
                 weight = weight[rows.of.flatten() >= 0]
             x = x.mul_(weight[:, None]).relu_()
         return x.index_select(1, self.grid.cells) if self.batch_norm else x
-
-
-def batch_norm(norm: nn.Module, rows: Float[Tensor, "M A D"]) -> Float[Tensor, "M A D"]:
-    """``norm``, a BatchNorm2d, of maps whose channels are last in memory.
-
-    Torch's own adds up the cells of such maps one by one in float32: of 20,000 cells two digits of
-    the statistics are lost.
-    """
-    assert isinstance(norm, nn.BatchNorm2d)
-    mean, variance, count = norm.running_mean, norm.running_var, rows[..., 0].numel()
-    assert mean is not None and variance is not None and norm.num_batches_tracked is not None
-    if not norm.training:
-        scale = norm.weight * (variance + norm.eps).rsqrt()
-        return torch.addcmul(norm.bias, rows - mean, scale)
-    own_mean = rows.flatten(0, 1).mean(dim=0)
-    centred = rows - own_mean
-    own_variance = centred.square().flatten(0, 1).mean(dim=0)
-    with torch.no_grad():
-        assert norm.momentum is not None
-        norm.num_batches_tracked.add_(1)
-        mean.lerp_(own_mean, norm.momentum)
-        variance.lerp_(own_variance * (count / (count - 1)), norm.momentum)
-    scale = norm.weight * (own_variance + norm.eps).rsqrt()
-    return torch.addcmul(norm.bias, centred, scale)
 
 
 def as_square(rows: Float[Tensor, "M A D"]) -> Float[Tensor, "M D S S"]:

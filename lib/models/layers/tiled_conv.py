@@ -41,13 +41,19 @@ LONGEST = 32  # F
 
 @dataclass(frozen=True)
 class Transform:
-    """From a table of L x L places to the points, in two steps: along the second axis, then along
-    the first.
+    """From a table of L x L places to the points, in two steps.
+
+    Along the second axis a Fourier transform of length F gives two real frequencies, 0 and F / 2,
+    and f = F / 2 - 1 complex ones. Along the first axis, it gives of a real one two real and f
+    complex frequencies, of a complex one F complex ones. A real frequency is one point, a complex
+    one three: P = 2 + 3f of each real one, Q = 3F of each complex one.
 
     Attributes:
         real, cosines, sines: along the second axis, to the two real frequencies, and to the real
             and the imaginary parts of the others.
-        of_real, of_others: along the first axis, to the points; the latter from cosines and sines.
+        of_real: along the first axis, from a real frequency to its points.
+        of_others: along the first axis, from the real and the imaginary part of a complex frequency
+            to its points.
     """
 
     real: Float[Tensor, "2 L"]
@@ -155,12 +161,13 @@ def _transform(
     half = F // 2
     angle = 2 * math.pi / F * torch.arange(F)[:, None].double() * torch.arange(places)
     c, s = angle.cos(), angle.sin()
-    by_scale = [scale[2:, None] * x[1:half] for x in (c, s)]
-    real = scale[:2, None] * c[[0, half]]
+    real, cosines = scale[:2, None] * c[[0, half]], scale[2:, None] * c[1:half]
+    sines = scale[2:, None] * s[1:half]
     return Transform(
         real,
-        *by_scale,
-        of_real=torch.cat([real, *three(*by_scale)]),
+        cosines,
+        sines,
+        of_real=torch.cat([real, *three(cosines, sines)]),
         of_others=scale[0] * torch.cat(three(torch.cat([c, -s], dim=1), torch.cat([s, c], dim=1))),
     )
 
