@@ -1,1 +1,1 @@
-from tests.shapes import check_shapes as check_shapes  # for pytest's --jaxtyping-packages
+from tests.shapes import check_shapes as check_shapes  # where jaxtyping finds it by name

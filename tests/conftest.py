@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.base.batch import Batch
-from lib.datasets import LoadedCorpus, build_loader, load_corpus
+from tests.shapes import check_all_shapes
+
+check_all_shapes()  # before the first import of the library
+
+from lib.base.batch import Batch  # noqa: E402
+from lib.datasets import LoadedCorpus, build_loader, load_corpus  # noqa: E402
 
 torch.set_num_threads(1)  # with busy cores more threads are slower
 os.environ.pop("COLUMNS", None)  # which pytest-xdist sets: tables are tested as wide as in a file

@@ -124,12 +124,13 @@ def test_a_term_that_is_not_wanted_is_not_computed() -> None:
 # The variant that can: without dropout, and with the whole paragraph at once.
 OVERFITTING = {"tan2d": "tan2d, same padding", "prvg": "prvg, all sentences, no dropout"}
 
-# Their hinges against a few drawn spans ask for less, as far as which tests/test_mcn.py goes.
-BY_DRAWN_SPANS = {"mcn", "cal"}
+# Hinges against a few drawn spans ask for less, as far as which tests/test_mcn.py goes; and
+# tests/test_xml.py learns four videos, too.
+ELSEWHERE = {"mcn", "cal", "xml", "reloclnet"}
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, c in MODELS.items() if c.supervision == "full" and n not in BY_DRAWN_SPANS]
+    "name", [n for n, c in MODELS.items() if c.supervision == "full" and n not in ELSEWHERE]
 )
 def test_a_fully_supervised_model_overfits_four_videos(name: str) -> None:
     from lib.base.moments import iou
@@ -138,18 +139,21 @@ def test_a_fully_supervised_model_overfits_four_videos(name: str) -> None:
     batch = make_batch()
     model = VARIANTS[OVERFITTING.get(name, name)]()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(250):
-        optimizer.zero_grad()
-        loss_of(model, batch)["total"].backward()
-        optimizer.step()
-    proposals = ground(model.eval(), batch)
-    duration, truth = batch.duration[batch.owner, None], batch.flat(batch.moments)
-    if proposals.spans.dim() == 3:  # regressed: any span could have been said
-        best, ceiling = proposals.spans[:, 0], torch.ones(len(truth), 1)
-    else:
-        best = proposals.spans[proposals.scores.argmax(dim=1)]
-        ceiling = iou(truth[:, None], proposals.spans * duration[..., None])
-    ratio = iou(best * duration, truth).mean() / ceiling.max(dim=1).values.mean()
+    for _ in range(5):
+        for _ in range(50):
+            optimizer.zero_grad()
+            loss_of(model.train(), batch)["total"].backward()
+            optimizer.step()
+        proposals = ground(model.eval(), batch)
+        duration, truth = batch.duration[batch.owner, None], batch.flat(batch.moments)
+        if proposals.spans.dim() == 3:  # regressed: any span could have been said
+            best, ceiling = proposals.spans[:, 0], torch.ones(len(truth), 1)
+        else:
+            best = proposals.spans[proposals.scores.argmax(dim=1)]
+            ceiling = iou(truth[:, None], proposals.spans * duration[..., None])
+        ratio = iou(best * duration, truth).mean() / ceiling.max(dim=1).values.mean()
+        if ratio > 0.9:
+            break
     assert ratio > 0.9, f"reached {ratio:.2f} of what the map allows"
 
 

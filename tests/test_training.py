@@ -637,7 +637,6 @@ TINY_SIZES = [
     ("name", "corpus", "source"),
     [
         ("dense_activitynet/acnet", "activitynet", "annotations/activitynet"),
-        ("dense_charades/charades", "charades", "annotations/charades"),
         ("dense_charades/charades", "charades", "cpl_layout/charades"),  # with its glove.pkl
         ("dense_tacos/tacos", "tacos", "annotations/tacos"),
     ],
@@ -672,6 +671,7 @@ def test_an_epoch_in_which_nothing_would_learn_is_refused(tmp_path) -> None:
     text = {
         "BASE": str(REPOSITORY / "experiments/synthetic/linear_align.yaml"),
         "MODEL_DIR": str(tmp_path),
+        "DATASET": {"SYNTHETIC": {"train": 12, "val": 6, "test": 6}},
         "MODEL": {"NAME": "dmr_jrg_linear", "PARAMS": {"hidden_size": 8, "heads": 2}},
         "LOSS": {"WEIGHTS": {"distillation": 1}},
         "TRAIN": {"PARAMS": {"alignment_epochs": 1}},
