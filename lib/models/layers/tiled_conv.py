@@ -28,6 +28,9 @@ from torch.autograd.function import once_differentiable
 
 # Measured on a CPU, in multiply-adds of the matrix products at the points: what a multiply-add of
 # the transforms takes, and what a number of the transformed kernels takes; memory decides both.
+# With k = 5 and D = 256, over F from 8 to 26, for 16 to 128 clips, and for kernels that maps share
+# and of their own, a pass and its gradient took 40 % more or less than these say, and the F of
+# least work was the fastest.
 TRANSFORM, KERNEL = 3.0, 64.0
 FIXED = 4e6  # of a layer, for its many small calls
 # What a multiply-add of an ordinary convolution takes: 0.7 where matrix products are as fast as
