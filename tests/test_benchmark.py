@@ -54,13 +54,24 @@ def test_a_power_law_is_found_again() -> None:
 
 def test_a_multiplication_and_an_addition_are_two_operations() -> None:
     layer, x = nn.Linear(5, 7), torch.randn(3, 5)
-    assert profiling.count_flops(lambda: layer(x)) == 2 * 3 * 5 * 7
+    assert profiling.count_flops(lambda: layer(x)) == profiling.Operations(2 * 3 * 5 * 7, 0)
     grouped, square = nn.Conv2d(6, 4, 3, groups=2), torch.randn(5, 6, 8, 8)
     forward = 2 * 5 * 4 * 6 * 6 * 3 * 3 * 3
-    assert profiling.count_flops(lambda: grouped(square)) == forward
-    assert profiling.count_flops(lambda: grouped(square).sum().backward()) == 2 * forward
+    assert profiling.count_flops(lambda: grouped(square)) == profiling.Operations(forward, forward)
+    both = profiling.count_flops(lambda: grouped(square).sum().backward())
+    assert both == profiling.Operations(2 * forward, 2 * forward)
     # Backwards once more for the weights; nobody asks for the input's gradient.
-    assert profiling.count_flops(lambda: layer(x).sum().backward()) == 2 * 2 * 3 * 5 * 7
+    assert profiling.count_flops(lambda: layer(x).sum().backward()).total == 2 * 2 * 3 * 5 * 7
+
+
+def test_a_step_of_convolutions_has_no_share_of_the_peak() -> None:
+    result = {"seconds": {"step": 2.0}, "matrix_rate": 10.0, "flops": 10}
+    assert benchmark.share_of_peak({**result, "convolution_flops": 5}) == "50 %"
+    assert benchmark.share_of_peak({**result, "convolution_flops": 6}) == "–"
+
+
+def test_paragraphs_have_as_many_sentences_as_are_asked_for() -> None:
+    assert profiling.typical_batch(DIMS, 3, sentences=7).sentence_counts.tolist() == [7, 7, 7]
 
 
 def test_work_is_repeated_for_about_the_time_and_once_at_least() -> None:

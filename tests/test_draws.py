@@ -58,6 +58,34 @@ def test_dropout_is_as_random_as_it_should_be(chance):
         assert between.abs().max() < 5.5, axis
 
 
+def test_what_is_dropped_behind_a_relu_is_what_dropout_drops():
+    """And so is the gradient, though it reads nothing but the result."""
+    batch = collate([make_sample(index, size) for index, size in enumerate(SIZES)])
+    found = []
+    for function in (draws.dropout_of_relu, lambda x, p: draws.dropout(x.relu(), p)):
+        torch.manual_seed(0)
+        weight = torch.randn(4, 9, 33, requires_grad=True)
+        with draws.drawn_for(batch):
+            dropped = function(weight * 2, 0.3)
+        (dropped * torch.randn(4, 9, 33)).sum().backward()
+        found.append((dropped.detach(), weight.grad))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs) and (ours == 0).float().mean() > 0.5
+
+
+def test_an_item_draws_the_same_wherever_it_stands():
+    """Of sentences without their padding, and however many of them are read."""
+    batch = collate([make_sample(index, size) for index, size in enumerate(SIZES)])
+    row, place = batch.word_counts.nonzero()[:, 0].repeat_interleave(3), torch.arange(3).repeat(10)
+    found = []
+    for kept in (torch.arange(30), torch.arange(0, 30, 2)):
+        torch.manual_seed(0)
+        with draws.drawn_for(batch), draws.rows_of(row[kept], place[kept], 10):
+            found.append(draws.dropout(torch.ones(len(kept), 65), 0.5))
+    assert torch.equal(found[0][::2], found[1])
+    assert len(found[0].unique(dim=0)) == 30
+
+
 def test_attention_that_drops_nothing_is_torchs():
     """Its equations, with each kind of mask."""
     batch = collate([make_sample(index, size) for index, size in enumerate(SIZES)])
@@ -80,7 +108,10 @@ def test_attention_that_drops_nothing_is_torchs():
 
 def test_rows_of_nobody_known_are_drawn_by_torch():
     batch = collate([make_sample(index, size) for index, size in enumerate(SIZES)])
-    for context in (draws.drawn_for(batch), draws.rows_of(*torch.zeros(2, 1, dtype=torch.int64))):
+    for context in (
+        draws.drawn_for(batch),
+        draws.rows_of(*torch.zeros(2, 1, dtype=torch.int64), 10),
+    ):
         torch.manual_seed(0)
         with context:
             found = draws.dropout(torch.ones(7, 50), 0.5)

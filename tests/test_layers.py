@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib.base.batch import DataDims
+from lib.base.batch import DataDims, Layout
+from lib.models.layers.fusion import fused_cells
 from lib.models.layers.proposal_map import ConvMap, MaskedConvStack, ProposalGrid, valid_cells
 from lib.models.layers.reconstructor import Reconstructor
 from lib.models.layers.text import (
@@ -167,13 +168,31 @@ def test_content_words_are_masked_about_twice_as_often() -> None:
 
 
 def test_a_class_token_reads_the_real_items_only() -> None:
+    """As Torch's encoder does that reads all of the padded sequence, gradients too."""
     torch.manual_seed(0)
-    encoder = transformer_encoder(8, num_layers=2, heads=2, feedforward=16, dropout=0.1).eval()
+    encoder = transformer_encoder(8, num_layers=2, heads=2, feedforward=16, dropout=0.0)
     token = ClassToken(4, 8)
+    layout = Layout.of(torch.arange(4) < torch.tensor([[2], [4], [1]]))
+    sentences = torch.randn(7, 8)
+
+    def expected(items: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+        tokens = torch.cat([token.token.expand(len(items), 1, -1), items], dim=1)
+        return encoder(tokens + token.positions, src_key_padding_mask=padding)[:, 0]
+
+    def gradient(found: torch.Tensor) -> list[torch.Tensor]:
+        parameters = [*encoder.parameters(), *token.parameters()]
+        return list(torch.autograd.grad(found.square().sum(), parameters))
+
+    mask = nn.functional.pad(layout.sentence_mask, (1, 0), value=True)
+    garbage = torch.where(layout.sentence_mask[..., None], layout.padded(sentences), 5.0)
     items = torch.randn(2, 4, 8)
-    mask = torch.tensor([[True, True, False, False], [True] * 4])
-    found = token(encoder, items, mask)
-    assert torch.allclose(found[0], token(encoder, items[:1, :2])[0], atol=1e-5)
+    for found, wanted in (
+        (token(encoder, sentences, layout), expected(garbage, ~mask)),
+        (token(encoder, items), expected(items, None)),
+    ):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        for ours, theirs in zip(gradient(found), gradient(wanted), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_a_paragraph_longer_than_any_seen_shares_the_last_position() -> None:
@@ -198,6 +217,23 @@ def test_a_tied_word_is_predicted_by_its_vector() -> None:
             torch.testing.assert_close(model(states)[row, word], expected)
     assert set(dict(model.named_parameters())) == {"project.weight", "project.bias", "bias"}
     assert "vectors" in model.state_dict()
+
+
+@pytest.mark.parametrize("length", [1.0, 3.0])
+def test_a_fused_cell_is_the_product_scaled(length: float) -> None:
+    """Gradients too, and where a product is zero, or nearly."""
+    torch.manual_seed(0)
+    query, cells = torch.randn(5, 4).double(), torch.randn(3, 6, 4).double()
+    cells[0, 1], cells[2, 5], owner = 0.0, 1e-14, torch.tensor([0, 0, 1, 2, 2])
+    inputs = [query.requires_grad_(), cells.requires_grad_()]
+    found = fused_cells(query, cells, owner, length)
+    wanted = length * nn.functional.normalize(query[:, None] * cells[owner], dim=-1)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    weight = torch.randn_like(found)
+    gradients = [torch.autograd.grad((x * weight).sum(), inputs) for x in (found, wanted)]
+    for ours, theirs in zip(*gradients, strict=True):
+        scale = theirs.abs().amax(dim=-1, keepdim=True).clamp(min=1)
+        assert torch.allclose(ours / scale, theirs / scale, atol=1e-6)
 
 
 def test_the_reconstructor_reads_the_frames_of_its_own_candidate() -> None:
@@ -249,3 +285,7 @@ def test_the_reconstructor_decodes_as_torch_s_decoder_does(depth: int, everythin
     expected = model.words(decoded.transpose(0, 1).flatten(1, 2)[:, masked.position(W)])
     found = model(model.frames(video), owner, rows, states, counts, masked)
     assert torch.allclose(found, expected, atol=1e-5)
+    parameters = list(model.parameters())
+    gradients = [torch.autograd.grad(x.square().sum(), parameters) for x in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

@@ -41,7 +41,7 @@ class ViewInsteadOfTranspose(DMRJRG):
         items = batch.padded(sentences)
         B, S, D = items.shape
         mixed = items.reshape(S, B, D).transpose(0, 1)
-        state = self.text_token(self.text_encoder, mixed, batch.sentence_mask)
+        state = self.text_token(self.text_encoder, batch.flat(mixed), batch)
         return nn.functional.normalize(state, dim=-1)
 
 
@@ -119,6 +119,18 @@ def test_a_term_that_is_not_wanted_is_not_computed() -> None:
     assert out.logits is None and out.nll is None and out.global_similarity is None
     out = model(batch, terms=frozenset({"temporal"}))
     assert out.logits is not None and out.nll is None and out.global_similarity is None
+    assert out.similarity is None
+
+
+@pytest.mark.parametrize("variant", ["dmr_jrg", "dmr_jrg_evidence", "dmr_jrg_linear"])
+def test_an_encoder_whose_state_no_term_reads_is_not_run(variant: str) -> None:
+    model, batch = VARIANTS[variant](), make_batch()
+    for encoder in (model.video_encoder, model.text_encoder):
+        encoder.layers = None
+    out = model(batch, terms=frozenset({"reconstruction", "rank", "temporal"}))
+    assert out.nll is not None and out.similarity is None
+    with pytest.raises(TypeError):
+        model(batch, terms=frozenset({"retrieval_nce"}))
 
 
 # The variant that can: without dropout, and with the whole paragraph at once.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib.base.runtime import Runtime
 from lib.losses.similarity import draw_one
 from lib.models.layers import recompute
+from lib.models.layers.transformer import ClassToken, transformer_encoder
 from lib.training.batch_gradient import BatchGradient
 from lib.training.engine import train_one_epoch
 from lib.training.optimization import Optimization
 from lib.training.progress import Progress
-from tests.properties import make_batch
+from tests.properties import make_batch, pad_more
 from tests.test_distributed import (
     CPU,
     Found,
@@ -172,6 +176,35 @@ def test_a_step_never_waits_for_the_device():
                 whole.backward(criterion, whole.prepare(batch), 0, 0, 0, 0)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
+
+
+def linear_operations(work: Callable[[], Any]) -> int:
+    """Those of linear maps, forwards and backwards; in attention, pairs of places are multiplied
+    by other functions."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    counts = counter.get_flop_counts()["Global"]
+    return sum(n for name, n in counts.items() if str(name) in ("aten.mm", "aten.addmm"))
+
+
+@pytest.mark.parametrize("variant", ["dmr_jrg", "dmr_jrg_linear", "dmr_jrg_evidence, aligned"])
+def test_padding_costs_no_linear_map(variant):
+    found = []
+    for batch in (make_batch((2, 4, 1, 3)), pad_more(make_batch((2, 4, 1, 3)), 3, 5)):
+        model, criterion = learner(variant)
+        whole = BatchGradient(model, CPU)
+        work = whole.prepare(batch)
+        found.append(linear_operations(partial(whole.backward, criterion, work, 0, 0, 0, 0)))
+    assert found[0] == found[1]
+
+
+def test_a_last_layer_computes_the_token_alone():
+    """All nine items give a key and a value; it alone has a query, and passes the output map and
+    the feed-forward part, which is as wide as it."""
+    D, encoder = 8, transformer_encoder(8, num_layers=1, heads=2, feedforward=8, dropout=0.0)
+    token, items = ClassToken(8, D), torch.randn(5, 8, D)
+    found = linear_operations(lambda: token(encoder, items))
+    assert found == 2 * 5 * (9 * 2 + 4) * D**2
 
 
 def test_one_is_drawn_as_by_multinomial():

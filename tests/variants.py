@@ -104,6 +104,7 @@ MORE: dict[str, dict[str, Any]] = {
         "density": "dense",
         "decoding": Decoding(method="posterior", ordered=True, alike=0.7),
     },
+    "dmr_jrg_linear, placed means": {"retrieval": "placed_mean", "places": 2},
     "dmr_jrg_linear, no tokens, no heads": {
         "retrieval": "mean",
         "temporal": "none",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,14 +57,15 @@ def drawn_for(batch: Batch) -> Iterator[None]:
 
 
 def rows_of(
-    sentence: Int[Tensor, " R"], place: Int[Tensor, " R"]
+    row: Int[Tensor, " R"], place: Int[Tensor, " R"], count: int
 ) -> contextlib.AbstractContextManager[None]:
-    """A context in which row r of every tensor is at a place (candidate, word, …) of the batch's
-    sentence ``sentence[r]``. Elsewhere rows are the paragraphs, or the sentences, each once or an
-    equal number of times in succession."""
-    if _owners is None:
+    """A context in which row r of every tensor is at a place (a word, …) of the row ``row[r]`` of
+    tensors with ``count`` rows. Elsewhere rows are the paragraphs, or the sentences, each once or
+    an equal number of times in succession."""
+    numbers = _numbers_of(count)
+    if numbers is None:
         return contextlib.nullcontext()
-    return _given(_placed(_owners.sentences[sentence], place.to(torch.int32)))
+    return _given(_placed(numbers[row], place.to(torch.int32)))
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ class Blocks:
 
 def uniform(like: Tensor) -> Float[Tensor, ...]:
     """Numbers in (0, 1) of the shape of a tensor whose first axis is one of rows."""
-    bits = _bits(like)
+    bits = _bits(like.shape, like.device)
     if bits is None:
         return torch.rand(like.shape, device=like.device).clamp(min=2**-24)
     return (((bits >> 9) & (2**23 - 1)).to(torch.float32) + 0.5) / 2**23
@@ -114,22 +115,58 @@ def exponential(like: Tensor) -> Float[Tensor, ...]:
 
 def dropout(x: Tensor, chance: float) -> Tensor:
     """Zeros in the place of some numbers, and the others scaled, likewise."""
-    bits = _bits(x) if 0 < chance < 1 else None
-    if bits is None:
+    kept = _kept(x, chance)
+    if kept is None:
         return nn.functional.dropout(x, chance)
-    dropped = bits < _LOWEST + int(chance * _COUNT)
-    return x.masked_fill(dropped, 0.0) * (1 / (1 - chance))
+    return _Dropout.apply(x, kept, _scale(chance))
+
+
+def dropout_of_relu(x: Tensor, chance: float) -> Tensor:
+    """``dropout`` of the positive part of a tensor, which is overwritten. What is dropped need not
+    be kept for the backward pass: there as where ``x`` is not positive, the result is zero."""
+    kept = _kept(x, chance)
+    if kept is None:
+        return nn.functional.dropout(x.relu_(), chance)
+    return _DropoutOfReLU.apply(x, kept, _scale(chance))
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return x.mul(kept).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        return gradient.mul(kept).mul_(ctx.scale), None, None
+
+
+class _DropoutOfReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.scale = scale
+        x.relu_().mul_(kept).mul_(scale)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, result, 0.0).mul_(ctx.scale), None, None
 
 
 def drop_by_paragraph(model: nn.Module) -> None:
     """Have all dropout of a model's modules drawn here, that inside of attention too."""
     for module in model.modules():
-        for kind, ours in ((nn.Dropout, _Dropout), (nn.MultiheadAttention, _Attention)):
+        for kind, ours in ((nn.Dropout, _DropoutModule), (nn.MultiheadAttention, _Attention)):
             if type(module) is kind:  # of which ours differ in ``forward`` alone
                 module.__class__ = ours
 
 
-class _Dropout(nn.Dropout):
+class _DropoutModule(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         return dropout(input, self.p) if self.training else input
 
@@ -162,24 +199,47 @@ class _Attention(nn.MultiheadAttention):
                 average_attn_weights,
                 is_causal,
             )
-        B, L, D = query.shape
         weights = self.in_proj_weight.chunk(3)
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        q, k, v = (
-            nn.functional.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        projected = (
+            nn.functional.linear(x, weight, bias)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        masks = []
         if attn_mask is not None:
-            each = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (B, -1))
-            scores = _masked(scores, each)
+            each = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (len(query), -1))
+            masks.append(each)
         if key_padding_mask is not None:
-            scores = _masked(scores, key_padding_mask[:, None, None])
-        shares = dropout(scores.softmax(dim=-1), self.dropout)
-        read = (shares @ v).transpose(1, 2).reshape(B, L, D)
+            masks.append(key_padding_mask[:, None, None])
+        read, shares = attended(*projected, *masks, heads=self.num_heads, chance=self.dropout)
         if not need_weights:
             return self.out_proj(read), None
         return self.out_proj(read), shares.mean(dim=1) if average_attn_weights else shares
+
+
+def attended(
+    q: Float[Tensor, "B L D"],
+    k: Float[Tensor, "B K D"],
+    v: Float[Tensor, "B K D"],
+    *masks: Tensor,
+    heads: int,
+    chance: float,
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B H L K"]]:
+    """What the heads of an attention read, side by side, and its shares, of which some are dropped.
+
+    Args:
+        q, k, v: queries, keys and values, after their linear maps.
+        masks: of shapes that broadcast to that of the shares; added before the soft-max, or, of
+            bool, forbidding where they are True.
+    """
+    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    for mask in masks:
+        scores = _masked(scores, mask)
+    shares = scores.softmax(dim=-1)
+    if chance:
+        shares = dropout(shares, chance)
+    return (shares @ v).transpose(1, 2).flatten(2), shares
 
 
 def _masked(scores: Float[Tensor, "B H L K"], mask: Tensor) -> Float[Tensor, "B H L K"]:
@@ -187,18 +247,45 @@ def _masked(scores: Float[Tensor, "B H L K"], mask: Tensor) -> Float[Tensor, "B 
     return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-def _bits(like: Tensor) -> Int[Tensor, ...] | None:
+def _kept(like: Tensor, chance: float) -> Tensor | None:
+    """0 where a number of a tensor is dropped, and 1 elsewhere, in its precision. None where there
+    is nothing to draw, or the rows belong to nobody known.
+
+    A chance is a multiple of 2^-16, so that each number that is hashed is enough for two.
+    """
+    if not 0 < chance < 1:
+        return None
+    width = like.shape[-1] if like.dim() > 1 else 1
+    bits = _bits((*like.shape[: max(1, like.dim() - 1)], (width + 1) // 2), like.device)
+    if bits is None:
+        return None
+    halves = bits.view(torch.int16)[..., :width]
+    # A product is several times faster on a CPU than filling by a mask of bool.
+    kept = torch.empty(halves.shape, dtype=like.dtype, device=like.device)
+    return torch.ge(halves, _share(chance) - 2**15, out=kept).view(like.shape)
+
+
+def _share(chance: float) -> int:
+    return min(round(chance * 2**16), 2**16 - 1)
+
+
+def _scale(chance: float) -> float:
+    """What keeps the mean as it is."""
+    return 1 / (1 - _share(chance) / 2**16)
+
+
+def _bits(shape: Sequence[int], device: torch.device) -> Int[Tensor, ...] | None:
     """Random 32-bit numbers of a shape; None where its rows belong to nobody known."""
-    rows = _numbers_of(like.shape[0]) if like.dim() else None
+    rows = _numbers_of(shape[0]) if shape else None
     if rows is None:
         return None
     # One number of the generator a call, whatever the shape: all processes stay in step.
     call = torch.randint(_LOWEST, _LOWEST + _COUNT, (), dtype=torch.int32)
-    place = torch.zeros((), dtype=torch.int32, device=like.device)
-    for size, odd in zip(reversed(like.shape[1:]), _AXES, strict=False):
-        index = torch.arange(1, size + 1, dtype=torch.int32, device=like.device)
+    place = torch.zeros((), dtype=torch.int32, device=device)
+    for size, odd in zip(reversed(shape[1:]), _AXES, strict=False):
+        index = torch.arange(1, size + 1, dtype=torch.int32, device=device)
         place = _mixed(index * odd).view(-1, *(1 for _ in place.shape)) + place
-    first = _mixed(rows + call).view(-1, *(1 for _ in like.shape[1:]))
+    first = _mixed(rows + call).view(-1, *(1 for _ in shape[1:]))
     return _mixed(first + place)
 
 

@@ -22,6 +22,7 @@ from ..losses.diversity import gram_distance
 from ..losses.overlap import overlap_with_truth, scaled_iou_bce
 from .interface import Encoded, Model
 from .layers.dynamic_conv import DynamicConvStack
+from .layers.fusion import fused_cells
 from .layers.proposal_map import PROPOSAL_MAPS, ProposalGrid
 from .layers.text import SentenceEncoder
 from .layers.video import FrameAttention
@@ -121,8 +122,7 @@ class CDN(Model):
         owner: Int[Tensor, " M"],
     ) -> Float[Tensor, "M P"]:
         cells = self.cell(self.proposals(clips))  # (B, P, D)
-        fused = query[:, None] * cells.index_select(0, owner)
-        context = self.context(nn.functional.normalize(fused, dim=-1), last)
+        context = self.context(fused_cells(query, cells, owner), last)
         return self.score(context).squeeze(-1)
 
     def compare(self, parts: Encoded, batch: Batch) -> CDNOutput:

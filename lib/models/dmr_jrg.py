@@ -32,6 +32,7 @@ from ..losses.overlap import remaining_mass, scaled_iou_bce
 from ..losses.reconstruction import candidate_nll, rank_by_reconstruction
 from ..losses.similarity import distill, info_nce, triplet
 from .interface import Encoded, Model, Plan, require
+from .layers.fusion import fused_cells
 from .layers.proposal_map import MaskedConvStack, ProposalGrid
 from .layers.reconstructor import Reconstructor
 from .layers.text import (
@@ -45,6 +46,7 @@ from .layers.transformer import ClassToken, transformer_encoder
 from .layers.video import ClipEncoder
 
 GLOBAL_TERMS = frozenset({"global_triplet", "global_nce", "distillation"})
+TOKEN_TERMS = frozenset({"retrieval_triplet", "retrieval_nce"}) | GLOBAL_TERMS
 RECONSTRUCTION_TERMS = frozenset({"reconstruction", "rank", "temporal_rank"})
 TEMPORAL_TERMS = frozenset({"temporal", "temporal_rank"})
 MAP_TERMS = GLOBAL_TERMS | RECONSTRUCTION_TERMS | TEMPORAL_TERMS
@@ -61,7 +63,7 @@ TEMPORAL_PARTS = ("temporal_forward", "temporal_reverse")
 class DMRJRGOutput:
     """What the losses read. A field is None when no active term asks for it."""
 
-    similarity: Float[Tensor, "B B"]  # S^r, paragraphs x videos
+    similarity: Float[Tensor, "B B"] | None  # S^r, paragraphs x videos
     scale: Float[Tensor, ""]  # λ of S^r
     spans: Float[Tensor, "P 2"]
     logits: Float[Tensor, "M P"] | None = None  # of P
@@ -175,7 +177,8 @@ class DMRJRG(Model):
         self.temporal_scores = nn.ModuleList(nn.Linear(D, 1) for _ in self.directions)  # PL^f, PL^r
 
         # III-D, retrieval by class tokens (VPCMR).
-        self.retrieval, self.grounded_retrieval = retrieval, grounded_retrieval
+        self.retrieval: str = retrieval
+        self.grounded_retrieval = grounded_retrieval
         log_scale = torch.tensor(float(initial_scale)).log()
         self.log_scale = nn.Parameter(log_scale.clone(), requires_grad=learn_scale)
         if retrieval == "class_token" or grounded_retrieval:
@@ -216,9 +219,12 @@ class DMRJRG(Model):
     def encode(self, batch: Batch, terms: frozenset[str] | None = None) -> Encoded:
         wanted = self.map_terms if terms is None else terms & self.map_terms
         sentences, clips = self.sentence_features(batch), self.clips(batch.video)
-        parts = {"text": self.text_feature(batch, sentences)}
-        video_state = self.video_state(clips)
-        parts["video"] = nn.functional.normalize(video_state.float(), dim=-1)
+        parts: Encoded = {}
+        video_state = None
+        if terms is None or terms & TOKEN_TERMS:
+            parts["text"] = self.text_feature(batch, sentences)
+            video_state = self.video_state(clips)
+            parts["video"] = nn.functional.normalize(video_state.float(), dim=-1)
         if wanted:
             parts |= self.encode_map(batch, sentences, clips, video_state, wanted)
         return parts
@@ -246,14 +252,15 @@ class DMRJRG(Model):
         if wanted & RECONSTRUCTION_TERMS:
             parts["nll"] = self.reconstruction(batch, candidates)
         if wanted & GLOBAL_TERMS and self.grounded_retrieval:
-            parts["merged"] = self.merged(batch, require(video_state), features, candidates)
+            rows = torch.arange(len(candidates), device=candidates.device)[:, None]
+            parts["merged"] = self.merged(batch, require(video_state), features[rows, candidates])
         if wanted & self.temporal_terms:
             parts |= self.temporal(batch, temporal)
         return parts
 
     def compare(self, parts: Encoded, batch: Batch) -> DMRJRGOutput:
         return DMRJRGOutput(
-            similarity=parts["text"] @ parts["video"].T,
+            similarity=parts["text"] @ parts["video"].T if "video" in parts else None,
             scale=self.log_scale.exp().clamp(max=100),
             **self.compare_map(parts),
         )
@@ -303,11 +310,10 @@ class DMRJRG(Model):
         return self.video_token(self.video_encoder, clips)
 
     def text_feature(self, batch: Batch, sentences: Float[Tensor, "M D"]) -> Float[Tensor, "B D"]:
-        items = batch.padded(sentences)
         if self.retrieval == "mean":
-            state = items.sum(dim=1)  # the length does not matter to a direction
+            state = batch.padded(sentences).sum(dim=1)  # the length does not matter to a direction
         else:
-            state = self.text_token(self.text_encoder, items, batch.sentence_mask)
+            state = self.text_token(self.text_encoder, sentences, batch)
         return nn.functional.normalize(state.float(), dim=-1)
 
     # III-E, VTC-LD: the map P, its candidates, and how well each reconstructs the masked words.
@@ -320,11 +326,9 @@ class DMRJRG(Model):
         added: Sequence[Float[Tensor, "M P D"]] = (),
     ) -> Float[Tensor, "M P D"]:
         """F̄: the fused map after the TAN (Eq. 8), valid cells only."""
-        cells = self.cell(self.grid.max_pool(clips)).index_select(0, layout.owner)
-        fused = self.query(sentences)[:, None] * cells
+        query, cells = self.query(sentences), self.cell(self.grid.max_pool(clips))
         # A unit vector's entries shrink with D; the TAN is initialised for entries of variance 1.
-        norm = fused.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        fused = fused * (fused.shape[-1] ** 0.5 / norm)
+        fused = fused_cells(query, cells, layout.owner, length=query.shape[-1] ** 0.5)
         return self.context(sum(added, fused))
 
     def map_scores(
@@ -390,14 +394,12 @@ class DMRJRG(Model):
         self,
         batch: Batch,
         video_state: Float[Tensor, "B D"],
-        features: Float[Tensor, "M P D"],
-        candidates: Int[Tensor, "M Q"],
+        moments: Float[Tensor, "M Q D"],
     ) -> Float[Tensor, "B D"]:
-        """Videos seen through their own grounded sentences (Eq. 14-16); against them, paragraphs
-        have the similarity S^g."""
-        rows = torch.arange(len(candidates), device=candidates.device)[:, None]
-        fused = torch.einsum("mqd,q->md", features[rows, candidates], self.candidate_weights)
-        grounded = self.grounded_token(self.video_encoder, batch.padded(fused), batch.sentence_mask)
+        """Videos seen through their own grounded sentences (Eq. 14-16), of whose candidates
+        ``moments`` are the features; against them, paragraphs have the similarity S^g."""
+        fused = torch.einsum("mqd,q->md", moments, self.candidate_weights)
+        grounded = self.grounded_token(self.video_encoder, fused, batch)
         merged = self.merge(torch.cat([video_state, grounded], dim=-1))
         return nn.functional.normalize(merged.float(), dim=-1)
 
@@ -453,10 +455,10 @@ class DMRJRG(Model):
         """
 
         def retrieval_nce(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return info_nce(out.similarity, out.scale, batch.same_video)
+            return info_nce(require(out.similarity), out.scale, batch.same_video)
 
         def retrieval_triplet(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return triplet(out.similarity, batch.same_video, margin=margin)
+            return triplet(require(out.similarity), batch.same_video, margin=margin)
 
         def reconstruction(out: DMRJRGOutput, batch: Batch) -> Tensor:
             return require(out.nll).mean()
@@ -473,7 +475,7 @@ class DMRJRG(Model):
             return triplet(require(out.global_similarity), batch.same_video, margin=margin)
 
         def distillation(out: DMRJRGOutput, batch: Batch) -> Tensor:
-            return distill(out.similarity, require(out.global_similarity))
+            return distill(require(out.similarity), require(out.global_similarity))
 
         def temporal(out: DMRJRGOutput, batch: Batch) -> Tensor:
             logits = require(out.logits)

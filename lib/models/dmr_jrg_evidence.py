@@ -25,7 +25,14 @@ from ..decoding.decode import span_scores
 from ..losses import Losses
 from ..losses.overlap import scaled_iou_bce
 from ..losses.similarity import sentence_nce, within_paragraph_nce
-from .dmr_jrg import DMRJRG, GLOBAL_TERMS, MAP_TERMS, TEMPORAL_TERMS, DMRJRGOutput
+from .dmr_jrg import (
+    DMRJRG,
+    GLOBAL_TERMS,
+    MAP_TERMS,
+    TEMPORAL_TERMS,
+    TOKEN_TERMS,
+    DMRJRGOutput,
+)
 from .interface import Encoded, require
 from .layers.alignment import Alignment, ClipAlignment
 from .layers.position import PositionCells
@@ -189,12 +196,13 @@ class DMRJRGEvidence(DMRJRG):
         sentences, clips = self.sentence_features(batch), self.clips(batch.video)
         parts: Encoded = {}
         state = None
+        ranks = self.rank_by == "retrieval" and (terms is None or bool(terms & TOKEN_TERMS))
         if self.alignment is not None:
             parts |= {"sentences": sentences, "clips": clips}
-        if self.rank_by == "retrieval" or self.grounded_retrieval and wanted & GLOBAL_TERMS:
+        if ranks or self.grounded_retrieval and wanted & GLOBAL_TERMS:
             parts["text"] = self.text_feature(batch, sentences)
             state = self.video_state(clips)
-        if self.rank_by == "retrieval":
+        if ranks:
             parts["video"] = nn.functional.normalize(require(state).float(), dim=-1)
         if not wanted:
             return parts
@@ -221,7 +229,7 @@ class DMRJRGEvidence(DMRJRG):
         if self.rank_by == "alignment":
             similarity, scale = require(aligned).similarity, require(aligned).scale
         else:
-            similarity = parts["text"] @ parts["video"].T
+            similarity = parts["text"] @ parts["video"].T if "video" in parts else None
             scale = self.log_scale.exp().clamp(max=100)
         return EvidenceOutput(
             similarity=similarity,

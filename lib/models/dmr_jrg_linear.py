@@ -5,7 +5,8 @@ and send no gradient back, so that it is the same with them and without them, an
 be judged by what it adds:
 
     VPCMR    class tokens, one vector for a video and one for a paragraph: the first stage of a
-             search, which the alignment ranks again
+             search, which the alignment ranks again. Ours in their place is a mean that keeps
+             places, which loses less
     GRRM     the class tokens learn the alignment's ranking, listwise
     VTFA-GD  videos seen through their grounded sentences, as in the paper
     VTC-LD   the moment that the evidence points at should predict the sentence's words better than
@@ -51,6 +52,7 @@ from .layers.linear_alignment import (
     sentence_loss,
     within_loss,
 )
+from .layers.placed_mean import PlacedMean
 from .layers.position import PositionCells
 from .layers.proposal_map import frames_inside
 from .layers.reconstruction_evidence import clip_cells
@@ -94,8 +96,10 @@ class DMRJRGLinear(DMRJRG):
         position_bias: how strongly that attention looks where the sentence's position suggests.
         alike: cosine of text features above which sentences of a paragraph count once in the
             similarity of the paragraph with a video.
-        retrieval: ``class_token``: with the class tokens, VPCMR; ``mean``: the means of clips and
-            sentences in their place, which nothing trains.
+        retrieval: ``class_token``: with the class tokens, VPCMR; ``placed_mean``: in their place
+            the alignment's vectors around a few places, side by side, which nothing trains;
+            ``mean``: neither, and a search shortlists by the alignment's clips.
+        places: K of ``placed_mean``; 1 where sentences stand in no order of time.
         grounded_retrieval: build the global branch, VTFA-GD.
         tied_embeddings: the reconstructor names masked words by their vectors, not by rows of its
             own.
@@ -123,7 +127,8 @@ class DMRJRGLinear(DMRJRG):
         attention: float = 5.0,
         position_bias: float = 0.0,
         alike: float = 0.7,
-        retrieval: Literal["class_token", "mean"] = "class_token",
+        retrieval: Literal["class_token", "placed_mean", "mean"] = "class_token",
+        places: int = 3,
         grounded_retrieval: bool = False,
         tied_embeddings: bool = False,
         mask_ratio: float = 1 / 3,
@@ -133,8 +138,10 @@ class DMRJRGLinear(DMRJRG):
     ) -> None:
         if paper.get("text_encoder", "lstm") != "lstm":
             raise ValueError("sentences are the alignment's: text_encoder is 'lstm'")
-        if grounded_retrieval and retrieval == "mean":
-            raise ValueError("grounded_retrieval needs an encoder to share: retrieval is 'mean'")
+        if grounded_retrieval and retrieval != "class_token":
+            raise ValueError(
+                f"grounded_retrieval needs an encoder to share: retrieval is {retrieval!r}"
+            )
         if reconstruction_evidence and mask_ratio < 1:
             raise ValueError("reconstruction_evidence needs mask_ratio: 1, or words predict words")
         super().__init__(dims, retrieval="mean", grounded_retrieval=False, **paper)
@@ -160,6 +167,7 @@ class DMRJRGLinear(DMRJRG):
             self.reconstructor.words = word_logits(dims, D, tied=True)
         self.mask_ratio = mask_ratio
         self.reconstruction_evidence = reconstruction_evidence
+        self.placed = PlacedMean(places) if retrieval == "placed_mean" else None
         self._build_retrieval(dims, A, retrieval, grounded_retrieval, paper)
         self._build_spans(dims.num_frames, self.frame_rows.shape[1])
 
@@ -167,14 +175,14 @@ class DMRJRGLinear(DMRJRG):
         self,
         dims: DataDims,
         A: int,
-        retrieval: Literal["class_token", "mean"],
+        retrieval: Literal["class_token", "placed_mean", "mean"],
         grounded: bool,
         paper: dict[str, Any],
     ) -> None:
         """VPCMR and VTFA-GD, as wide as the alignment."""
         self.retrieval, self.grounded_retrieval = retrieval, grounded
         scale = self.log_scale.detach().clone()
-        if retrieval == "mean":
+        if retrieval != "class_token":
             del self.log_scale
             return
         sizes = {
@@ -215,7 +223,7 @@ class DMRJRGLinear(DMRJRG):
 
     @property
     def embeddings(self) -> tuple[str, str] | None:
-        return ("token", "token") if self.retrieval == "class_token" else ("aligned", "sentences")
+        return ("aligned", "sentences") if self.retrieval == "mean" else ("token", "token")
 
     @property
     def compares_embeddings(self) -> bool:
@@ -224,7 +232,7 @@ class DMRJRGLinear(DMRJRG):
     @property
     def unavailable_terms(self) -> frozenset[str]:
         terms: frozenset[str] = frozenset()
-        if self.retrieval == "mean":
+        if self.retrieval != "class_token":
             terms |= TOKEN_TERMS
         if not self.grounded_retrieval:
             terms |= GLOBAL_TERMS
@@ -300,7 +308,7 @@ class DMRJRGLinear(DMRJRG):
             fields["alignment"] = self.alignment.compared(
                 parts["sentences"], text, parts["clips"], batch
             )
-        similarity, scale = text.new_zeros(len(batch), len(batch)), text.new_ones(())
+        similarity, scale = None, text.new_ones(())
         if "token" in parts:
             similarity = parts["paragraph"] @ parts["token"].T
             scale = self.log_scale.exp().clamp(max=100)
@@ -358,10 +366,9 @@ class DMRJRGLinear(DMRJRG):
         self,
         batch: Batch,
         video_state: Float[Tensor, "B A"],
-        features: Float[Tensor, "M P D"],
-        candidates: Int[Tensor, "M Q"],
+        moments: Float[Tensor, "M Q D"],
     ) -> Float[Tensor, "B A"]:
-        return super().merged(batch, video_state, self.lift(features), candidates)
+        return super().merged(batch, video_state, self.lift(moments))
 
     def rows_of(self, batch: Batch, candidates: Int[Tensor, "M Q"]) -> Int[Tensor, "M R F"]:
         """Those of the candidates, and of the whole video and what lies before and after the first
@@ -388,19 +395,22 @@ class DMRJRGLinear(DMRJRG):
     # Scoring.
 
     def encode_videos(self, video: Float[Tensor, "B T C"]) -> Encoded:
-        """``aligned`` (B, N, A), of unit length; ``token`` (B, A) for the first stage; ``frames``
-        (B, T, D) for the reconstructor, as far as there is someone to read them."""
+        """``aligned`` (B, N, A), of unit length; ``token`` (B, A or K·A) for the first stage;
+        ``frames`` (B, T, D) for the reconstructor, as far as there is someone to read them."""
         clips = self.alignment.clips_of(video)
         parts = {"aligned": clips}
         if self.retrieval == "class_token":
             parts["token"] = nn.functional.normalize(self.video_state(clips).float(), dim=-1)
+        elif self.placed is not None:
+            parts["token"] = self.placed.of_clips(clips)
         if self.reconstruction_evidence:
             parts["frames"] = self.reconstructor.frames(video)
         return parts
 
     def encode_paragraphs(self, batch: Batch) -> Encoded:
         """``sentences`` (B, S, A) of unit length, ``text`` (B, S, F), ``mask``: which exist;
-        ``token`` (B, A); for the reconstruction ``word_ids`` (B, S, W) and ``word_counts`` (B, S).
+        ``token`` (B, A or K·A); for the reconstruction ``word_ids`` (B, S, W) and ``word_counts``
+        (B, S).
         """
         text = self.alignment.words(batch)
         sentences = self.alignment.sentences_of(text)
@@ -411,6 +421,9 @@ class DMRJRGLinear(DMRJRG):
         }
         if self.retrieval == "class_token":
             parts["token"] = self.text_feature(batch, sentences)
+        elif self.placed is not None:
+            weights = self.alignment.weights(parts["text"], batch.sentence_mask)
+            parts["token"] = self.placed.of_sentences(parts["sentences"], weights, batch)
         if self.reconstruction_evidence:
             parts |= {"word_ids": batch.word_ids, "word_counts": batch.word_mask.sum(dim=2)}
         return parts
@@ -482,11 +495,11 @@ class DMRJRGLinear(DMRJRG):
 
         def distillation(out: LinearOutput, batch: Batch) -> Tensor:
             teacher = require(out.ranking) / temperature
-            return distill_listwise(out.similarity * out.scale, teacher)
+            return distill_listwise(require(out.similarity) * out.scale, teacher)
 
         def global_distillation(out: LinearOutput, batch: Batch) -> Tensor:
             teacher = require(out.global_similarity) * require(out.global_scale)
-            return distill_listwise(out.similarity * out.scale, teacher)
+            return distill_listwise(require(out.similarity) * out.scale, teacher)
 
         def contrast(out: LinearOutput, batch: Batch) -> Tensor:
             nll, other = require(out.nll)[:, :1], require(out.other_nll)

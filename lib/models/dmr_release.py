@@ -21,6 +21,7 @@ from ..losses import Losses
 from ..losses.overlap import overlap_with_truth, scaled_iou_bce
 from ..losses.similarity import info_nce
 from .interface import Encoded, Model
+from .layers.fusion import fused_cells
 from .layers.proposal_map import BoundaryMap, ProposalGrid
 from .layers.text import SentenceEncoder
 from .layers.transformer import encode_positioned, transformer_encoder
@@ -139,8 +140,7 @@ class DMRRelease(Model):
     def _logits(
         self, clips: Float[Tensor, "B N D"], sentences: Float[Tensor, "M D"], batch: Layout
     ) -> Float[Tensor, "M P"]:
-        cells = self.cell(self.proposals(clips)).index_select(0, batch.owner)
-        fused = nn.functional.normalize(sentences[:, None] * cells, dim=-1)
+        fused = fused_cells(sentences, self.cell(self.proposals(clips)), batch.owner)
         sentence_positions = _sinusoid(batch.sentence_position + 1, self.position_size)[
             :, None
         ].expand(-1, len(self.grid), -1)

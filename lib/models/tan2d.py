@@ -17,6 +17,7 @@ from ..decoding import Evidence
 from ..losses import Losses
 from ..losses.overlap import overlap_with_truth, scaled_iou_bce
 from .interface import Encoded, Model
+from .layers.fusion import fused_cells
 from .layers.position import PositionCells
 from .layers.proposal_map import PROPOSAL_MAPS, MaskedConvStack, ProposalGrid
 from .layers.text import SentenceEncoder
@@ -108,11 +109,10 @@ class TAN2D(Model):
         self, query: Float[Tensor, "M D"], clips: Float[Tensor, "B N D"], batch: Layout
     ) -> Float[Tensor, "M P"]:
         cells = self.cell(self.proposals(clips))  # (B, P, D)
-        fused = query[:, None] * cells.index_select(0, batch.owner)
         outside = None
         if not self.mask_fused:
             outside = nn.functional.normalize(query * self.cell.bias, dim=-1)
-        fused = nn.functional.normalize(fused, dim=-1)
+        fused = fused_cells(query, cells, batch.owner)
         if self.position_cell is not None:
             fused = fused + self.position_cell(self.grid, batch)
         context = self.context(fused, outside)

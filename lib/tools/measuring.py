@@ -83,6 +83,7 @@ def measure_step(
     *,
     seconds: float,
     batch: int | None = None,
+    sentences: int | None = None,
     flops: bool = True,
 ) -> dict[str, Any]:
     """Forward, backward and optimiser, and the peak memory of model, optimiser and step.
@@ -90,13 +91,14 @@ def measure_step(
     Args:
         seconds: about how long the step is repeated; a first one that takes longer stands for all.
         batch: paragraphs of the step; None: as the experiment has.
+        sentences: of each; None: as those of ActivityNet Captions.
         flops: count operations, too, which takes one more pass.
 
     Raises:
         InputError: the model needs files that are not there, or more memory than there is.
     """
     dims, memory = sizes_of(config), Memory(runtime)
-    random = typical_batch(dims, batch or config.TRAIN.BATCH_SIZE)
+    random = typical_batch(dims, batch or config.TRAIN.BATCH_SIZE, sentences=sentences)
     model = open_model(config, SimpleNamespace(dims=dims), runtime)  # type: ignore[arg-type]
     optimization = open_optimization(config, model, 1000)
     batch_gradient = open_batch_gradient(config, model, runtime)
@@ -111,7 +113,8 @@ def measure_step(
                 with optimization.learning(step):
                     plain.losses(step.criterion, onto)["total"].backward()  # type: ignore[no-untyped-call]
 
-        found["flops"] = count_flops(once)
+        operations = count_flops(once)
+        found = {"flops": operations.total, "convolution_flops": operations.convolutions}
     clock = Clock(runtime)
     limit = config.TRAIN.MAX_GRAD_NORM
 

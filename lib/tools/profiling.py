@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,20 +27,25 @@ SENTENCES = (2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 6, 8)
 WORDS = (6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 13, 13, 14, 15, 16, 17, 18, 20, 22, 29)
 
 
-def typical_samples(dims: DataDims, count: int, *, seed: int = 0) -> list[Sample]:
-    """Paragraphs with the lengths of ActivityNet Captions and random content, each of a video."""
+def typical_samples(
+    dims: DataDims, count: int, *, seed: int = 0, sentences: int | None = None
+) -> list[Sample]:
+    """Paragraphs with the lengths of ActivityNet Captions, or of so many ``sentences`` each, and
+    random content, each of a video."""
     g = torch.Generator().manual_seed(seed)
     draw = np.random.default_rng(seed)
-    lengths = np.resize(draw.permutation(SENTENCES), count)
+    lengths = np.resize(draw.permutation(SENTENCES) if sentences is None else sentences, count)
     words = iter(np.resize(draw.permutation(WORDS), lengths.sum()).tolist())
     return [
         _sample(dims, index, [next(words) for _ in range(n)], g) for index, n in enumerate(lengths)
     ]
 
 
-def typical_batch(dims: DataDims, count: int, *, seed: int = 0) -> Batch:
+def typical_batch(
+    dims: DataDims, count: int, *, seed: int = 0, sentences: int | None = None
+) -> Batch:
     """See ``typical_samples``; 16 paragraphs have 58 sentences."""
-    return collate(typical_samples(dims, count, seed=seed))
+    return collate(typical_samples(dims, count, seed=seed, sentences=sentences))
 
 
 def _sample(dims: DataDims, index: int, counts: Sequence[int], g: torch.Generator) -> Sample:
@@ -91,14 +97,23 @@ def repeated(work: Callable[[], Any], *, seconds: float, most: int = 50) -> int:
     return count
 
 
-def count_flops(work: Callable[[], Any]) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention of a call; a
-    multiplication and an addition are two."""
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations by definition; a multiplication and an addition are two."""
+
+    total: int  # of matrix products, convolutions and attention
+    convolutions: int  # of these; kernels that have fewer multiplications can compute them
+
+
+def count_flops(work: Callable[[], Any]) -> Operations:
+    """The operations of a call."""
     exact: Any = {torch.ops.aten.convolution_backward: _convolution_backward}
     counter = FlopCounterMode(display=False, custom_mapping=exact)
     with counter:
         work()
-    return counter.get_total_flops()
+    counts = counter.get_flop_counts().get("Global", {})
+    convolutions = sum(n for name, n in counts.items() if "convolution" in str(name))
+    return Operations(counter.get_total_flops(), convolutions)
 
 
 def _convolution_backward(

@@ -108,11 +108,17 @@ class LinearAlignment(nn.Module):
         """Mean over a paragraph's sentences, those that are alike counting once together."""
         queries = Layout.of(mask)
         pooled = self.pooled(queries.flat(sentences), clips, queries)
+        return torch.einsum("qs,qsg->qg", self.weights(text, mask), queries.padded(pooled))
+
+    def weights(
+        self, text: Float[Tensor, "Q S F"], mask: Bool[Tensor, "Q S"]
+    ) -> Float[Tensor, "Q S"]:
+        """How much each sentence counts in its paragraph: those that are alike once together. The
+        sum is 1."""
         text = nn.functional.normalize(text, dim=-1)
-        alike = (text @ text.mT > self.alike) & queries.sentence_mask[:, None, :]
-        weights = queries.sentence_mask / alike.sum(dim=2).clamp(min=1)
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        return torch.einsum("qs,qsg->qg", weights, queries.padded(pooled))
+        alike = (text @ text.mT > self.alike) & mask[:, None, :]
+        weights = mask / alike.sum(dim=2).clamp(min=1)
+        return weights / weights.sum(dim=1, keepdim=True)
 
     def compared(
         self,

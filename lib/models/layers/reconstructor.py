@@ -7,10 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...base.batch import DataDims
-from ...base.draws import rows_of
 from .text import MaskedWords, word_logits, word_places
-
-MOST_WORDS = 2**16  # of a sentence, as far as numbering the words of all candidates goes
+from .transformer import Places, attend, encode, feed_forward, projected, self_attended
 
 
 class Reconstructor(nn.Module):
@@ -70,8 +68,9 @@ class Reconstructor(nn.Module):
         """
         M, Q, F = rows.shape
         indices = (owner[:, None, None] * frames.shape[1] + rows).flatten()
-        moments = frames.flatten(0, 1).index_select(0, indices).view(M * Q, F, -1)
-        memory = self.encoder(moments + self.positions)
+        moments = frames.flatten(0, 1).index_select(0, indices).view(M * Q, F, -1) + self.positions
+        places = Places.all_of(M * Q, F, frames.device)
+        memory = places.padded(encode(self.encoder, moments.flatten(0, 1), places))
         return self.words(self._decode(memory, Q, states, counts, masked))
 
     def _decode(
@@ -82,39 +81,41 @@ class Reconstructor(nn.Module):
         counts: Int[Tensor, " M"],
         masked: MaskedWords,
     ) -> Float[Tensor, "Q R D"]:
-        """The decoder of torch, without computing what is never used.
+        """The decoder of Torch, without computing what is never used.
 
-        A sentence is the same for all its candidates until it first attends to one, padding needs
-        no feed-forward, and in the last layer only the masked words need an output.
+        A sentence is the same for all its candidates until it has asked one, padding is computed
+        nowhere, and in the last layer only the masked words need an output.
         """
         M, W, _ = states.shape
-        sentence, column = (i.to(states.device, non_blocking=True) for i in word_places(counts))
-        real, padding = sentence * W + column, torch.ones_like(states[..., 0], dtype=torch.bool)
-        padding = padding.flatten().index_fill(0, real, False).view(M, W)
-        candidate = torch.arange(Q, device=states.device)[:, None]
-        x, last = states, len(self.decoder.layers) - 1
+        sentence, column, start = (
+            i.to(states.device, non_blocking=True)
+            for i in (*word_places(counts), counts.cumsum(0) - counts)
+        )
+        places = Places(sentence, column, (M, W))
+        hidden = Places(masked.sentence, masked.slot, (M, masked.column.shape[1]))
+        of_hidden = start[masked.sentence] + masked.column[masked.sentence, masked.slot]
+        x, last = places.flat(states), len(self.decoder.layers) - 1
+        padding = places.padding()
         for depth, layer in enumerate(self.decoder.layers):
             assert isinstance(layer, nn.TransformerDecoderLayer)
-            read = x if depth < last else _columns(x, masked.column)
-            attended = layer.self_attn(read, x, x, key_padding_mask=padding, need_weights=False)[0]
-            read = layer.norm1(read + layer.dropout1(attended))
+            asking = asked = None
+            if depth == last:
+                asking, asked = x.index_select(0, of_hidden), hidden
+            read = self_attended(layer.self_attn, x, places, padding, asking, asked)
+            x, places = x if asking is None else asking, asked or places
+            with places.drawing():
+                x = layer.norm1(x + layer.dropout1(read))
+            (q,) = projected(layer.multihead_attn, x, "q")
             if depth == 0:
-                read = read.repeat_interleave(Q, dim=0)
-                padding = padding.repeat_interleave(Q, dim=0)
-            attended = layer.multihead_attn(read, memory, memory, need_weights=False)[0]
-            read = layer.norm2(read + layer.dropout2(attended))
-            L = read.shape[1]
-            kept = (sentence, column) if depth < last else (masked.sentence, masked.slot)
-            indices = ((kept[0] * Q + candidate) * L + kept[1]).flatten()
-            words = read.flatten(0, 1).index_select(0, indices)
-            places = candidate * MOST_WORDS + kept[1]
-            with rows_of(kept[0].expand_as(places).flatten(), places.flatten()):
-                words = layer.norm3(words + layer._ff_block(words))
-            x = read.flatten(0, 1).index_copy(0, indices, words).view_as(read)
-        return words.unflatten(0, (Q, -1))
-
-
-def _columns(x: Float[Tensor, "L W D"], column: Int[Tensor, "M K"]) -> Float[Tensor, "L K D"]:
-    """The words at ``column`` of each sentence; x has each sentence once, or once per candidate."""
-    index = column.repeat_interleave(len(x) // len(column), dim=0)
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+                copy = torch.arange(Q, device=x.device)[:, None] * len(sentence)
+                of_hidden = (copy + of_hidden).flatten()
+                x, q = x.repeat(Q, 1), q.repeat(Q, 1)
+                places, hidden = places.repeated(Q), hidden.repeated(Q)
+                padding = places.padding()
+            k, v = projected(layer.multihead_attn, memory, "kv")
+            read = places.flat(attend(layer.multihead_attn, places.padded(q), k, v))
+            read = layer.multihead_attn.out_proj(read)
+            with places.drawing():
+                x = layer.norm2(x + layer.dropout2(read))
+                x = layer.norm3(x + feed_forward(layer, x))
+        return x.unflatten(0, (Q, -1))

@@ -1,14 +1,20 @@
-"""Summaries of a sequence, attention blocks, and a decoder whose attention can be weighed."""
+"""Encoders of sequences and their summaries, attention blocks, and a decoder whose attention can be
+weighed."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ...base import draws
+from ...base.batch import Layout
 
 
 def transformer_encoder(
@@ -19,6 +25,140 @@ def transformer_encoder(
         hidden_size, heads, feedforward, dropout, batch_first=True, norm_first=False
     )
     return nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the items of sequences stand, one item after the other: (R, …) instead of (L, W, …).
+
+    Linear maps, norms and feed-forward layers read the items alone; the padded sequences exist only
+    inside attention.
+    """
+
+    sequence: Int[Tensor, " R"]
+    place: Int[Tensor, " R"]
+    shape: tuple[int, int]  # L, the sequences, and W, the places of each
+    full: bool = False  # every place has an item, in order
+
+    @staticmethod
+    def all_of(L: int, W: int, device: torch.device) -> Places:
+        every = torch.arange(L * W, device=device)
+        return Places(every // W, every % W, (L, W), full=True)
+
+    @property
+    def index(self) -> Int[Tensor, " R"]:
+        """Of each item in the flattened (L·W) axis."""
+        return self.sequence * self.shape[1] + self.place
+
+    def padded(self, x: Float[Tensor, "R D"]) -> Float[Tensor, "L W D"]:
+        """Zeros where there is no item."""
+        if self.full:
+            return x.unflatten(0, self.shape)
+        empty = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1])
+        return empty.index_copy(0, self.index, x).unflatten(0, self.shape)
+
+    def flat(self, x: Float[Tensor, "L W D"]) -> Float[Tensor, "R D"]:
+        x = x.flatten(0, 1)
+        return x if self.full else x.index_select(0, self.index)
+
+    def padding(self) -> Bool[Tensor, "L W"] | None:
+        """Where there is no item; None where there is one everywhere."""
+        if self.full:
+            return None
+        everywhere = self.index.new_ones(self.shape[0] * self.shape[1], dtype=torch.bool)
+        return everywhere.index_fill(0, self.index, False).unflatten(0, self.shape)
+
+    def repeated(self, times: int) -> Places:
+        """Each sequence ``times`` in succession; the items of all first copies come first."""
+        copy = torch.arange(times, device=self.sequence.device)[:, None]
+        return Places(
+            (self.sequence * times + copy).flatten(),
+            self.place.repeat(times),
+            (self.shape[0] * times, self.shape[1]),
+        )
+
+    def drawing(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the rows of tensors are the items."""
+        return draws.rows_of(self.sequence, self.place, self.shape[0])
+
+
+def projected(
+    attention: nn.MultiheadAttention, x: Float[Tensor, "*R D"], what: Literal["q", "kv", "qkv"]
+) -> tuple[Float[Tensor, "*R D"], ...]:
+    """Queries, keys and values of items, as far as asked for, by the linear map of an attention."""
+    D = attention.embed_dim
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if what != "qkv":
+        weight, bias = (each.split([D, 2 * D])[what == "kv"] for each in (weight, bias))
+    return nn.functional.linear(x, weight, bias).chunk(len(what), dim=-1)
+
+
+def attend(
+    attention: nn.MultiheadAttention,
+    q: Float[Tensor, "L Q D"],
+    k: Float[Tensor, "L K D"],
+    v: Float[Tensor, "L K D"],
+    padding: Bool[Tensor, "L K"] | None = None,
+) -> Float[Tensor, "L Q D"]:
+    """What an attention reads by queries, keys and values that its linear map gave, before its
+    output map."""
+    masks = [] if padding is None else [padding[:, None, None]]
+    chance = attention.dropout if attention.training else 0.0
+    return draws.attended(q, k, v, *masks, heads=attention.num_heads, chance=chance)[0]
+
+
+def self_attended(
+    attention: nn.MultiheadAttention,
+    x: Float[Tensor, "R D"],
+    places: Places,
+    padding: Bool[Tensor, "L W"] | None,
+    asking: Float[Tensor, "R1 D"] | None = None,
+    asked: Places | None = None,
+) -> Float[Tensor, "R1 D"]:
+    """What the items ``asking`` read of all items of their sequences: all of them, or some, whose
+    places among those that ask are ``asked``."""
+    if asking is None or asked is None:
+        asked = places
+        q, k, v = projected(attention, x, "qkv")
+    else:
+        (q,), (k, v) = projected(attention, asking, "q"), projected(attention, x, "kv")
+    read = attend(attention, asked.padded(q), places.padded(k), places.padded(v), padding)
+    return attention.out_proj(asked.flat(read))
+
+
+def feed_forward(
+    layer: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer, x: Float[Tensor, "*R D"]
+) -> Float[Tensor, "*R D"]:
+    """The feed-forward part of a layer of Torch with ReLU, and its dropout."""
+    drop = layer.dropout3 if isinstance(layer, nn.TransformerDecoderLayer) else layer.dropout2
+    chance = layer.dropout.p if layer.training else 0.0
+    return drop(layer.linear2(draws.dropout_of_relu(layer.linear1(x), chance)))
+
+
+def encode(
+    encoder: nn.TransformerEncoder,
+    x: Float[Tensor, "R D"],
+    places: Places,
+    first: Int[Tensor, " L"] | None = None,
+) -> Float[Tensor, "R1 D"]:
+    """The states of items after an encoder, post-norm and with ReLU, has read their sequences.
+
+    Args:
+        first: an item of each sequence, of which alone a state is wanted: the last layer computes
+            no other.
+    """
+    padding, last = places.padding(), len(encoder.layers) - 1
+    asking = asked = None
+    for depth, layer in enumerate(encoder.layers):
+        assert isinstance(layer, nn.TransformerEncoderLayer)
+        if depth == last and first is not None:
+            asking = x.index_select(0, first)
+            asked = Places.all_of(len(first), 1, x.device)
+        read = self_attended(layer.self_attn, x, places, padding, asking, asked)
+        with (asked or places).drawing():
+            x = layer.norm1((x if asking is None else asking) + layer.dropout1(read))
+            x = layer.norm2(x + feed_forward(layer, x))
+    return x
 
 
 class ClassToken(nn.Module):
@@ -37,18 +177,28 @@ class ClassToken(nn.Module):
     def forward(
         self,
         encoder: nn.TransformerEncoder,
-        items: Float[Tensor, "B L D"],
-        mask: Bool[Tensor, "B L"] | None = None,
+        items: Float[Tensor, "*B M D"],
+        layout: Layout | None = None,
     ) -> Float[Tensor, "B D"]:
-        """The state of the token after ``encoder`` has read it with the real items."""
-        B, L = items.shape[:2]
-        tokens = torch.cat([self.token.expand(B, 1, -1).to(items.dtype), items], dim=1)
-        index = torch.arange(L + 1, device=items.device).clamp(max=len(self.positions) - 1)
-        padding = None
-        if mask is not None:
-            padding = ~torch.cat([mask.new_ones(B, 1), mask], dim=1)
-        states = encoder(tokens + self.positions[index], src_key_padding_mask=padding)
-        return states[:, 0]
+        """The state of the token after ``encoder`` has read it with the items: (B, L, D), or the
+        (M, D) of the sentences of a layout."""
+        if layout is None:
+            B, L = items.shape[:2]
+            tokens = self.token.expand(B, 1, -1).to(items.dtype)
+            x = torch.cat([tokens, items], dim=1).flatten(0, 1)
+            places = Places.all_of(B, L + 1, items.device)
+            first = torch.arange(B, device=items.device) * (L + 1)
+        else:
+            B, S = layout.sentence_mask.shape
+            first = torch.arange(B, device=items.device)
+            x = torch.cat([self.token.expand(B, -1).to(items.dtype), items])
+            places = Places(
+                torch.cat([first, layout.owner]),
+                torch.cat([torch.zeros_like(first), layout.sentence_position + 1]),
+                (B, S + 1),
+            )
+        positions = self.positions[places.place.clamp(max=len(self.positions) - 1)]
+        return encode(encoder, x + positions, places, first)
 
 
 def encode_positioned(
@@ -65,7 +215,7 @@ def encode_positioned(
             positioned, positioned, x, key_padding_mask=padding, need_weights=False
         )
         x = layer.norm1(x + layer.dropout1(attended))
-        x = layer.norm2(x + layer._ff_block(x))
+        x = layer.norm2(x + feed_forward(layer, x))
     return x
 
 
@@ -187,7 +337,7 @@ class WeighedDecoder(nn.Module):
                     x, memory, memory, attn_mask=bias_across, need_weights=False
                 )[0]
                 x = layer.norm2(x + layer.dropout2(attended))
-            x = last(x + layer._ff_block(x))
+            x = last(x + feed_forward(layer, x))
         return x
 
     @staticmethod
