@@ -486,7 +486,8 @@ class _Pass:
         self, grad: Float[Tensor, "M A_out D_out"], of_rows: bool, of_kernels: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         grad_rows = torch.empty_like(self.rows) if of_rows else None
-        grad_kernels = self.kernels.new_zeros(self.kernels.shape) if of_kernels else None
+        make = self.kernels.new_empty if self.blocks else self.kernels.new_zeros
+        grad_kernels = make(self.kernels.shape) if of_kernels else None
         _, D_out, D_in, *_ = self.kernels.shape
         total = self._scratch("total", self.by.points, D_out, D_in) if of_kernels else None
         before = None
