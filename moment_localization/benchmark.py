@@ -5,6 +5,7 @@
     python benchmark.py --out ../docs/benchmarks    … and write benchmarks.md and benchmarks.json
     python benchmark.py --cases step --cfg YAML     the training step of an experiment
     python benchmark.py --cases stacks --threads 1  map stacks against convolutions of the square
+    python benchmark.py --gpu --out NAME            all there is to know of a GPU, in NAME.gpu.json
 
 No data is needed: batches are random, with the sizes of the experiment and the paragraph lengths of
 ActivityNet Captions; the case `data` reads the corpus of its experiment. Each measurement runs in a
@@ -43,9 +44,11 @@ from lib.datasets import build_loader
 from lib.datasets.dense import EpochBatches
 from lib.models.layers.dynamic_conv import DynamicConvStack
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
-from lib.tools import measuring
+from lib.tools import gpu_bench, measuring
+from lib.tools.full_square import FullSquare
 from lib.tools.measuring import sizes_of
 from lib.tools.profiling import (
+    SENTENCES,
     Clock,
     Memory,
     exponent,
@@ -121,6 +124,14 @@ GROWING = {
     "videos and paragraphs": ("evaluation",),
 }
 MOST_FILTERED = 0.5  # part of a step's operations that are convolutions, where a share says nothing
+GPU = gpu_bench.Scale(
+    reference=f"{ROOT}/{REAL}/acnet.yaml",
+    boundaries=f"{ROOT}/{REAL}/tan2d.yaml",
+    compared=tuple(
+        f"{ROOT}/{SYNTHETIC}/{name}.yaml"
+        for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml", "scn", "jsg")
+    ),
+)
 CASES = ("step", "stacks", "evaluation", "data", "growth", "options")
 
 
@@ -167,6 +178,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="S",
         help="about how long a measurement is repeated (default: 5)",
     )
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="instead of the cases: whether the GPU computes what the processor does, and how fast",
+    )
     parser.add_argument("--out", metavar="NAME", help="write NAME.md and NAME.json")
     parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)  # in a child
     return parser.parse_args()
@@ -193,6 +209,8 @@ def check(args: argparse.Namespace) -> None:
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """The measurement of one case of ``plan_cases``."""
+    if spec["kind"] == "gpu":
+        return gpu_bench.run_part(spec, Runtime.start(spec["gpus"]))
     if spec["threads"]:
         torch.set_num_threads(spec["threads"])
     config = load_config(spec["cfg"], spec["set"], {"gpus": spec["gpus"]})
@@ -215,34 +233,8 @@ def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
         runtime,
         seconds=spec["seconds"],
         batch=spec["batch"],
-        sentences=spec.get("sentences"),
+        sentences=spec.get("sentences", SENTENCES),
     )
-
-
-class FullSquare(nn.Module):
-    """The published stacks as published: every convolution over the whole padded square, its
-    result brought to zero where no proposal was seen. It has the parameters of a stack of ours."""
-
-    def __init__(self, stack: MaskedConvStack | DynamicConvStack) -> None:
-        super().__init__()
-        self.stack = stack
-        self.start, self.end = stack.grid.mask.nonzero().unbind(dim=1)
-
-    def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
-        stack, N = self.stack, self.stack.grid.num_clips
-        x = features.new_zeros(len(features), features.shape[2], N, N)
-        x[:, :, self.start, self.end] = features.mT
-        if isinstance(stack, MaskedConvStack):
-            for layer, (conv, norm) in enumerate(zip(stack.convs, stack.norms, strict=True)):
-                x = norm(conv(x)).relu() * getattr(stack, f"weight_{layer}")
-        else:
-            for layer, conv in enumerate([*stack.dynamic, *stack.static]):
-                x = stack.norms[layer](x)
-                dynamic = layer < len(stack.dynamic)
-                y = conv(x, sentence) if dynamic else conv(x)
-                x = (y + x).relu() * getattr(stack, f"weight_{layer}")
-            x = stack.norms[-1](x)
-        return x[:, :, self.start, self.end].mT
 
 
 def build_stack(name: str, num_clips: int, kernel_size: int, layers: int, width: int) -> nn.Module:
@@ -284,7 +276,7 @@ def measure_stack(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[s
 
     def once(kind: str) -> Tensor:
         stack.zero_grad()
-        of_sentence = (sentence,) if kind == "full square" or spec["name"][:3] == "CDN" else ()
+        of_sentence = (sentence,) if isinstance(stack, DynamicConvStack) else ()
         with clock(kind):
             with runtime.autocast():
                 out = kinds[kind](features, *of_sentence)
@@ -462,7 +454,7 @@ def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, A
                 for density in ("sparse", "dense")
             },
             "sentences of a paragraph": lambda n: spec(
-                "step", cfg, changes, batch=4, sentences=n, **short
+                "step", cfg, changes, batch=4, sentences=[n], **short
             ),
             "pairs": lambda n: spec(
                 "evaluation", cfg, changes, corpus=16, candidates=n - 1, **short
@@ -522,6 +514,50 @@ def commit() -> str:
     return outputs[0].stdout.strip() + (" with changes" if outputs[1].stdout.strip() else "")
 
 
+def run_gpu(args: argparse.Namespace) -> None:
+    """What ``lib.tools.gpu_bench`` says of the GPU, and a file of it.
+
+    Raises:
+        InputError: there is none, or packages are missing.
+    """
+    missing = gpu_bench.missing_wheels()
+    wheels = f"; --gpu needs {', '.join(gpu_bench.WHEELS)}, of which {', '.join(missing)} lack"
+    runtime = Runtime.start(args.gpus, log=lambda line: None)
+    if not runtime.counts_memory:
+        raise InputError(f"--gpu: no GPU is here ({runtime.name}){wheels if missing else ''}")
+    if missing:
+        raise InputError(f"--gpu: packages are missing{wheels}")
+
+    def run(spec: dict[str, Any], limit: float) -> dict[str, Any]:
+        whole = {**spec, "gpus": args.gpus, "cfg": spec["part"], "set": []}
+        return measuring.measured_apart([__file__], whole, timeout=limit)
+
+    about = {
+        "device": runtime.name,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "commit": commit(),
+        **runtime.versions(),
+    }
+    path = Path(f"{args.out or 'benchmark'}.gpu.json")
+    found = gpu_bench.run_parts(gpu_bench.all_parts(GPU, OPTIONS), GPU, run, about, path)
+    print("\n".join(gpu_bench.table(found)))
+
+
+def gpu_section(path: Path) -> list[str]:
+    """What was found of a GPU, from its file, or that nothing was."""
+    lines = ["", "## A GPU", ""]
+    if not path.is_file():
+        return [
+            *lines,
+            "No GPU was at hand: nothing of this page was measured on one. "
+            "`benchmark.py --gpu` does it in under eight minutes.",
+        ]
+    found = json.loads(path.read_text("utf-8"))
+    where = f"torch {found['torch']}, Python {found['python']}, commit {found['commit']}"
+    return [*lines, f"Written by `benchmark.py --gpu`; {where}.", "", *gpu_bench.table(found)]
+
+
 def page(results: dict[str, Any]) -> str:
     """The tables, as Markdown."""
     tables = {
@@ -558,10 +594,10 @@ are counted, and would have shares above 100 %.
 """
 STACKS_NOTE = f"""
 Seconds of a forward and a backward pass of the published map stacks with D = {STACK_WIDTH}, and of
-`FullSquare` in `benchmark.py`: the same layers as published, with every convolution over the whole
-padded square. They take turns, {ALTERNATIONS} times each; the ratio is the median of the turns,
-with the smallest and the largest. The difference is that of the results, relative to the largest.
-Memory is the peak of one pass, in a process of its own.
+`FullSquare` in `lib/tools/full_square.py`: the same layers as published, with every convolution
+over the whole padded square. They take turns, {ALTERNATIONS} times each; the ratio is the median of
+the turns, with the smallest and the largest. The difference is that of the results, relative to the
+largest. Memory is the peak of one pass, in a process of its own.
 """
 OPTIONS_NOTE = """
 The first row of the table above, with one option of `TRAIN` changed. COMPILE is left out on a CPU.
@@ -713,8 +749,11 @@ def main() -> None:
         print(json.dumps(measure(json.loads(args.one))))
         return
     check(args)
+    if args.gpu:
+        return run_gpu(args)
     results = run_all(args)
-    text = page(results)
+    gpu = gpu_section(Path(f"{args.out or ROOT / 'docs' / 'benchmarks'}.gpu.json"))
+    text = page(results) + "\n".join(gpu) + "\n"
     print(text)
     if args.out:
         for suffix, content in (("md", text), ("json", json.dumps(results, indent=1) + "\n")):

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,13 @@ from torch import nn
 
 from lib.base.runtime import Runtime
 from lib.commands import plan
+from lib.config.config import load_config
 from lib.config.options import SCHEMA, fit_option
 from lib.tools import profiling
+from lib.tools.corpus_sizes import split_sizes
+from lib.tools.measuring import Extrapolation, SplitSizes, sizes_of, small_steps
 from lib.training.batch_gradient import BatchGradient
+from lib.training.build import open_model, open_optimization
 from moment_localization import benchmark
 from tests import runs
 from tests.properties import DIMS
@@ -71,7 +76,7 @@ def test_a_step_of_convolutions_has_no_share_of_the_peak() -> None:
 
 
 def test_paragraphs_have_as_many_sentences_as_are_asked_for() -> None:
-    assert profiling.typical_batch(DIMS, 3, sentences=7).sentence_counts.tolist() == [7, 7, 7]
+    assert profiling.typical_batch(DIMS, 3, sentences=[7]).sentence_counts.tolist() == [7, 7, 7]
 
 
 def test_work_is_repeated_for_about_the_time_and_once_at_least() -> None:
@@ -211,6 +216,78 @@ def test_a_plan_adds_up() -> None:
     assert "bottleneck: validation" in prediction(validation=300.0).lines()[-1]
 
 
+def test_a_plan_says_how_sure_it_is() -> None:
+    assert "epoch: 30 s (± 20 %), 10 steps; validation: 30 s" in prediction(spread=0.2).lines()
+
+
+def test_a_plan_is_made_before_there_is_data(tiny_experiment: Path, tmp_path: Path) -> None:
+    """And nothing is made: no world, no run, no cache."""
+    flags = ("--dataDir", tmp_path / "nowhere", "--json", tmp_path / "plan.json")
+    ended = runs.run("plan", "--cfg", tiny_experiment, *flags, output=tmp_path / "out")
+    assert ended.status == 0, ended.output
+    lines = ended.output.splitlines()
+    assert "sizes of the synthetic world, as its knobs have them" in lines
+    for begin in ("step:", "epoch:", "memory:", "disk:", "features:", "cache:", "word vectors:"):
+        assert any(line.startswith(begin) for line in lines), ended.output
+    numbers = json.loads((tmp_path / "plan.json").read_text("utf-8"))
+    assert numbers["steps"] == 3 and numbers["cache_bytes"] == (12 + 6) * 32 * 12 * 4
+    assert numbers["run_seconds"] > 3 * 3 * numbers["step_seconds"] > 0
+    assert not (tmp_path / "nowhere").exists()
+
+
+def opened(folder: Path, *changes: str) -> Any:
+    cfg = runs.REPOSITORY / "experiments/dense_charades/tan2d.yaml"
+    return load_config(cfg, [f"DATA_DIR={folder}", *changes])
+
+
+def test_a_corpus_is_counted_or_known(tmp_path: Path) -> None:
+    sizes, said = split_sizes(opened(tmp_path))
+    assert (
+        said == "no annotations of Charades-STA are there yet; sizes of Charades-STA as published"
+    )
+    assert sizes == {"train": SplitSizes(4802, 11164, 4802), "val": SplitSizes(534, 1240, 534)}
+    limited, _ = split_sizes(opened(tmp_path, "DATASET.LIMIT_TRAIN=100"))
+    assert limited["train"].paragraphs == 100 and limited["val"] == sizes["val"]
+    own = ("NAME=mine", "ANNOTATIONS={train: a.json}", "FEATURES=b.hdf5")
+    unknown, said = split_sizes(opened(tmp_path, *(f"DATASET.{each}" for each in own)))
+    assert "no annotations of mine" in said and unknown["train"].paragraphs == 10_009
+    folder = tmp_path / "charades"
+    folder.mkdir()
+    videos = {
+        f"v{i}": {"duration": 9, "timestamps": [[0, 3]] * 2, "sentences": ["He runs."] * 2}
+        for i in range(20)
+    }
+    (folder / "train.json").write_text(json.dumps(videos), "utf-8")
+    counted, said = split_sizes(opened(tmp_path))
+    assert said == f"sizes counted in the annotations in {folder}"
+    assert counted == {"train": SplitSizes(18, 36, 18), "val": SplitSizes(2, 4, 2)}
+
+
+def test_what_small_steps_say_of_a_large_one() -> None:
+    """Between the line through the last two, and proportion."""
+    cost = Extrapolation((2, 4, 8), (9.0, 5.0, 9.0))
+    assert cost.at(8) == (9.0, 9.0) and cost.at(16) == (17.0, 18.0)
+    assert cost.straight(16) == 17.0
+    assert Extrapolation((4,), (2.0,)).at(8) == (4.0, 4.0)
+    falling = Extrapolation((2, 4), (5.0, 4.0))
+    assert falling.at(8) == (4.0, 8.0) and falling.straight(8) == 4.0
+
+
+def test_small_steps_go_as_far_as_time_allows(tiny_experiment: Path) -> None:
+    config = load_config(tiny_experiment, ["TRAIN.BATCH_SIZE=8"])
+    dims = sizes_of(config)
+
+    def sizes(seconds: float) -> tuple[float, ...]:
+        model = open_model(config, SimpleNamespace(dims=dims), CPU)  # type: ignore[arg-type]
+        optimization = open_optimization(config, model, 3)
+        found = small_steps(config, dims, model, optimization, CPU, seconds=seconds)
+        assert all(cost > 0 for cost in (*found.seconds.costs, *found.memory.costs))
+        return tuple(found.seconds.sizes)
+
+    assert sizes(0.0) == (2, 8)
+    assert sizes(10.0) == (2, 8, 15, len(profiling.typical_batch(dims, 8).flat_index))
+
+
 def test_a_plan_reads_the_data_and_leaves_nothing(tiny_experiment: Path, tmp_path: Path) -> None:
     ended = runs.run("plan", "--cfg", tiny_experiment, "--steps", "2", output=tmp_path / "out")
     assert ended.status == 0, ended.output
@@ -225,7 +302,7 @@ def test_a_plan_reads_the_data_and_leaves_nothing(tiny_experiment: Path, tmp_pat
     [
         (["--steps", "0"], "--steps: '0' is none of the numbers that are possible, 1, 2"),
         (["--set", "TRAIN.LR=x"], "TRAIN.LR"),
-        (["--dataDir", "nowhere", "--set", "DATASET.NAME=charades"], "nowhere"),
+        (["--steps", "1", "--dataDir", "nowhere", "--set", "DATASET.NAME=charades"], "nowhere"),
     ],
 )
 def test_a_plan_of_what_cannot_run_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -84,6 +85,16 @@ class TestSaving:
         monkeypatch.setattr(checkpoint, "_Faults", Forgetful)
         with pytest.raises(InputError, match="reads back differently than written"):
             checkpoint.save(path, state)
+        assert checkpoint.load(path)["epoch"] == 7
+
+    def test_is_not_done_before_the_disk_has_it(self, path, state, monkeypatch):
+        def full(handle):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="cannot be written .No space left on device"):
+            checkpoint.save(path, {**state, "epoch": 8})
+        monkeypatch.undo()
         assert checkpoint.load(path)["epoch"] == 7
 
     def test_refuses_what_it_could_not_load(self, path, state):

@@ -6,7 +6,11 @@ import copy
 import dataclasses
 import io
 import math
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -444,3 +448,30 @@ def test_the_rate_falls_with_the_root_of_the_steps() -> None:
             assert rates == pytest.approx([optimization.lr / 2, optimization.lr])
     expected = [inverse_root(number, 1.0, 4) for number in range(9)]
     assert found == expected and max(found) == found[4] == 1.0
+
+
+def test_an_optimiser_does_not_import_a_compiler() -> None:
+    """Which takes over a second at every start, and is Torch's habit."""
+    code = """
+        import sys, torch
+        from lib.losses import Criterion
+        from lib.training.optimization import Optimization
+
+        for optimizer in ("adam", "adamw", "sgd", "bert_adam"):
+            model = torch.nn.Linear(3, 2)
+            whole = Optimization(model, Criterion({"x": None}, {"x": 1.0}), optimizer=optimizer)
+            with whole.learning(whole.steps[0]):
+                model(torch.ones(4, 3)).sum().backward()
+            before = model.weight.detach().clone()
+            whole.optimizer.step()
+            assert not torch.equal(before, model.weight)
+            whole.load_state_dict(whole.state_dict())
+        assert "torch._dynamo" not in sys.modules
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -120,6 +120,19 @@ class Runtime:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    @contextlib.contextmanager
+    def refusing_waits(self) -> Iterator[None]:
+        """A context in which work that makes the processor wait for the device raises a
+        RuntimeError; nothing on a CPU, which waits for itself."""
+        if self.device.type != "cuda":
+            yield
+            return
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
     @property
     def counts_memory(self) -> bool:
         """Whether the device's memory is counted by Torch, and not by the system."""
@@ -128,6 +141,11 @@ class Runtime:
     def allocated(self) -> int:
         """Bytes of such a device that tensors hold."""
         return torch.cuda.memory_allocated(self.device)
+
+    def forget_peak(self) -> None:
+        """Count the peak from here."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_allocated(self) -> int:
         """The most that they have held."""

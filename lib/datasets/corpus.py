@@ -29,7 +29,7 @@ from .standardization import Standardization
 from .statements import Groups, statements, without_timestamps
 from .synthetic import WorldOptions, ensure_world, read_manifest
 from .videos import corpus_features, find_videos, leave_out, require_videos
-from .vocabulary import TOKENISERS, Vocabulary
+from .vocabulary import Vocabulary, tokeniser
 from .word_features import WordFeatures
 from .word_vectors import WordVectors, coverage, read_word_vectors
 
@@ -125,7 +125,7 @@ def load_corpus(
         leave_out(missing, paragraphs, read.cleaning, features)
     notes = [*corpus.notes, *read.notes, *statements(paragraphs, read.cleaning, splits), *found]
     sentences = (s for group in paragraphs.values() for p in group for s in p.sentences)
-    words = Counter(chain.from_iterable(map(TOKENISERS[options.tokens], sentences)))
+    words = Counter(chain.from_iterable(map(tokeniser(options.tokens), sentences)))
     dropped = Dropped()
     if "val" not in paragraphs:
         notes += hold_out(

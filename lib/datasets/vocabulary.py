@@ -113,6 +113,14 @@ TOKENISERS: Mapping[str, Callable[[str], list[str]]] = {
 }
 
 
+@functools.cache
+def tokeniser(tokens: str) -> Callable[[str], tuple[str, ...]]:
+    """The function of that name in ``TOKENISERS``, remembering what it made of a sentence: a corpus
+    that is read asks three times for each of its own."""
+    split = TOKENISERS[tokens]
+    return functools.lru_cache(maxsize=2**16)(lambda sentence: tuple(split(sentence)))
+
+
 def has_words(sentence: str) -> bool:
     """Whether ``tokenise`` finds any."""
     return any(map(_words_in, sentence.split()))
@@ -167,8 +175,8 @@ class Vocabulary:
         tokens: str = "words",
         stems: bool = False,
     ) -> None:
-        tokenise, key = TOKENISERS[tokens], _stem if stems else str
-        sentence_words = [tokenise(sentence) for sentence in sentences]
+        key = _stem if stems else str
+        sentence_words = list(map(tokeniser(tokens), sentences))
         forms = Counter(chain.from_iterable(sentence_words))
         counts: Counter[str] = Counter()
         common: dict[str, str] = {}  # the most frequent word of each key
@@ -206,9 +214,10 @@ class Vocabulary:
         self.words = tuple(words)
         self.holding = tuple(holding)  # training sentences with each word
         self.sentences = sentences
-        self.tagger, self.tokens, self.stems = tagger, tokens, stems
+        self.tagger = tagger
         self.ids = {key: id_ for id_, key in enumerate(keys, start=FIRST_WORD)}
-        self.tokenise, self.key = TOKENISERS[tokens], _stem if stems else str
+        self.tokens, self.stems = tokens, stems
+        self.key = _stem if stems else str
         self.weigh = TAGGERS[tagger]
         self.weigh(["word"])  # a tagger that is not installed is told here and not in a worker
 
@@ -238,6 +247,10 @@ class Vocabulary:
         )
         return self
 
+    def tokenise(self, sentence: str) -> tuple[str, ...]:
+        """The words of a sentence."""
+        return tokeniser(self.tokens)(sentence)
+
     def __len__(self) -> int:
         """Number of ids: the words and the two that are none."""
         return len(self.words) + FIRST_WORD
@@ -261,7 +274,7 @@ class Vocabulary:
         Args:
             vectors: into which ``rows`` point, instead of the vocabulary's own.
         """
-        words = [self.tokenise(sentence) for sentence in sentences]
+        words = list(map(tokeniser(self.tokens), sentences))
         flat = list(chain.from_iterable(words))
         weights = list(chain.from_iterable(map(self.weigh, words)))
         return EncodedText(

@@ -24,17 +24,21 @@ from ..training.optimization import Optimization
 # Sentences of a paragraph and words of a sentence: quantiles of ActivityNet Captions' training
 # split (10,009 paragraphs, 3.74 sentences of 13.5 words on average), in the middle of equal parts.
 SENTENCES = (2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 6, 8)
+MIDDLE = (4, 3, 4, 4)  # with nearly the same mean, whichever of them a few paragraphs have
 WORDS = (6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 13, 13, 14, 15, 16, 17, 18, 20, 22, 29)
 
 
 def typical_samples(
-    dims: DataDims, count: int, *, seed: int = 0, sentences: int | None = None
+    dims: DataDims, count: int, *, seed: int = 0, sentences: Sequence[int] = SENTENCES
 ) -> list[Sample]:
-    """Paragraphs with the lengths of ActivityNet Captions, or of so many ``sentences`` each, and
-    random content, each of a video."""
+    """Paragraphs with the lengths of ActivityNet Captions and random content, each of a video.
+
+    Args:
+        sentences: the numbers of sentences that paragraphs have, each as often as the others.
+    """
     g = torch.Generator().manual_seed(seed)
     draw = np.random.default_rng(seed)
-    lengths = np.resize(draw.permutation(SENTENCES) if sentences is None else sentences, count)
+    lengths = np.resize(draw.permutation(sentences), count)
     words = iter(np.resize(draw.permutation(WORDS), lengths.sum()).tolist())
     return [
         _sample(dims, index, [next(words) for _ in range(n)], g) for index, n in enumerate(lengths)
@@ -42,7 +46,7 @@ def typical_samples(
 
 
 def typical_batch(
-    dims: DataDims, count: int, *, seed: int = 0, sentences: int | None = None
+    dims: DataDims, count: int, *, seed: int = 0, sentences: Sequence[int] = SENTENCES
 ) -> Batch:
     """See ``typical_samples``; 16 paragraphs have 58 sentences."""
     return collate(typical_samples(dims, count, seed=seed, sentences=sentences))
@@ -150,6 +154,7 @@ class Memory:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        runtime.forget_peak()
         self.before = runtime.allocated() if runtime.counts_memory else _resident()
 
     def peak(self) -> int:

@@ -7,9 +7,12 @@ tensors, numbers, texts, lists and dictionaries; ``"model"`` (a state dict) and 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -61,11 +64,12 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
                 raise written.fault from None
             raise
         file.flush()
-        if _damaged(file.name):
-            raise InputError(f"{path} reads back differently than written; check the disk")
-        # ``load`` must accept the file.
-        content = plain(torch.load(file.name, weights_only=True, mmap=True), numbered=_NUMBERED)
-        check_state(content["state"], finite=False)
+        with _synced(file):  # the disk writes while the processor reads back what it will write
+            if _damaged(file.name):
+                raise InputError(f"{path} reads back differently than written; check the disk")
+            # ``load`` must accept the file.
+            content = plain(torch.load(file.name, weights_only=True, mmap=True), numbered=_NUMBERED)
+            check_state(content["state"], finite=False)
 
     replace_file(path, write)
 
@@ -225,6 +229,19 @@ class _Faults:
 
     def flush(self) -> None:
         self.file.flush()
+
+
+@contextlib.contextmanager
+def _synced(file: BinaryIO) -> Iterator[None]:
+    """A context at whose end the disk has the file.
+
+    Raises:
+        OSError: it has not taken it.
+    """
+    with ThreadPoolExecutor(1) as apart:
+        done = apart.submit(os.fsync, file.fileno())
+        yield
+        done.result()
 
 
 def _damaged(path: str) -> bool:

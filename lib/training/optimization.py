@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam as adam_update
 
 from ..base.errors import InputError
 from ..losses import Criterion
@@ -85,7 +86,7 @@ class Optimization:
             common |= {"betas": tuple(betas), "warmup": warmup, "total_steps": total_steps}
             self.optimizer = BertAdam(groups, **common)
         else:
-            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+            kind = {"adam": Adam, "adamw": AdamW}[optimizer]
             self.optimizer = cast(Callable[..., torch.optim.Optimizer], kind)(
                 groups, betas=tuple(betas), fused=fused, **common
             )
@@ -201,6 +202,44 @@ class Optimization:
                     )
 
 
+def _never_compiled(*functions: Any) -> None:
+    """Torch keeps its compiler away from these functions by asking it, at their first call, for
+    such a function; to import the compiler takes a third of the time to the first step. Nothing
+    here compiles an optimiser, so that each of them can be its own. Where a release of Torch has
+    other names, it imports the compiler, and that is all."""
+    for function in functions:
+        plain = getattr(function, "__wrapped__", None)
+        if plain is not None:
+            plain.__dynamo_disable = plain
+
+
+_never_compiled(
+    torch.optim.Optimizer.add_param_group,
+    torch.optim.Optimizer.zero_grad,
+    torch.optim.Optimizer.state_dict,
+    torch.optim.Optimizer.load_state_dict,
+    adam_update,
+)
+
+
+class _PlainStep(torch.optim.Optimizer):
+    """A step that does not import the compiler to leave it alone."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        guarded = super().step
+        plain = getattr(guarded, "__wrapped__", None)
+        return guarded(closure) if plain is None else plain(self, closure)
+
+
+class Adam(_PlainStep, torch.optim.Adam):
+    """Torch's."""
+
+
+class AdamW(_PlainStep, torch.optim.AdamW):
+    """Torch's."""
+
+
 class BertAdam(torch.optim.Optimizer):
     """Adam without bias correction, with decoupled weight decay and a schedule of its own.
 
@@ -301,8 +340,8 @@ class MomentumSGD(torch.optim.Optimizer):
 
 # What an optimiser keeps of each weight: averages, and the number of its steps.
 _KEPT: dict[type, frozenset[str]] = {
-    torch.optim.Adam: frozenset({"step", "exp_avg", "exp_avg_sq"}),
-    torch.optim.AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    Adam: frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
     BertAdam: frozenset({"step", "mean", "square"}),
     MomentumSGD: frozenset({"velocity"}),
 }
