@@ -4,6 +4,7 @@
     python benchmark.py                             the default cases; minutes on two cores
     python benchmark.py --out ../docs/benchmarks    … and write benchmarks.md and benchmarks.json
     python benchmark.py --cases step --cfg YAML     the training step of an experiment
+    python benchmark.py --cases stacks --threads 1  map stacks against convolutions of the square
     python benchmark.py --gpu --out NAME            all there is to know of a GPU, in NAME.gpu.json
 
 No data is needed: batches are random, with the sizes of the experiment and the paragraph lengths of
@@ -31,6 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from lib.base.batch import collate
 from lib.base.command import run_script
@@ -40,7 +42,10 @@ from lib.base.runtime import Runtime
 from lib.config.config import load_config
 from lib.datasets import build_loader
 from lib.datasets.dense import EpochBatches
+from lib.models.layers.dynamic_conv import DynamicConvStack
+from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.tools import gpu_bench, measuring
+from lib.tools.full_square import FullSquare
 from lib.tools.measuring import sizes_of
 from lib.tools.profiling import (
     SENTENCES,
@@ -97,6 +102,21 @@ GROWTH = {  # three sizes each; N: clips along a map axis
     "videos": (64, 128, 256),
     "videos and paragraphs": (64, 128, 256),
 }
+# Map stacks in their published sizes: name, clips, maps of a step, kernel, layers. D = 256 for all,
+# where 512 is published, so that the largest fits in memory.
+STACKS = (
+    ("2D-TAN, ActivityNet", 64, 4, 9, 4),
+    ("2D-TAN, Charades", 16, 8, 5, 8),
+    ("2D-TAN, TACoS", 128, 2, 5, 8),
+    ("MMN, ActivityNet", 64, 4, 9, 4),
+    ("MMN, Charades", 16, 8, 5, 8),
+    ("MMN, TACoS", 128, 2, 5, 8),
+    ("CDN, ActivityNet", 64, 4, 5, 8),
+    ("CDN, Charades", 16, 8, 5, 8),
+    ("CDN, TACoS", 128, 2, 5, 8),
+)
+STACK_WIDTH = 256
+ALTERNATIONS = 5
 # The parts of a measurement that should grow; elsewhere it is the step.
 GROWING = {
     "pairs": ("grounding",),
@@ -112,7 +132,7 @@ GPU = gpu_bench.Scale(
         for name in ("dmr_jrg", "clip_align", "tan2d", "mmn", "cdn", "dciml", "scn", "jsg")
     ),
 )
-CASES = ("step", "evaluation", "data", "growth", "options")
+CASES = ("step", "stacks", "evaluation", "data", "growth", "options")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -195,7 +215,12 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(spec["threads"])
     config = load_config(spec["cfg"], spec["set"], {"gpus": spec["gpus"]})
     runtime = open_runtime(config)
-    kinds = {"step": measure_step, "evaluation": measure_evaluation, "data": measure_data}
+    kinds = {
+        "step": measure_step,
+        "stack": measure_stack,
+        "evaluation": measure_evaluation,
+        "data": measure_data,
+    }
     result = kinds[spec["kind"]](spec, config, runtime)
     result["matrix_rate"] = matrix_rate(runtime)
     return result | {"device": runtime.name, "torch": torch.__version__}
@@ -210,6 +235,68 @@ def measure_step(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[st
         batch=spec["batch"],
         sentences=spec.get("sentences", SENTENCES),
     )
+
+
+def build_stack(name: str, num_clips: int, kernel_size: int, layers: int, width: int) -> nn.Module:
+    """As the model of that name has it."""
+    grid = ProposalGrid(num_clips)
+    if name.startswith("CDN"):
+        return DynamicConvStack(
+            width,
+            grid,
+            kernel_size=kernel_size,
+            num_layers=layers,
+            dynamic_layers=layers // 2,
+            base_kernels=8,
+        )
+    return MaskedConvStack(
+        width,
+        grid,
+        kernel_size=kernel_size,
+        num_layers=layers,
+        padding="first",
+        norm="count",
+        batch_norm=name.startswith("MMN"),
+    )
+
+
+def measure_stack(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
+    """Forward and backward pass of a stack, of ours and of ``FullSquare`` in turn, or of one."""
+    torch.manual_seed(0)
+    stack = build_stack(*(spec[key] for key in ("name", "clips", "kernel", "layers", "width")))
+    stack.to(runtime.device)
+    if isinstance(stack, DynamicConvStack):
+        for conv in stack.dynamic:
+            conv.dropout.p = 0.0  # so that both compute the same
+    kinds: dict[str, nn.Module] = {"ours": stack, "full square": FullSquare(stack)}
+    cells = torch.randn(spec["maps"], len(stack.grid), spec["width"], device=runtime.device)
+    features = nn.functional.normalize(cells, dim=-1).requires_grad_()
+    sentence = torch.randn(spec["maps"], spec["width"], device=runtime.device)
+    clock, memory = Clock(runtime), Memory(runtime)
+
+    def once(kind: str) -> Tensor:
+        stack.zero_grad()
+        of_sentence = (sentence,) if isinstance(stack, DynamicConvStack) else ()
+        with clock(kind):
+            with runtime.autocast():
+                out = kinds[kind](features, *of_sentence)
+            out.float().square().sum().backward()
+        return out.detach()
+
+    if spec["only"]:
+        once(spec["only"])
+        return {"seconds": clock.medians(), "peak_bytes": memory.peak()}
+    first, second = (once(kind) for kind in kinds)
+    clock.seconds.clear()
+    for _ in range(ALTERNATIONS):
+        for kind in kinds:
+            once(kind)
+    ratios = [a / b for a, b in zip(*(clock.seconds[kind] for kind in kinds), strict=True)]
+    return {
+        "seconds": clock.medians(),
+        "ratios": sorted(ratios),
+        "difference": float((first - second).abs().max() / second.abs().max()),
+    }
 
 
 def measure_evaluation(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
@@ -327,6 +414,14 @@ def plan_cases(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, A
     if "step" in wanted:
         for name, *fields in steps:
             yield "step", name, step(*fields)
+    if "stacks" in wanted:
+        for name, clips, maps, kernel, layers in STACKS:
+            shape = {"clips": clips, "maps": maps, "kernel": kernel, "layers": layers}
+            one = spec(
+                "stack", f"{ROOT}/{SYNTHETIC}/tan2d.yaml", (), name=name, width=STACK_WIDTH, **shape
+            )
+            for only in ("", "ours", "full square"):
+                yield "stacks", f"{name}: {only or 'time'}", {**one, "only": only}
     if "options" in wanted:
         on_cpu = not Runtime.start(args.gpus, log=lambda line: None).counts_memory
         for option, value in OPTIONS.items():
@@ -467,6 +562,7 @@ def page(results: dict[str, Any]) -> str:
     """The tables, as Markdown."""
     tables = {
         "step": ("A training step", step_table, STEP_NOTE),
+        "stacks": ("Map stacks", stacks_table, STACKS_NOTE),
         "options": ("Options of training", options_table, OPTIONS_NOTE),
         "evaluation": ("Evaluation", evaluation_table, EVALUATION_NOTE),
         "data": ("Data", data_table, DATA_NOTE),
@@ -495,6 +591,13 @@ attention as they are defined; the share compares their rate with the peak, whic
 plain product of large matrices. No share is given where more than half of the operations are
 convolutions: these are computed by minimal filtering (Winograd), with fewer multiplications than
 are counted, and would have shares above 100 %.
+"""
+STACKS_NOTE = f"""
+Seconds of a forward and a backward pass of the published map stacks with D = {STACK_WIDTH}, and of
+`FullSquare` in `lib/tools/full_square.py`: the same layers as published, with every convolution
+over the whole padded square. They take turns, {ALTERNATIONS} times each; the ratio is the median of
+the turns, with the smallest and the largest. The difference is that of the results, relative to the
+largest. Memory is the peak of one pass, in a process of its own.
 """
 OPTIONS_NOTE = """
 The first row of the table above, with one option of `TRAIN` changed. COMPILE is left out on a CPU.
@@ -561,6 +664,27 @@ STEP_HEAD = (
 
 def step_table(cases: dict[str, Any]) -> list[str]:
     return rows_of(STEP_HEAD, [step_row(name, result) for name, result in cases["step"].items()])
+
+
+def stacks_table(cases: dict[str, Any]) -> list[str]:
+    head = ("", "clips", "kernel", "layers", "maps", "ours", "full square", "ratio")
+    rows = []
+    for name, clips, maps, kernel, layers in STACKS:
+        times, ours, square = (
+            cases["stacks"][f"{name}: {part}"] for part in ("time", "ours", "full square")
+        )
+        ratios = times["ratios"]
+        rows.append(
+            [
+                name,
+                *map(str, (clips, kernel, layers, maps)),
+                *(f"{times['seconds'][kind]:.3g}" for kind in ("ours", "full square")),
+                f"{ratios[len(ratios) // 2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+                f"{times['difference']:.0e}",
+                *(f"{one['peak_bytes'] / 2**30:.2f}" for one in (ours, square)),
+            ]
+        )
+    return rows_of((*head, "difference", "GiB, ours", "GiB, full square"), rows)
 
 
 def options_table(cases: dict[str, Any]) -> list[str]:

@@ -135,6 +135,9 @@ def test_a_page_of_tables_and_the_numbers_beside_it(
     monkeypatch.setattr(benchmark, "run_case", in_this_process)
     monkeypatch.setattr(benchmark, "matrix_rate", lambda runtime: 1e12)
     monkeypatch.setattr(benchmark, "OPTIONS", {"PRECISION": "bfloat16"})
+    stacks = [(f"{name}, tiny", 9, 2, 3, 2) for name in ("2D-TAN", "MMN", "CDN")]
+    for name, value in {"STACKS": stacks, "STACK_WIDTH": 8, "ALTERNATIONS": 3}.items():
+        monkeypatch.setattr(benchmark, name, value)
     growth = dict.fromkeys(benchmark.GROWTH, (2, 4, 8))
     monkeypatch.setattr(benchmark, "GROWTH", growth)
     flags = ["--cfg", str(tiny_experiment), "--seconds", "0.01", "--corpus", "5", "--batch", "4"]
@@ -147,12 +150,20 @@ def test_a_page_of_tables_and_the_numbers_beside_it(
     assert step["flops"] > 0 and step["paragraphs"] == 4
     assert found["cases"]["evaluation"]["tiny"]["pairs"] == 5 * step_sentences(5)
     assert list(found["cases"]["options"]) == ["PRECISION: bfloat16"]
+    assert len(found["cases"]["stacks"]) == 3 * len(stacks)
+    for name, *_ in stacks:
+        turns = found["cases"]["stacks"][f"{name}: time"]
+        assert turns["difference"] < 1e-5 and len(turns["ratios"]) == 3
+        assert list(found["cases"]["stacks"][f"{name}: ours"]["seconds"]) == ["ours"]
 
     page = (tmp_path / "page.md").read_text("utf-8")
     assert found["device"] in page and found["commit"] in page
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line[:2] == "| "}
     share = 100 * step["flops"] / step["seconds"]["step"] / 1e12
     assert f"{share:.0f} %" in next(line for line in page.splitlines() if line[:6] == "| tiny")
+    stack = rows["CDN, tiny"].split("|")
+    assert stack[2:6] == [" 9 ", " 3 ", " 2 ", " 2 "]
+    assert stack[8].startswith(f" {turns['ratios'][1]:.2f} (")
     times = [
         found["cases"]["growth"][f"pairs: {size}"]["seconds"]["grounding"] for size in (2, 4, 8)
     ]

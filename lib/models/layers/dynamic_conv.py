@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .proposal_map import ProposalGrid, neighbour_weights
+from .batch_norm import batch_norm
+from .proposal_map import ProposalGrid, as_rows, as_square, neighbour_weights
 from .recompute import Recomputable, recomputed
+from .tiled_conv import Rows, TiledStack, plan_stack
 
 
 class DynamicConv(nn.Module):
@@ -46,13 +48,18 @@ class DynamicConv(nn.Module):
         state = self.of_sentence(sentence) + self.of_map(square.mean(dim=(2, 3)))
         return self.dropout(self.mix(state.tanh()).softmax(dim=-1))
 
+    def mixed(
+        self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
+    ) -> tuple[Float[Tensor, "M D D k k"], Float[Tensor, "M D"]]:
+        """The kernel and the bias of each item."""
+        mixture = self.mixture(square, sentence)
+        return torch.einsum("mk,koihw->moihw", mixture, self.weight), mixture @ self.bias
+
     def forward(
         self, square: Float[Tensor, "M D N N"], sentence: Float[Tensor, "M D"]
     ) -> Float[Tensor, "M D N N"]:
         M, D = square.shape[:2]
-        mixture = self.mixture(square, sentence)
-        kernels = torch.einsum("mk,koihw->moihw", mixture, self.weight).flatten(0, 1)
-        bias = (mixture @ self.bias).flatten()
+        kernels, bias = (x.flatten(0, 1) for x in self.mixed(square, sentence))
         together = square.flatten(0, 1)[None]  # (1, M·D, N, N)
         out = nn.functional.conv2d(together, kernels, bias, padding="same", groups=M)
         return out.unflatten(1, (M, D))[0]
@@ -62,7 +69,8 @@ class DynamicConvStack(Recomputable):
     """Residual convolutions over the map, the first of them dynamic, with batch norm before each.
 
     Every layer divides by the number of valid cells under its kernel, and a cell that saw one is
-    valid for the next layer. Batch statistics are those of the whole square.
+    valid for the next layer. Batch statistics are those of the whole square. Convolutions are in
+    tiles where ``MaskedConvStack``'s are.
 
     Args:
         hidden_size: D.
@@ -98,10 +106,18 @@ class DynamicConvStack(Recomputable):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(hidden_size) for _ in range(num_layers + 1))
         paddings = [kernel_size // 2] * num_layers
-        for layer, weight in enumerate(
-            neighbour_weights(grid.mask, kernel_size, paddings, grow=True)
-        ):
+        weights = neighbour_weights(grid.mask, kernel_size, paddings, grow=True)
+        for layer, weight in enumerate(weights):
             self.register_buffer(f"weight_{layer}", weight, persistent=False)
+        # The norm before a convolution leaves no cell of the square zero.
+        given = Rows.square(torch.ones_like(grid.mask))
+        self.tiled = plan_stack(
+            [(given, Rows.square(weight[0, 0] > 0)) for weight in weights],
+            kernel_size=kernel_size,
+            paddings=paddings,
+            hidden_size=hidden_size,
+            own_kernels=dynamic_layers,
+        )
 
     def forward(
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
@@ -113,6 +129,8 @@ class DynamicConvStack(Recomputable):
     def _convolved(
         self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"]
     ) -> Float[Tensor, "M P D"]:
+        if self.tiled and self.tiled.suits(features):
+            return self._tiled(features, sentence, self.tiled)
         x = self.grid.square(features)
         for layer, norm in enumerate(self.norms[:-1]):  # type: ignore[arg-type]
             x = norm(x)
@@ -123,3 +141,21 @@ class DynamicConvStack(Recomputable):
             weight = getattr(self, f"weight_{layer}")  # not negative, see MaskedConvStack
             x = (y + x).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(self.norms[-1](x))
+
+    def _tiled(
+        self, features: Float[Tensor, "M P D"], sentence: Float[Tensor, "M D"], tiled: TiledStack
+    ) -> Float[Tensor, "M P D"]:
+        x = as_rows(self.grid.square(features))
+        for layer, convolve in enumerate(tiled.layers()):
+            x = batch_norm(self.norms[layer], x)
+            if layer < len(self.dynamic):
+                conv = self.dynamic[layer]
+                assert isinstance(conv, DynamicConv)
+                kernels, bias = conv.mixed(as_square(x), sentence)
+            else:
+                static = self.static[layer - len(self.dynamic)]
+                assert isinstance(static, nn.Conv2d) and static.bias is not None
+                kernels, bias = static.weight[None], static.bias[None]
+            weight = getattr(self, f"weight_{layer}").flatten()[:, None]
+            x = convolve(x, kernels).add_(bias[:, None]).add_(x).mul_(weight).relu_()
+        return batch_norm(self.norms[-1], x).index_select(1, self.grid.cells)

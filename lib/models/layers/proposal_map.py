@@ -7,14 +7,18 @@ A map has a cell (i, j) for every start clip i and end clip j >= i, both include
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...base.moments import cell_spans
+from .batch_norm import batch_norm
 from .recompute import Recomputable, recomputed
+from .tiled_conv import Rows, TiledStack, plan_stack
 
 DENSITIES = ("sparse", "dense")
 
@@ -244,10 +248,28 @@ def neighbour_weights(
     return weights
 
 
+def cells_read(
+    last: Bool[Tensor, "N N"],
+    kept: Sequence[Bool[Tensor, "_ _"]],
+    kernel_size: int,
+    paddings: Sequence[int],
+) -> list[Bool[Tensor, "_ _"]]:
+    """The cells of each layer's output, of those ``kept``, that the ``last`` layer's depend on."""
+    read = [last]
+    ones = torch.ones(1, 1, kernel_size, kernel_size, dtype=torch.float64)
+    for cells, width in zip(reversed(kept[:-1]), reversed(paddings[1:]), strict=True):
+        margin = [kernel_size - 1 - width] * 4
+        seen = nn.functional.conv2d(nn.functional.pad(read[0][None, None].double(), margin), ones)
+        read.insert(0, (seen[0, 0] > 0.5) & cells)
+    return read
+
+
 class MaskedConvStack(Recomputable):
     """Convolutions over the map that see valid cells only (2D-TAN's temporal adjacent network).
 
     Each layer is convolution, ReLU, and a division by how many valid cells lay under the kernel.
+    Where it is less work, which depends on the grid and the sizes alone, a CPU computes only the
+    cells that the proposals depend on, in tiles: see ``tiled_conv``.
 
     Args:
         hidden_size: D.
@@ -302,6 +324,21 @@ class MaskedConvStack(Recomputable):
         weights = neighbour_weights(grid.mask, kernel_size, paddings, grow=padding == "first")
         for layer, weight in enumerate(weights):
             self.register_buffer(f"weight_{layer}", weight * scale, persistent=False)
+        self.batch_norm, self.tiled = batch_norm, None
+        if self.alone:
+            return
+        kept = [weight[0, 0] > 0 for weight in weights]
+        if batch_norm:  # it sees the whole square, where a cell that saw none is the bias
+            self.rows = [Rows.square(cells) for cells in kept]
+        else:
+            read = cells_read(grid.mask, kept, kernel_size, paddings)
+            self.rows = [Rows.only(cells) for cells in read]
+        self.tiled = plan_stack(
+            list(pairwise([Rows.only(grid.mask), *self.rows])),
+            kernel_size=kernel_size,
+            paddings=paddings,
+            hidden_size=hidden_size,
+        )
 
     def forward(
         self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None = None
@@ -319,6 +356,8 @@ class MaskedConvStack(Recomputable):
     def _convolved(
         self, features: Float[Tensor, "M P D"], outside: Float[Tensor, "M D"] | None
     ) -> Float[Tensor, "M P D"]:
+        if self.tiled and self.tiled.suits(features) and outside is None:
+            return self._tiled(features, self.tiled)
         x = self.grid.square(features, outside)
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             # No weight is negative, so multiplying before the ReLU gives the same. Both work in
@@ -326,3 +365,30 @@ class MaskedConvStack(Recomputable):
             weight = getattr(self, f"weight_{layer}")
             x = norm(conv(x)).mul_(weight.to(x.dtype)).relu_()
         return self.grid.valid(x)
+
+    def _tiled(self, features: Float[Tensor, "M P D"], tiled: TiledStack) -> Float[Tensor, "M P D"]:
+        x = features
+        for layer, (convolve, conv, norm, rows) in enumerate(
+            zip(tiled.layers(), self.convs, self.norms, self.rows, strict=True)
+        ):
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            x = convolve(x, conv.weight[None])
+            x = x.add_(conv.bias)
+            if self.batch_norm:
+                x = batch_norm(norm, x)
+            weight = getattr(self, f"weight_{layer}").flatten()
+            if not self.batch_norm:
+                weight = weight[rows.of.flatten() >= 0]
+            x = x.mul_(weight[:, None]).relu_()
+        return x.index_select(1, self.grid.cells) if self.batch_norm else x
+
+
+def as_square(rows: Float[Tensor, "M A D"]) -> Float[Tensor, "M D S S"]:
+    """A view of rows for every cell of a square, channels last in memory."""
+    size = math.isqrt(rows.shape[1])
+    return rows.unflatten(1, (size, size)).permute(0, 3, 1, 2)
+
+
+def as_rows(square: Float[Tensor, "M D S S"]) -> Float[Tensor, "M A D"]:
+    """The inverse of ``as_square``."""
+    return square.permute(0, 2, 3, 1).flatten(1, 2)
