@@ -19,6 +19,7 @@ import torch
 pytest.importorskip("av")
 
 from lib.base.errors import InputError
+from lib.base.external import load_object
 from lib.base.recipe import MADE_BY, recipe_of, times_of
 from lib.base.runtime import Runtime
 from lib.datasets.features import FeatureFile
@@ -419,6 +420,7 @@ def test_a_killed_extraction_loses_nothing(tmp_path):
 
 
 def test_without_pyav_the_command_that_helps_is_named(folder, tmp_path, monkeypatch):
+    load_object(TINY)  # which needs it too, and stays loaded
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match="reading videos needs av: pip install av"):
         extracted(folder, tmp_path / "rows.hdf5")

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .uncompiled import uncompiled
+
 
 def batch_norm(norm: nn.Module, rows: Float[Tensor, "M A D"]) -> Float[Tensor, "M A D"]:
     """``norm``, a BatchNorm2d, of rows; in training by the statistics of all of them.
@@ -63,4 +65,4 @@ class _BatchNorm(torch.autograd.Function):
         return of_rows, of_weight, of_bias, None
 
 
-_normalised: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.compiler.disable(_BatchNorm.apply)
+_normalised: Callable[..., tuple[Tensor, Tensor, Tensor]] = uncompiled(_BatchNorm.apply)

@@ -26,6 +26,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .uncompiled import uncompiled
+
 # Measured on a CPU, in multiply-adds of the matrix products at the points: what a multiply-add of
 # the transforms takes, and what a number of the transformed kernels takes; memory decides both.
 # With k = 5 and D = 256, over F from 8 to 26, for 16 to 128 clips, and for kernels that maps share
@@ -543,4 +545,4 @@ class _Pass:
         return transform.transposed(points.flatten(1), table, between)
 
 
-_convolved: Callable[..., Tensor] = torch.compiler.disable(_TiledConv.apply)
+_convolved = uncompiled(_TiledConv.apply)
