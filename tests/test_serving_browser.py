@@ -31,7 +31,7 @@ TWO = "He opens the fridge. He drinks."
 SCRIPT = "<img src=x onerror=alert(1)>"
 LONG = "x" * 90  # without a place to break
 NEAR = 0.5  # seconds between where a click leads and the moment
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=40_000)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ class Window:
         until(lambda: self.player(video, "!video.paused && video.readyState > 1"))
 
 
-def until(found: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(found: Callable[[], Any], seconds: float = 40.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := found():
@@ -150,7 +150,7 @@ def opened(browser: BrowserContext, address: str) -> Iterator[Callable[..., Wind
         page.on("pageerror", lambda fault: window.faults.append(str(fault)))
         page.on("dialog", lambda dialog: window.faults.append(dialog.message))
         page.on("request", lambda asked: window.hosts.add(urlsplit(asked.url).netloc))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(40_000)
         page.goto(at + fragment)
         windows.append((window, urlsplit(at).netloc))
         return window
@@ -182,6 +182,7 @@ class TestAClick:
         window = opened()
         window.search("He opens it. He eats. He goes.")
         sentence = window.card("matroska").locator(".sentence").nth(2)
+        until(lambda: window.clock("matroska") == 0)  # the first moment is shown
         assert abs(window.seeks("matroska", sentence.click) - 8.0) < NEAR
         expect(window.bar("matroska", 3)).to_be_focused()
 
@@ -200,6 +201,7 @@ class TestAClick:
     def test_stops_the_video_that_played(self, opened):
         window = opened()
         window.search()
+        until(lambda: window.clock("plain") == 0 and window.clock("late") > 99)
         window.seeks("plain", window.bar("plain", 2).click)
         window.plays("plain")
         window.seeks("late", window.bar("late", 2).click)
