@@ -489,7 +489,8 @@ def run_all(args: argparse.Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         result = run_case(spec)
         print(f"{case}, {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-        results.setdefault(case, {})[name] = {**result, "spec": spec}
+        known = {**spec, "cfg": spec["cfg"].removeprefix(f"{ROOT}/")}
+        results.setdefault(case, {})[name] = {**result, "spec": known}
     any_one = next(result for case in results.values() for result in case.values())
     return {
         "device": any_one["device"],

@@ -147,6 +147,8 @@ def test_a_page_of_tables_and_the_numbers_beside_it(
     found = json.loads((tmp_path / "page.json").read_text("utf-8"))
     assert {"device", "torch", "commit", "python"} < set(found)
     assert set(found["cases"]) == set(benchmark.CASES)
+    stack = next(iter(found["cases"]["stacks"].values()))
+    assert stack["spec"]["cfg"] == "experiments/synthetic/tan2d.yaml"  # on any machine
     step = found["cases"]["step"]["tiny"]
     assert step["flops"] > 0 and step["paragraphs"] == 4
     assert found["cases"]["evaluation"]["tiny"]["pairs"] == 5 * step_sentences(5)
