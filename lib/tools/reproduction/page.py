@@ -204,11 +204,11 @@ def _claims(table: Table, done: Mapping[str, Trained], differences: _Differences
     lines = []
     for claim in table.claims:
         rows = [
-            [f"over `{rival}`", f"`{protocol}`", *told]
+            [f"over `{rival}`", f"`{protocol}`", *judged]
             for rival in claim.than
             if rival in done and claim.better in done
             for protocol, metrics in table.protocols.items()
-            if (told := _judged(claim, rival, metrics, differences, protocol, done))
+            if (judged := _judged(claim, rival, metrics, differences, protocol, done))
         ]
         if rows:
             head = [f"`{claim.better}`", "protocol", "", "differences, metric by metric"]
