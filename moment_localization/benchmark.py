@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -46,7 +45,6 @@ from lib.models.layers.dynamic_conv import DynamicConvStack
 from lib.models.layers.proposal_map import MaskedConvStack, ProposalGrid
 from lib.tools import gpu_bench, measuring
 from lib.tools.full_square import FullSquare
-from lib.tools.measuring import sizes_of
 from lib.tools.profiling import (
     SENTENCES,
     Clock,
@@ -300,11 +298,11 @@ def measure_stack(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[s
 
 
 def measure_evaluation(spec: dict[str, Any], config: Any, runtime: Runtime) -> dict[str, Any]:
-    """A corpus read, all similarities, and paragraphs, as many as videos unless told otherwise,
+    """A corpus read, all similarities, and paragraphs, as many as videos unless stated otherwise,
     grounded in their own video and others."""
-    dims, memory, test = sizes_of(config), Memory(runtime), config.TEST
-    decoding = open_decoding(config)
-    model = open_model(config, SimpleNamespace(dims=dims), runtime).eval()
+    memory, test, decoding = Memory(runtime), config.TEST, open_decoding(config)
+    dims, model = measuring.open_without_data(config, runtime)
+    model.eval()
     count, size = spec["corpus"], config.TEST.BATCH_SIZE
     paragraphs = spec.get("paragraphs", count)
     corpus, batches = (

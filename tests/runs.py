@@ -169,6 +169,21 @@ def write_experiment(folder: Path, **train: object) -> Path:
     return path
 
 
+def write_alignment(folder: Path, experiment: Path, **sections: object) -> None:
+    """An experiment: a small linear alignment on the same world, with its runs in ``folder``."""
+    text = {
+        "BASE": str(REPOSITORY / "experiments/synthetic/base.yaml"),
+        "DATA_DIR": str(folder / "data"),
+        "MODEL_DIR": str(folder / "save"),
+        "GPUS": "cpu",
+        "DATASET": {"NUM_FRAMES": 32, "NUM_CLIPS": 8, "SYNTHETIC": TINY_WORLD},
+        "MODEL": {"NAME": "linear_align", "PARAMS": {"hidden_size": 16}},
+        "LOSS": {"WEIGHTS": {"sentence": 1}},
+        **sections,
+    }
+    experiment.write_text(yaml.safe_dump(text), "utf-8")
+
+
 def run(name: str, *arguments: object, output: Path, **options: Any) -> Ended:
     """A script from its start to its end."""
     return Process(name, *arguments, output=output, **options).wait()

@@ -20,7 +20,7 @@ from lib.config.config import load_config
 from lib.config.external import find_model
 from lib.tools.reproduction import read_corpora, read_table, table_names
 from lib.tools.reproduction.tables import find_corpus
-from tests.runs import REPOSITORY, TINY_WORLD, Ended, run
+from tests.runs import Ended, run, write_alignment
 
 PAPER = ("table2", "table3", "table4", "table5", "table6", "figure7", "figure8", "systems")
 METRICS = ["R@10,IoU=0.3", "R@10,IoU=0.5"]
@@ -151,18 +151,8 @@ def corpus(tmp_path) -> Path:
     """A folder with one tiny experiment."""
     folder = tmp_path / "own"
     folder.mkdir()
-    text = {
-        "BASE": str(REPOSITORY / "experiments/synthetic/base.yaml"),
-        "DATA_DIR": str(tmp_path / "data"),
-        "MODEL_DIR": str(tmp_path / "save"),
-        "GPUS": "cpu",
-        "DATASET": {"NUM_FRAMES": 32, "NUM_CLIPS": 8, "SYNTHETIC": TINY_WORLD},
-        "MODEL": {"NAME": "linear_align", "PARAMS": {"hidden_size": 16}},
-        "LOSS": {"WEIGHTS": {"sentence": 1}},
-        "TRAIN": {"EPOCHS": 1, "BATCH_SIZE": 4},
-        "TEST": {"RESAMPLES": 0},
-    }
-    (folder / "small.yaml").write_text(yaml.safe_dump(text))
+    train = {"EPOCHS": 1, "BATCH_SIZE": 4}
+    write_alignment(tmp_path, folder / "small.yaml", TRAIN=train, TEST={"RESAMPLES": 0})
     return folder
 
 

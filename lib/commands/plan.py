@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,10 +34,11 @@ from ..base.terminal import count, duration, print_wrapped, shown_path
 from ..config.config import load_config
 from ..datasets.catalog import facts
 from ..datasets.dense import DenseParagraphs, EpochBatches
+from ..datasets.packed_words import MOST_WORDS
 from ..models.interface import Encoded, Model
 from ..tools.corpus_sizes import split_sizes
-from ..tools.measuring import SplitSizes, sizes_of, small_steps
-from ..tools.profiling import Clock, peak_resident, tensor_bytes, timed_step, typical_samples
+from ..tools.measuring import SplitSizes, open_without_data, small_steps
+from ..tools.profiling import Clock, peak_of, tensor_bytes, timed_step, typical_samples
 from ..training.build import (
     add_common_flags,
     corpus_options,
@@ -59,7 +59,6 @@ PARTS = ("forward", "backward", "optimizer")
 SECONDS = 8.0  # about how long small steps may take
 LEAST_SPREAD = 0.1  # of a step that was not taken: so much do a machine's steps differ, too
 _TILED = 2**26  # bytes of encoded videos with which similarities are timed
-MOST_WORDS = 1_000_000  # whose vectors are packed
 
 
 @dataclass(frozen=True)
@@ -227,9 +226,9 @@ def main() -> None:
 
 def before_data(config: Any, runtime: Runtime) -> Measured:
     """From the sizes of the corpus alone."""
-    train, dims = config.TRAIN, sizes_of(config)
+    train = config.TRAIN
     splits, said = split_sizes(config)
-    model = open_model(config, SimpleNamespace(dims=dims), runtime)  # type: ignore[arg-type]
+    dims, model = open_without_data(config, runtime)
     steps = -(-splits["train"].paragraphs // train.BATCH_SIZE)
     optimization = open_optimization(config, model, steps)
     small = small_steps(config, dims, model, optimization, runtime, seconds=SECONDS)
@@ -267,7 +266,7 @@ def on_data(config: Any, runtime: Runtime, *, steps: int) -> Measured:
     optimization.set_epoch(train.EPOCHS - 1)  # a model's plan may add terms in later epochs
     clock = Clock(runtime)
     time_steps(config, corpus["train"], sampler, model, optimization, clock, steps=steps)
-    peak = runtime.peak_allocated() if runtime.counts_memory else peak_resident()
+    peak = peak_of(runtime)  # before a validation adds to it
     splits = {
         name: SplitSizes(
             len(corpus[name]),

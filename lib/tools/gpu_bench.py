@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,10 +40,10 @@ from ..config.config import load_config
 from ..models.interface import Model
 from ..models.layers.proposal_map import MaskedConvStack
 from ..training.batch_gradient import BatchGradient
-from ..training.build import open_batch_gradient, open_decoding, open_model, open_optimization
+from ..training.build import open_batch_gradient, open_decoding, open_optimization
 from ..training.prediction import evidence_of, ground_in, read_split, similarities
 from .full_square import FullSquare
-from .measuring import SIZES, measure_step, sizes_of
+from .measuring import SIZES, measure_step, open_without_data
 from .profiling import Clock, count_flops, matrix_rate, repeated, timed_step, typical_batch
 
 # What this project needs and a machine for Torch need not have, as pip calls it, and as Python.
@@ -505,9 +504,7 @@ def table(found: Mapping[str, Any]) -> list[str]:
 
 def _opened(path: str, changes: tuple[str, ...], runtime: Runtime) -> tuple[Any, DataDims, Model]:
     config = load_config(path, changes)
-    dims = sizes_of(config)
-    model = open_model(config, SimpleNamespace(dims=dims), runtime)  # type: ignore[arg-type]
-    return config, dims, model
+    return config, *open_without_data(config, runtime)
 
 
 def _stack(model: Model) -> MaskedConvStack:

@@ -32,7 +32,7 @@ from .profiling import (
     Clock,
     Memory,
     count_flops,
-    peak_resident,
+    peak_of,
     repeated,
     timed_step,
     typical_batch,
@@ -114,6 +114,17 @@ def sizes_of(config: Any) -> DataDims:
     )
 
 
+def open_without_data(config: Any, runtime: Runtime) -> tuple[DataDims, Model]:
+    """The sizes of ``sizes_of`` and the experiment's model in them, with its initial weights.
+
+    Raises:
+        InputError: the model needs files that are not there, or more memory than there is.
+    """
+    dims = sizes_of(config)
+    model = open_model(config, SimpleNamespace(dims=dims), runtime)  # type: ignore[arg-type]
+    return dims, model
+
+
 def measure_step(
     config: Any,
     runtime: Runtime,
@@ -134,9 +145,9 @@ def measure_step(
     Raises:
         InputError: the model needs files that are not there, or more memory than there is.
     """
-    dims, memory = sizes_of(config), Memory(runtime)
+    memory = Memory(runtime)
+    dims, model = open_without_data(config, runtime)
     random = typical_batch(dims, batch or config.TRAIN.BATCH_SIZE, sentences=sentences)
-    model = open_model(config, SimpleNamespace(dims=dims), runtime)  # type: ignore[arg-type]
     optimization = open_optimization(config, model, 1000)
     batch_gradient = open_batch_gradient(config, model, runtime)
     optimization.set_epoch(config.TRAIN.EPOCHS - 1)  # when all terms of a schedule are on
@@ -256,7 +267,7 @@ def small_steps(
         repeated(partial(step, batch), seconds=seconds / 20)
         sentences, parts = len(batch.flat_index), clock.medians()
         at_once = sentences * math.ceil(len(batch) / train.ACCUMULATE) / len(batch)
-        peak = runtime.peak_allocated() if runtime.counts_memory else peak_resident()
+        peak = peak_of(runtime)
         found.append((sentences, parts["step"], at_once, peak))
         if len(found) > 1:
             if count == train.BATCH_SIZE:

@@ -164,6 +164,12 @@ class Memory:
         return max(0, peak_resident() - self.before)
 
 
+def peak_of(runtime: Runtime) -> int:
+    """The most memory, in bytes, that Torch's allocator has had of the device, or, on a CPU, that
+    this process has had resident; 0 = unknown."""
+    return runtime.peak_allocated() if runtime.counts_memory else peak_resident()
+
+
 def peak_resident() -> int:
     """The most memory, in bytes, that this process has had resident; 0 on Windows, where no part of
     Python says it."""

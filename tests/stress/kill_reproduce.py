@@ -20,9 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
-
-from tests.runs import REPOSITORY, TINY_WORLD
+from tests.runs import REPOSITORY, write_alignment
 from tests.test_reproduce import write_table
 
 
@@ -58,17 +56,8 @@ def write_corpus(folder: Path) -> None:
     """The table, and the experiment of its rows."""
     (folder / "own").mkdir()
     write_table(folder / "table.yaml")
-    text = {
-        "BASE": str(REPOSITORY / "experiments/synthetic/base.yaml"),
-        "DATA_DIR": str(folder / "data"),
-        "MODEL_DIR": str(folder / "save"),
-        "GPUS": "cpu",
-        "DATASET": {"NUM_FRAMES": 32, "NUM_CLIPS": 8, "SYNTHETIC": TINY_WORLD},
-        "MODEL": {"NAME": "linear_align", "PARAMS": {"hidden_size": 16}},
-        "LOSS": {"WEIGHTS": {"sentence": 1}},
-        "TRAIN": {"EPOCHS": 20, "BATCH_SIZE": 4, "CHECKPOINT_EVERY": 1},
-    }
-    (folder / "own/small.yaml").write_text(yaml.safe_dump(text))
+    train = {"EPOCHS": 20, "BATCH_SIZE": 4, "CHECKPOINT_EVERY": 1}
+    write_alignment(folder, folder / "own/small.yaml", TRAIN=train)
 
 
 def started(folder: Path) -> subprocess.Popen:
