@@ -396,6 +396,21 @@ def test_test_options_change_and_those_of_training_do_not(bench):
     assert bench.files() == after
 
 
+def test_retrieval_is_normalised_by_training_paragraphs_beside_the_rest(bench):
+    before = bench.results()
+    ended = bench.call("best_test", bench.saved, "--set", "TEST.QUERYBANK=5")
+    assert ended.status == 0, ended.output
+    assert "vr_querybank: normalised by 5 training paragraphs, scale" in ended.output
+    after = bench.results()
+    assert after["querybank"]["paragraphs"] == 5 and after["querybank"]["scale"] > 0
+    assert set(after["protocols"].pop("vr_querybank")) == set(after["protocols"]["vr"])
+    assert after["protocols"] == before["protocols"]
+    # Against the training split's own paragraphs it would say nothing.
+    ended = bench.call("best_test", bench.saved, "--set", "TEST.QUERYBANK=5", "--split", "train")
+    assert ended.status == 0, ended.output
+    assert "vr_querybank" not in bench.results("results_train.json")["protocols"]
+
+
 def choose_none() -> None:
     """A sabotage: a test chooses no paragraph whose maps it keeps."""
     scorer.choose_paragraphs = lambda quality: {"best": []}

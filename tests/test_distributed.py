@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 import lib.models.layers.text as text_module
 from lib.base import distributed
@@ -35,7 +36,7 @@ from lib.models.tan2d import TAN2D
 from lib.training import checkpoint, nonfinite
 from lib.training.batch_gradient import BatchGradient
 from lib.training.run import Run
-from lib.training.scorer import Options, Scorer
+from lib.training.scorer import Options, Querybank, Scorer
 from tests.conftest import TINY
 from tests.properties import make_batch, terms_of
 from tests.runs import REPOSITORY, Ended, Process, run, write_experiment
@@ -131,7 +132,7 @@ def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
     corpus = load_corpus(
         name="synthetic",
         data_dir=data_dir,
-        splits=("test",),
+        splits=("train", "test"),
         num_frames=32,
         num_clips=8,
         limit_test=7,
@@ -141,8 +142,13 @@ def test_processes_answer_for_a_split_as_one_does(variant, data_dir, tmp_path):
 
     def answers() -> Predictions:
         torch.manual_seed(0)
-        model = build(corpus.dims)
-        return Scorer(corpus["test"], CPU, options, decoding).predict(model, candidates=3)
+        model, scorer = build(corpus.dims), Scorer(corpus["test"], CPU, options, decoding)
+        bank = None
+        if model.retrieves():
+            training = corpus["train"].texts
+            few = Subset(training, range(1 if variant == "jsg" else len(training)))
+            bank = Querybank(few, scorer.querybank_scale(model, few))
+        return scorer.predict(model, candidates=3, querybank=bank)
 
     build = {
         "dmr_jrg_evidence, aligned": lambda dims: DMRJRGEvidence(

@@ -619,7 +619,7 @@ def test_every_number_stands_between_what_bounds_it() -> None:
     truth, predictions = world(paragraphs=40, videos=30, candidates=8)
     fixed = np.array([[0.0, 0.25], [0.25, 0.5]])
     summary = summarise(truth, predictions, fixed_spans=fixed, resamples=50)
-    staged = {"vr_first_stage", "vr_two_stages"}
+    staged = {"vr_first_stage", "vr_two_stages", "vr_querybank"}
     several = {"svmr_any", "svmr_map", "vcmr_didemo"}
     assert set(summary["protocols"]) == set(PROTOCOLS) - several - staged
     for name, row in summary["protocols"].items():

@@ -24,11 +24,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch.utils.data import Subset
+
 from ..base import distributed
+from ..base.batch import Sample
 from ..base.errors import InputError
 from ..base.terminal import print_wrapped, shown_path
 from ..datasets import LoadedCorpus
 from ..datasets.catalog import facts
+from ..datasets.dense import DenseParagraphs
 from ..datasets.fingerprint import difference, differences, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
@@ -52,7 +57,7 @@ from ..training.build import (
 from ..training.provenance import lines as provenance_lines
 from ..training.run import Run, strict_json
 from ..training.run_options import other_data, tested_run
-from ..training.scorer import calibration_lines, metric
+from ..training.scorer import Querybank, calibration_lines, metric
 from ..training.selection import finer_metric
 
 
@@ -113,7 +118,13 @@ def main() -> None:
     # The weight of the video in a joint score and what is calibrated are chosen on validation,
     # never where they are reported.
     needs_val = joint or calibration is None
-    splits = dict.fromkeys((args.split, "val") if needs_val else (args.split,))
+    wanted = [args.split]
+    banked = config.TEST.QUERYBANK > 0 and args.split != "train"
+    if needs_val or banked:
+        wanted.append("val")
+    if banked:
+        wanted.append("train")
+    splits = dict.fromkeys(wanted)
     with distributed.main_first():
         corpus = open_corpus(
             config,
@@ -141,9 +152,14 @@ def main() -> None:
     model = open_model(config, corpus, runtime, trained)
     checkpoint.load_into(model, state)
 
-    alpha = 0.0
-    if needs_val:
+    alpha, querybank = 0.0, None
+    normalises = banked and model.retrieves()
+    if needs_val or normalises:
         validation = open_scorer(config, corpus["val"], runtime, verbose=args.verbose)
+    if normalises:
+        bank = draw_paragraphs(corpus["train"], config.TEST.QUERYBANK)
+        querybank = Querybank(bank, validation.querybank_scale(model, bank))
+    if needs_val:
         answers = validation.predict(
             model, calibration=calibration, candidates=config.TEST.CANDIDATES
         )
@@ -157,7 +173,12 @@ def main() -> None:
             "TEST.CANDIDATES: what a video counts beside a moment is chosen on validation, which "
             "has no timestamps; expected 0"
         )
-    predictions = scorer.predict(model, calibration=calibration, candidates=config.TEST.CANDIDATES)
+    predictions = scorer.predict(
+        model,
+        calibration=calibration,
+        candidates=config.TEST.CANDIDATES,
+        querybank=querybank,
+    )
     if not distributed.is_main():
         return
     maps = scorer.score_maps(model, predictions, named) if keeps_predictions else None
@@ -187,6 +208,11 @@ def main() -> None:
     summary["corruption"] = corruption and str(corruption)
     summary["decoding"] = dataclasses.asdict(decoding)
     summary["calibration"] = scorer.calibration
+    if querybank is not None:
+        summary["querybank"] = {
+            "paragraphs": len(querybank.paragraphs),
+            "scale": querybank.scale,
+        }
     hours = round((time.monotonic() - began) / 3600, 4)
     summary["provenance"] = {
         "test": {**here, "hours": hours},
@@ -199,6 +225,7 @@ def main() -> None:
         *counted_as_misses(summary),
         *timestamp_notes(args.split, scorer.truth.timed, corpus),
         *decoding_notes(decoding, trained, scorer.calibration),
+        *querybank_notes(querybank),
         *notes,
         *others,
     ]
@@ -245,6 +272,21 @@ def main() -> None:
         f"{weights} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n"
     )
     print("\n".join(headline_lines(summary, f"{name_of(run.folder)}, {args.split} split")))
+
+
+def draw_paragraphs(split: DenseParagraphs, most: int) -> Subset[Sample]:
+    """Paragraphs of a split without their videos: all, or ``most`` of them, the same each time."""
+    drawn = np.random.default_rng(0).permutation(len(split))[:most]
+    return Subset(split.texts, sorted(drawn.tolist()))
+
+
+def querybank_notes(querybank: Querybank | None) -> list[str]:
+    if querybank is None:
+        return []
+    return [
+        f"vr_querybank: normalised by {len(querybank.paragraphs):,} training paragraphs, scale "
+        f"{querybank.scale:.2f} chosen on validation"
+    ]
 
 
 def label(text: str) -> str:

@@ -246,6 +246,14 @@ SCHEMA: dict[str, Option | Section] = {
             " protocols of the test; 0 = none.",
             NOT_NEGATIVE,
         ),
+        "QUERYBANK": Option(
+            int,
+            0,
+            "Training paragraphs, drawn where there are more, by which best_test.py normalises"
+            " retrieval (vr_querybank): a video that many of them are near to has to be nearer."
+            " 0 = none.",
+            NOT_NEGATIVE,
+        ),
         "RESAMPLES": Option(
             int, 1000, "Bootstrap draws of paragraphs for the intervals; 0 = none.", NOT_NEGATIVE
         ),

@@ -31,7 +31,9 @@ class Protocol:
     discounted: bool = False
     windows: Literal["first", "any"] = "first"  # of a sentence that has several true moments
     average_precision: bool = False  # of the list, instead of the recall of its first
-    stage: Literal["exact", "first", "two"] = "exact"  # of a search: which scores rank the videos
+    # Which scores rank the videos: the similarity, the vectors that shortlist them, the shortlist
+    # ranked by the similarity, or the similarity against that of other paragraphs.
+    ranked_by: Literal["similarity", "first stage", "two stages", "querybank"] = "similarity"
     missing: Literal["miss", "refuse"] = "miss"  # a query without an answer
 
     @property
@@ -119,7 +121,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "each video, whose cosines are compared.",
             "ours; S^r of DMR-JRG where these vectors are its class tokens",
             unit="paragraph",
-            stage="first",
+            ranked_by="first stage",
         ),
         Protocol(
             "vr_two_stages",
@@ -128,7 +130,17 @@ PROTOCOLS: dict[str, Protocol] = {
             "model's similarity, and the other videos behind them as the first stage ranks them.",
             "ours",
             unit="paragraph",
-            stage="two",
+            ranked_by="two stages",
+        ),
+        Protocol(
+            "vr_querybank",
+            "videos",
+            "As vr, with similarities normalised by a bank of training paragraphs: a video that "
+            "many of them are near to has to be nearer. The scale of the soft-max is chosen on "
+            "validation, without timestamps.",
+            "QB-Norm, dynamic inverted soft-max (Bogolin et al. 2022)",
+            unit="paragraph",
+            ranked_by="querybank",
         ),
         Protocol(
             "svmr_2dtan",

@@ -170,6 +170,7 @@ class Predictions:
     answered: NDArray[np.bool_] | None = None  # (M,) False: the sentence was left out; None: none
     prior: NDArray[np.float64] | None = None  # (M, 1, 2) of a decoding that was given no evidence
     first_stage: NDArray[np.floating] | None = None  # (P, V) by the vectors that shortlist videos
+    normalised: NDArray[np.floating] | None = None  # (P, V) similarity against that of a querybank
     notes: tuple[str, ...] = ()  # what reading them left out, a sentence each
 
 
@@ -240,10 +241,12 @@ def check(truth: Truth, predictions: Predictions) -> None:
         _expect("ranking", similarity.videos.shape[:1], (P,))
         _finite(truth, similarity.scores, similarity.videos >= 0, None)
         _known(truth, similarity.videos)
-    if predictions.first_stage is not None:
-        _expect("first_stage", predictions.first_stage.shape, (P, V))
-        if not np.isfinite(predictions.first_stage).all():
-            raise InputError("predictions: a score of the first stage is not a finite number")
+    for name in ("first_stage", "normalised"):
+        scores = getattr(predictions, name)
+        if scores is not None:
+            _expect(name, scores.shape, (P, V))
+            if not np.isfinite(scores).all():
+                raise InputError(f"predictions: a score of {name} is not a finite number")
     if predictions.spans is not None:
         if predictions.scores is None:
             raise InputError("predictions: spans without scores, expected both")

@@ -70,8 +70,8 @@ def count(
         ranks = ranks_of(truth, predictions)
     protocol, options = PROTOCOLS[name], ScoringOptions(**fields)  # type: ignore[arg-type]
     if protocol.ranked == "videos":
-        if protocol.stage != "exact":
-            ranks = stage_ranks(protocol, truth, predictions)
+        if protocol.ranked_by != "similarity":
+            ranks = other_ranks(protocol, truth, predictions)
         return None if ranks is None else count_videos(protocol, truth, ranks, options)
     if not truth.timed:
         return None
@@ -92,12 +92,14 @@ def ranks_of(truth: Truth, predictions: Predictions) -> Ranks | None:
     return rank_videos(predictions.similarity, truth.paragraph_video)
 
 
-def stage_ranks(protocol: Protocol, truth: Truth, predictions: Predictions) -> Ranks | None:
-    """The ranks of the right videos in a search of one stage or of two; None if there is none."""
+def other_ranks(protocol: Protocol, truth: Truth, predictions: Predictions) -> Ranks | None:
+    """The ranks of the right videos by other scores than the similarity; None if there are none."""
     first, exact = predictions.first_stage, predictions.similarity
-    if first is None or not isinstance(exact, np.ndarray):
+    scores = predictions.normalised if protocol.ranked_by == "querybank" else first
+    if scores is None or not isinstance(exact, np.ndarray):
         return None
-    scores = first if protocol.stage == "first" else in_two_stages(exact, first)
+    if protocol.ranked_by == "two stages":
+        scores = in_two_stages(exact, scores)
     return rank_videos(scores, truth.paragraph_video)
 
 

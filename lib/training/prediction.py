@@ -76,8 +76,15 @@ def read_split(
         for name, x in part.items():
             kept[name][first : first + len(x)] = x
         first += len(rows)
-    texts = [model.encode_paragraphs(batch.to(runtime.device)) for batch in paragraphs]
-    return Read(kept, tuple(texts))
+    return Read(kept, read_paragraphs(model, paragraphs, runtime))
+
+
+@torch.no_grad()
+def read_paragraphs(
+    model: Model, paragraphs: Iterable[Batch], runtime: Runtime
+) -> tuple[Encoded, ...]:
+    """Paragraphs encoded, in batches as they come; their own videos are not read."""
+    return tuple(model.encode_paragraphs(batch.to(runtime.device)) for batch in paragraphs)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ..base import distributed
+from ..base.batch import Sample
 from ..base.errors import InputError
 from ..base.runtime import Runtime
 from ..datasets import build_loader
@@ -34,6 +35,7 @@ from ..evaluation.examples import (
     paragraph_quality,
     sentences_of,
 )
+from ..evaluation.querybank import choose_scale, normalised
 from ..evaluation.records import Predictions, Truth
 from ..evaluation.retrieval import pairing_skill, top_videos
 from ..models.interface import Model
@@ -44,6 +46,7 @@ from .prediction import (
     first_stage,
     ground_in,
     of_all_processes,
+    read_paragraphs,
     read_split,
     similarities,
     split_candidates,
@@ -65,6 +68,15 @@ class Options:
     iou: Sequence[float] = (0.3, 0.5, 0.7)
     grounding_n: Sequence[int] = (1, 5)
     retrieval_k: Sequence[int] = (1, 5, 10, 100)
+
+
+@dataclass(frozen=True)
+class Querybank:
+    """Training paragraphs against which retrieval is normalised, and how strongly; see
+    ``evaluation.querybank``."""
+
+    paragraphs: Subset[Sample]
+    scale: float
 
 
 class Scorer:
@@ -101,7 +113,12 @@ class Scorer:
         self.videos = build_loader(split.videos, rows=self.video_share, **self.loader)
 
     def predict(
-        self, model: Model, *, calibration: Mapping[str, Any] | None = None, candidates: int = 0
+        self,
+        model: Model,
+        *,
+        calibration: Mapping[str, Any] | None = None,
+        candidates: int = 0,
+        querybank: Querybank | None = None,
     ) -> Predictions:
         """The model's predictions for the split.
 
@@ -109,23 +126,15 @@ class Scorer:
             calibration: what was chosen on validation; None chooses it on this split and keeps it
                 in the attribute ``calibration``.
             candidates: ground each paragraph in so many of its best videos too (joint protocols).
+            querybank: normalise retrieval by this too, of a model that retrieves.
         """
-        model.eval()
-        read = read_split(
-            model,
-            self._watched(self.paragraphs, "paragraphs"),
-            self._watched(self.videos, "videos"),
-            self.runtime,
-            num_videos=len(self.video_share),
-        )
-        if self.shared:
-            read = with_all_videos(read)
-        similarity = similarities(model, read, self.runtime)
-        if self.shared and similarity is not None:
-            similarity = np.concatenate(distributed.gather_objects(similarity))
-        shortlisting = first_stage(model, read, self.runtime)
-        if self.shared and shortlisting is not None:
-            shortlisting = np.concatenate(distributed.gather_objects(shortlisting))
+        read = self._read(model)
+        similarity = self._of_all(similarities(model, read, self.runtime))
+        shortlisting = self._of_all(first_stage(model, read, self.runtime))
+        less_hubs = None
+        if querybank is not None and similarity is not None:
+            bank = self._bank(model, read, querybank.paragraphs)
+            less_hubs = normalised(similarity, bank, querybank.scale)
         self.calibration = self._calibrate(model, read, similarity, calibration)
         videos, best, joint = self.truth.paragraph_video[:, None], None, None
         if similarity is not None and candidates:
@@ -157,7 +166,46 @@ class Scorer:
             prior=None if grounding is None else grounding.prior,
             candidates=joint,
             first_stage=shortlisting,
+            normalised=less_hubs,
         )
+
+    def querybank_scale(self, model: Model, paragraphs: Subset[Sample]) -> float:
+        """The scale of a ``Querybank`` of these paragraphs, chosen on this split. For a model that
+        retrieves."""
+        read = self._read(model)
+        similarity = self._of_all(similarities(model, read, self.runtime))
+        assert similarity is not None
+        bank = self._bank(model, read, paragraphs)
+        return choose_scale(similarity, bank, self.truth.paragraph_video)
+
+    def _read(self, model: Model) -> Read:
+        """The split encoded: this process's paragraphs, and all videos."""
+        model.eval()
+        read = read_split(
+            model,
+            self._watched(self.paragraphs, "paragraphs"),
+            self._watched(self.videos, "videos"),
+            self.runtime,
+            num_videos=len(self.video_share),
+        )
+        return with_all_videos(read) if self.shared else read
+
+    def _of_all(self, scores: np.ndarray | None) -> np.ndarray | None:
+        """Scores (P, V) of all processes' paragraphs."""
+        if self.shared and scores is not None:
+            return np.concatenate(distributed.gather_objects(scores))
+        return scores
+
+    def _bank(self, model: Model, read: Read, paragraphs: Subset[Sample]) -> np.ndarray:
+        """(B, V) similarities of other paragraphs with the videos of this split."""
+        count = len(paragraphs)
+        shared = self.shared and count >= distributed.world_size()
+        rows = distributed.own_share(count) if shared else range(count)
+        batches = build_loader(paragraphs, rows=rows, **self.loader)
+        texts = read_paragraphs(model, self._watched(batches, "querybank"), self.runtime)
+        bank = similarities(model, dataclasses.replace(read, paragraphs=texts), self.runtime)
+        assert bank is not None
+        return np.concatenate(distributed.gather_objects(bank)) if shared else bank
 
     def _calibrate(
         self,

@@ -11,6 +11,7 @@ TITLES = {
     "vr_sentences": "Retrieval, by sentence",
     "vr_first_stage": "Retrieval by the first stage of a search alone",
     "vr_two_stages": "Retrieval in two stages",
+    "vr_querybank": "Retrieval, normalised by training paragraphs",
     "svmr_2dtan": "Grounding in the right video, overlap above m",
     "svmr": "Grounding in the right video, overlap of m or more",
     "svmr_any": "Grounding in the right video, any of several right moments",
