@@ -70,10 +70,13 @@ ORDERS: dict[str, dict[str, Any]] = {
     },
 }
 # Further options of single experiments there.
-FILE_ORDER = dict.fromkeys(
-    ("linear_align", "dmr_jrg_linear", "parts_retrieval", "parts_grounding", "clip_align_position"),
-    {"MODEL.PARAMS.position_bias": 0.0},
-)
+FILE_ORDER = {
+    **dict.fromkeys(
+        ("linear_align", "parts_retrieval", "parts_grounding", "clip_align_position"),
+        {"MODEL.PARAMS.position_bias": 0.0},
+    ),
+    "aligned": {"MODEL.PARAMS.position_bias": 0.0, "MODEL.PARAMS.sentence_position": False},
+}
 CORRUPTIONS = {"time_shuffled": "time_shuffled_8", "video_mean": "video_mean_1"}
 # The flagship's decoding without any evidence: what its prior scores.
 PRIOR_ALONE = {"DECODE.INDEPENDENT_CLIPS": 0.0}
