@@ -30,18 +30,20 @@ from torch.utils.data import Subset
 from ..base import distributed
 from ..base.batch import Sample
 from ..base.errors import InputError
+from ..base.runtime import Runtime
 from ..base.terminal import print_wrapped, shown_path
 from ..datasets import LoadedCorpus
 from ..datasets.catalog import facts
+from ..datasets.corruption import Corruption
 from ..datasets.dense import DenseParagraphs
 from ..datasets.fingerprint import difference, differences, fingerprint, require_recipe
 from ..datasets.standardization import Standardization
 from ..decoding import Decoding
-from ..decoding.calibration import measures_split
 from ..evaluation import choose_alpha, fixed_list, headline_lines, markdown_table
 from ..evaluation.examples import paragraphs_named
 from ..evaluation.files.run import save_run_predictions
 from ..evaluation.records import CandidateMoments
+from ..models.interface import Model
 from ..training import checkpoint
 from ..training.build import (
     add_common_flags,
@@ -54,11 +56,18 @@ from ..training.build import (
     open_scorer,
     provenance_of,
 )
-from ..training.provenance import lines as provenance_lines
+from ..training.notes import (
+    compare_with_training,
+    counted_as_misses,
+    decoding_notes,
+    how_it_came_about,
+    provenance_notes,
+    querybank_notes,
+    timestamp_notes,
+)
 from ..training.run import Run, strict_json
 from ..training.run_options import other_data, tested_run
-from ..training.scorer import Querybank, calibration_lines, metric
-from ..training.selection import finer_metric
+from ..training.scorer import Querybank, Scorer
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,8 +98,148 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_arguments()
     began = time.monotonic()
+    test = open_test(parse_arguments())
+    runtime = open_runtime(test.config)
+    data = open_data(test, runtime)
+    checkpoint.check_matches(test.state, test.config, data.corpus.dims)
+    model = open_model(test.config, data.corpus, runtime, test.trained)
+    checkpoint.load_into(model, test.state)
+
+    chosen = choose_on_validation(test, data.corpus, model, runtime)
+    split, verbose = test.args.split, test.args.verbose
+    scorer = open_scorer(test.config, data.corpus[split], runtime, verbose=verbose)
+    named = paragraphs_named(scorer.truth, test.args.maps or ())
+    if test.joint and scorer.truth.timed and not chosen.timed:
+        raise InputError(
+            "TEST.CANDIDATES: what a video counts beside a moment is chosen on validation, which "
+            "has no timestamps; expected 0"
+        )
+    predictions = scorer.predict(
+        model,
+        calibration=chosen.calibration,
+        candidates=test.config.TEST.CANDIDATES,
+        querybank=chosen.querybank,
+    )
+    if not distributed.is_main():
+        return
+    maps = scorer.score_maps(model, predictions, named) if test.keeps_predictions else None
+    if test.args.maps and maps is None:
+        raise InputError(
+            f"--maps: {test.config.MODEL.NAME} scores no list of spans that all sentences share, "
+            "so that it has no score maps"
+        )
+    left_out, fractions = data.corpus.left_out[split], data.corpus.training_fractions
+    summary = scorer.summarise(
+        predictions,
+        resamples=test.config.TEST.RESAMPLES,
+        fixed_spans=fixed_list(fractions) if len(fractions) else None,
+        alpha=chosen.alpha,
+        left_out=left_out.misses,
+    )
+    summary |= about_the_test(test, data, scorer, chosen)
+    summary["provenance"]["test"]["hours"] = round((time.monotonic() - began) / 3600, 4)
+    summary["notes"] = notes_of(test, data, scorer, chosen, summary)
+    if test.keeps_predictions:
+        save_run_predictions(
+            test.run.folder,
+            scorer.truth,
+            predictions,
+            results=lambda digests: files_of(test, summary, digests),
+            maps=maps,
+            alpha=chosen.alpha,
+            stem=test.stem.replace("results", "predictions"),
+        )
+    else:
+        test.run.write_texts(files_of(test, summary, {}))
+    print_answer(test, summary)
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """What is tested, and how."""
+
+    args: argparse.Namespace
+    config: Any
+    run: Run
+    path: Path  # of the checkpoint
+    state: dict[str, Any]  # in it
+    decoding: Decoding
+    trained: Decoding  # how the run decoded while it trained
+    corruption: Corruption | None
+    notes: list[str]
+
+    @property
+    def keeps_predictions(self) -> bool:
+        plain = not self.corruption and self.decoding == self.trained
+        return plain and self.args.split not in ("train", "val")
+
+    @property
+    def joint(self) -> bool:
+        """Whether sentences are grounded in retrieved videos too."""
+        return self.config.TEST.CANDIDATES > 0
+
+    @property
+    def normalises(self) -> bool:
+        """Whether retrieval is normalised too, where the model retrieves; against the training
+        split's own paragraphs it would say nothing."""
+        return self.config.TEST.QUERYBANK > 0 and self.args.split != "train"
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """What the run chose on validation; None where it is to be chosen for this decoding."""
+        if self.decoding.calibration == "none" and self.decoding.method == "separation":
+            return {}
+        return self.state.get("calibration") if self.decoding == self.trained else None
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that are read, each once. The weight of the video in a joint score and what is
+        calibrated are chosen on validation, never where they are reported."""
+        chooses = self.joint or self.normalises or self.calibration is None
+        wanted = [self.args.split, *["val"] * chooses, *["train"] * self.normalises]
+        return list(dict.fromkeys(wanted))
+
+    @property
+    def stem(self) -> str:
+        """The name of the results, without its ending."""
+        split = self.args.split
+        stem = "results" if split == "test" else f"results_{split}"
+        if self.args.other_data:
+            stem += f"_on_{self.args.other_data}"
+        if self.corruption:
+            stem += f"_{self.corruption.name}"
+        if self.decoding != self.trained:
+            stem += f"-{decoding_name(self.args.decode, self.decoding)}"
+        return stem
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a run is tested on, and how that compares with what it was trained on."""
+
+    corpus: LoadedCorpus
+    provenance: dict[str, Any]
+    others: list[str]  # what is not the run's own, a clause each
+    fewer: str  # how features of the same kind differ
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What is chosen on validation."""
+
+    calibration: dict[str, Any] | None
+    alpha: float = 0.0  # the weight of the video in a joint score
+    querybank: Querybank | None = None
+    timed: bool = False  # whether validation has timestamps
+
+
+def open_test(args: argparse.Namespace) -> Test:
+    """The run with its checkpoint.
+
+    Raises:
+        InputError: they are not there, or what is asked for is not possible.
+    """
     folder, config, notes = tested_run(args)
     require_split(config, args.split)
     run = Run.open(folder, exclusive=False)
@@ -98,195 +247,156 @@ def main() -> None:
     state = checkpoint.load(path, needs=("model", "experiment", "epoch"))
     decoding = open_decoding(config)
     trained = trained_decoding(state, decoding)
-    corruption = corruption_of(config)
-    plain = not corruption and decoding == trained
-    keeps_predictions = plain and args.split not in ("train", "val")
-    if args.maps and not keeps_predictions:
+    test = Test(args, config, run, path, state, decoding, trained, corruption_of(config), notes)
+    if args.maps and not test.keeps_predictions:
         raise InputError(
             "--maps: this test keeps no score maps; it must be of a test split, of whole videos, "
             "and decoded as in training"
         )
+    return test
 
-    standardization = Standardization.of_checkpoint(state, wanted=config.DATASET.STANDARDIZE)
-    runtime = open_runtime(config)
-    calibration = state.get("calibration")
-    if decoding.calibration == "none" and decoding.method == "separation":
-        calibration = {}
-    elif decoding != trained:
-        calibration = None
-    joint = config.TEST.CANDIDATES > 0
-    # The weight of the video in a joint score and what is calibrated are chosen on validation,
-    # never where they are reported.
-    needs_val = joint or calibration is None
-    wanted = [args.split]
-    banked = config.TEST.QUERYBANK > 0 and args.split != "train"
-    if needs_val or banked:
-        wanted.append("val")
-    if banked:
-        wanted.append("train")
-    splits = dict.fromkeys(wanted)
+
+def open_data(test: Test, runtime: Runtime) -> Data:
+    """The splits that are read.
+
+    Raises:
+        InputError: features of another recipe than the run's, or data that are not the run's where
+            nobody said so.
+    """
+    state, wanted = test.state, test.config.DATASET.STANDARDIZE
     with distributed.main_first():
         corpus = open_corpus(
-            config,
-            list(splits),
+            test.config,
+            test.splits,
             show_moments=True,
-            standardization=standardization,
+            standardization=Standardization.of_checkpoint(state, wanted=wanted),
             trained=state,
-            scored=args.split,
+            scored=test.args.split,
         )
-    for line in corpus.lines() if args.verbose else [str(corpus.rows)]:
+    for line in corpus.lines() if test.args.verbose else [str(corpus.rows)]:
         if distributed.is_main():
             print_wrapped(line)
     features = fingerprint(corpus.features)
     require_recipe(state.get("features", {}), features, str(corpus.features))
-    here = provenance_of(config, corpus, runtime, features)
+    here = provenance_of(test.config, corpus, runtime, features)
     trained_on = state.get("features")
     differing = differences(trained_on, features, of_kind=True) if trained_on else []
     others = other_data(state, here["annotations"], "; ".join(differing))
-    if others and not args.other_data:
+    if others and not test.args.other_data:
         raise InputError(
-            f"{shown_path(run.folder)}: {'; '.join(others)}; --other-data NAME scores these, into "
-            "results_on_NAME.json and .md"
+            f"{shown_path(test.run.folder)}: {'; '.join(others)}; --other-data NAME scores these, "
+            "into results_on_NAME.json and .md"
         )
-    checkpoint.check_matches(state, config, corpus.dims)
-    model = open_model(config, corpus, runtime, trained)
-    checkpoint.load_into(model, state)
+    fewer = difference(trained_on, features) if trained_on and not differing else ""
+    return Data(corpus, here, others, fewer)
 
-    alpha, querybank = 0.0, None
-    normalises = banked and model.retrieves()
-    if needs_val or normalises:
-        validation = open_scorer(config, corpus["val"], runtime, verbose=args.verbose)
+
+def choose_on_validation(
+    test: Test, corpus: LoadedCorpus, model: Model, runtime: Runtime
+) -> Chosen:
+    """What the test takes from validation, as far as the run has not chosen it."""
+    chosen = Chosen(test.calibration)
+    normalises = test.normalises and model.retrieves()
+    predicts = test.joint or chosen.calibration is None
+    if not (normalises or predicts):
+        return chosen
+    validation = open_scorer(test.config, corpus["val"], runtime, verbose=test.args.verbose)
+    chosen = dataclasses.replace(chosen, timed=validation.truth.timed)
     if normalises:
-        bank = draw_paragraphs(corpus["train"], config.TEST.QUERYBANK)
+        bank = draw_paragraphs(corpus["train"], test.config.TEST.QUERYBANK)
         querybank = Querybank(bank, validation.querybank_scale(model, bank))
-    if needs_val:
+        chosen = dataclasses.replace(chosen, querybank=querybank)
+    if predicts:
         answers = validation.predict(
-            model, calibration=calibration, candidates=config.TEST.CANDIDATES
+            model, calibration=chosen.calibration, candidates=test.config.TEST.CANDIDATES
         )
-        calibration = validation.calibration
-        if isinstance(answers.candidates, CandidateMoments) and validation.truth.timed:
+        chosen = dataclasses.replace(chosen, calibration=validation.calibration)
+        if isinstance(answers.candidates, CandidateMoments) and chosen.timed:
             alpha = choose_alpha(validation.truth, answers.candidates)[0]
-    scorer = open_scorer(config, corpus[args.split], runtime, verbose=args.verbose)
-    named = paragraphs_named(scorer.truth, args.maps or ())
-    if joint and scorer.truth.timed and not validation.truth.timed:
-        raise InputError(
-            "TEST.CANDIDATES: what a video counts beside a moment is chosen on validation, which "
-            "has no timestamps; expected 0"
-        )
-    predictions = scorer.predict(
-        model,
-        calibration=calibration,
-        candidates=config.TEST.CANDIDATES,
-        querybank=querybank,
-    )
-    if not distributed.is_main():
-        return
-    maps = scorer.score_maps(model, predictions, named) if keeps_predictions else None
-    if args.maps and maps is None:
-        raise InputError(
-            f"--maps: {config.MODEL.NAME} scores no list of spans that all sentences share, so "
-            "that it has no score maps"
-        )
-    left_out = corpus.left_out[args.split]
-    summary = scorer.summarise(
-        predictions,
-        resamples=config.TEST.RESAMPLES,
-        fixed_spans=fixed_list(corpus.training_fractions)
-        if len(corpus.training_fractions)
-        else None,
-        alpha=alpha,
-        left_out=left_out.misses,
-    )
-    summary["left_out"] = dataclasses.asdict(left_out)
-    summary["checkpoint"] = {
-        "file": str(path),
-        "epoch": state["epoch"],
-        "selected_by": state.get("select_by"),
-        "selected_on": "validation" if "select_by" in state else None,
-    }
-    summary["split"] = args.split
-    summary["corruption"] = corruption and str(corruption)
-    summary["decoding"] = dataclasses.asdict(decoding)
-    summary["calibration"] = scorer.calibration
-    if querybank is not None:
-        summary["querybank"] = {
-            "paragraphs": len(querybank.paragraphs),
-            "scale": querybank.scale,
-        }
-    hours = round((time.monotonic() - began) / 3600, 4)
-    summary["provenance"] = {
-        "test": {**here, "hours": hours},
-        "training": state.get("provenance"),
-    }
-    summary["notes"] = [
-        *corpus.notes,
-        *how_it_came_about(corpus, config),
-        *left_out.lines(args.split),
-        *counted_as_misses(summary),
-        *timestamp_notes(args.split, scorer.truth.timed, corpus),
-        *decoding_notes(decoding, trained, scorer.calibration),
-        *querybank_notes(querybank),
-        *notes,
-        *others,
-    ]
-    if trained_on and not differing and (fewer := difference(trained_on, features)):
-        summary["notes"].append(f"the features are not those of training: {fewer}")
+            chosen = dataclasses.replace(chosen, alpha=alpha)
+    return chosen
 
-    stem = "results" if args.split == "test" else f"results_{args.split}"
-    if args.other_data:
-        stem += f"_on_{args.other_data}"
-    if corruption:
-        stem += f"_{corruption.name}"
-    if decoding != trained:
-        stem += f"-{decoding_name(args.decode, decoding)}"
-    title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {args.split} split\n\n"
+
+def about_the_test(test: Test, data: Data, scorer: Scorer, chosen: Chosen) -> dict[str, Any]:
+    """What ``results.json`` says beside the numbers."""
+    state, bank = test.state, chosen.querybank
+    about: dict[str, Any] = {
+        "left_out": dataclasses.asdict(data.corpus.left_out[test.args.split]),
+        "checkpoint": {
+            "file": str(test.path),
+            "epoch": state["epoch"],
+            "selected_by": state.get("select_by"),
+            "selected_on": "validation" if "select_by" in state else None,
+        },
+        "split": test.args.split,
+        "corruption": test.corruption and str(test.corruption),
+        "decoding": dataclasses.asdict(test.decoding),
+        "calibration": scorer.calibration,
+        "provenance": {"test": dict(data.provenance), "training": state.get("provenance")},
+    }
+    if bank is not None:
+        about["querybank"] = {"paragraphs": len(bank.paragraphs), "scale": bank.scale}
+    return about
+
+
+def notes_of(
+    test: Test, data: Data, scorer: Scorer, chosen: Chosen, summary: dict[str, Any]
+) -> list[str]:
+    """What a reader of the numbers must know, a sentence each."""
+    split, corpus = test.args.split, data.corpus
+    notes = [
+        *corpus.notes,
+        *how_it_came_about(corpus, test.config),
+        *corpus.left_out[split].lines(split),
+        *counted_as_misses(summary),
+        *timestamp_notes(split, scorer.truth.timed, corpus),
+        *decoding_notes(test.decoding, test.trained, scorer.calibration),
+        *querybank_notes(chosen.querybank),
+        *test.notes,
+        *data.others,
+    ]
+    if data.fewer:
+        notes.append(f"the features are not those of training: {data.fewer}")
+    return notes
+
+
+def files_of(test: Test, summary: dict[str, Any], digests: dict[str, str]) -> dict[str, str]:
+    """The results as texts by name.
+
+    Args:
+        digests: of the files of predictions beside them; empty where none are kept.
+    """
+    config = test.config
+    title = f"# {config.MODEL.NAME} on {config.DATASET.NAME}, {test.args.split} split\n\n"
     about = [*summary["notes"], *provenance_notes(summary["provenance"])]
     listed = "\n".join(f"- {line}" for line in about)
-    tables = {f"{stem}.md": f"{title}{markdown_table(summary)}\n{listed}\n"}
+    files = {"files": digests} if digests else {}
+    return {
+        f"{test.stem}.md": f"{title}{markdown_table(summary)}\n{listed}\n",
+        f"{test.stem}.json": strict_json(summary | files),
+    }
 
-    def results(digests: dict[str, str]) -> dict[str, str]:
-        about = {"files": digests} if digests else {}
-        return {**tables, f"{stem}.json": strict_json(summary | about)}
 
-    if keeps_predictions:
-        save_run_predictions(
-            run.folder,
-            scorer.truth,
-            predictions,
-            results=results,
-            maps=maps,
-            alpha=alpha,
-            stem=stem.replace("results", "predictions"),
-        )
-    else:
-        run.write_texts(results({}))
-
+def print_answer(test: Test, summary: dict[str, Any]) -> None:
+    """Warnings and notes, where everything lies, and five numbers."""
+    state, run = test.state, test.run
     for warning in summary["warnings"]:
         print_wrapped(f"warning: {warning}")
     for note in summary["notes"]:
         print_wrapped(f"note: {note}")
-    if stem == "results_val" and "validation" in state:
+    if test.stem == "results_val" and "validation" in state:
         print_wrapped(compare_with_training(summary, state))
     weights = f"epoch {state['epoch'] + 1}" if state["epoch"] >= 0 else "weights trained elsewhere"
-    print_wrapped(
-        f"{weights} of {shown_path(path)}; all protocols: {shown_path(run.path(stem))}.md\n"
-    )
-    print("\n".join(headline_lines(summary, f"{name_of(run.folder)}, {args.split} split")))
+    tables = f"all protocols: {shown_path(run.path(test.stem))}.md"
+    print_wrapped(f"{weights} of {shown_path(test.path)}; {tables}\n")
+    title = f"{name_of(run.folder)}, {test.args.split} split"
+    print("\n".join(headline_lines(summary, title)))
 
 
 def draw_paragraphs(split: DenseParagraphs, most: int) -> Subset[Sample]:
     """Paragraphs of a split without their videos: all, or ``most`` of them, the same each time."""
     drawn = np.random.default_rng(0).permutation(len(split))[:most]
     return Subset(split.texts, sorted(drawn.tolist()))
-
-
-def querybank_notes(querybank: Querybank | None) -> list[str]:
-    if querybank is None:
-        return []
-    return [
-        f"vr_querybank: normalised by {len(querybank.paragraphs):,} training paragraphs, scale "
-        f"{querybank.scale:.2f} chosen on validation"
-    ]
 
 
 def label(text: str) -> str:
@@ -316,15 +426,6 @@ def require_split(config: Any, split: str) -> None:
         )
 
 
-def timestamp_notes(split: str, timed: bool, corpus: LoadedCorpus) -> list[str]:
-    """What is not scored for want of timestamps, those of the split or of training."""
-    if not timed:
-        return [f"{split} has no timestamps to score against: retrieval is scored, and no moment"]
-    if len(corpus.training_fractions):
-        return []
-    return ["the floor of ten fixed spans is left out: no training sentence has a timestamp"]
-
-
 def trained_decoding(state: dict[str, Any], default: Decoding) -> Decoding:
     """How the run decoded while it trained; checkpoints of earlier releases do not say."""
     return Decoding(**state["decoding"]) if "decoding" in state else default
@@ -336,68 +437,3 @@ def decoding_name(file: str | None, decoding: Decoding) -> str:
         return Path(file).stem
     text = json.dumps(dataclasses.asdict(decoding), sort_keys=True)
     return "decoded-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def decoding_notes(decoding: Decoding, trained: Decoding, calibration: dict[str, Any]) -> list[str]:
-    """How evidence became moments, as far as it is not the default."""
-    plain = Decoding()
-    chosen = {
-        field.name: getattr(decoding, field.name)
-        for field in dataclasses.fields(decoding)
-        if getattr(decoding, field.name) != getattr(plain, field.name)
-    }
-    said = ", ".join(f"{name} {value}" for name, value in chosen.items()) or "the defaults"
-    notes = [f"decoded with {said}"]
-    if decoding != trained:
-        notes.append("this is not how the run was decoded in training")
-    where = "here" if measures_split(decoding) else "on validation"
-    notes += [f"{line}, chosen {where}" for line in calibration_lines(calibration)]
-    return notes
-
-
-def provenance_notes(about: dict[str, Any]) -> list[str]:
-    return [
-        f"{what}: {line}" for what, one in about.items() if one for line in provenance_lines(one)
-    ]
-
-
-def how_it_came_about(corpus: Any, config: Any) -> list[str]:
-    """What a reader of the numbers must know about how they came about."""
-    order = "in the order of their times" if corpus.order == "time" else "in file order"
-    supervision = {
-        "weak": "training saw no timestamps",
-        "full": "training saw the timestamps (full supervision)",
-    }[config.TRAIN.SUPERVISION]
-    chosen = f"checkpoint chosen on validation by {config.TRAIN.SELECT_BY}"
-    finer = finer_metric(config.TRAIN.SELECT_BY)
-    chosen += f" (of epochs that tie, by {finer})" if finer else ""
-    if not config.TRAIN.SELECT_BY.startswith("vr"):
-        chosen += " (which reads validation timestamps)"
-    about = [f"sentences stand {order}", supervision, chosen]
-    if config.TEST.NMS_ROUNDED:
-        about.append("suppressed in rounded seconds, as 2D-TAN's release does (TEST.NMS_ROUNDED)")
-    return about
-
-
-def counted_as_misses(summary: dict[str, Any]) -> list[str]:
-    """What grounding would be if sentences that are left out were misses, as published protocols
-    have it; empty where none is left out."""
-    for name in ("svmr_any", "svmr", "svmr_2dtan"):
-        as_misses = summary["queries"].get(name, {}).get("as_misses", {})
-        recalls = [metric for metric in as_misses if metric.startswith("R@1,")]
-        if recalls:
-            listed = ", ".join(f"{metric} {as_misses[metric]:.2f}" for metric in recalls)
-            return [f"{name} with them counted as misses: {listed} (all scores: the tables)"]
-    return []
-
-
-def compare_with_training(summary: dict[str, Any], state: dict[str, Any]) -> str:
-    """Whether the number that training printed came out again, in a line."""
-    name = state["select_by"]
-    there, here = metric(state["validation"], name), metric(summary, name)
-    if there == here:
-        return f"{name} on val: {here:.2f}, in training and here: the same"
-    return (
-        f"{name} on val: {there!r} in training, {here!r} here: DIFFERENT (another device or "
-        "library version?)"
-    )
