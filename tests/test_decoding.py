@@ -15,8 +15,8 @@ from torch import Tensor
 from lib.base.batch import Layout
 from lib.base.moments import iou
 from lib.decoding import Decoding, Evidence, decode, posterior
-from lib.decoding.calibration import calibrate_trust
-from lib.decoding.decode import reads, span_scores
+from lib.decoding.calibration import calibrate_starts, calibrate_trust
+from lib.decoding.decode import decode_prior, prior_starts, reads, span_scores
 from lib.decoding.ordering import backward_penalty, ordered_scores, position_prior
 from lib.decoding.separation import paragraph_softmax, separation, subtract_paragraph_mean
 from lib.models.layers.proposal_map import ProposalGrid
@@ -439,3 +439,46 @@ def test_trust_by_contiguity_asks_whether_shuffled_time_is_worse() -> None:
     assert calibrate_trust(options, own=[own], shuffled=[shuffled])["trust"] == 1.0
     assert calibrate_trust(options, own=[shuffled], shuffled=[own])["trust"] == 0.0
     assert calibrate_trust(options, own=[own], shuffled=[own])["trust"] == 0.0
+
+
+STARTING = Decoding(method="posterior", source="evidence")
+
+
+def test_starts_are_estimated_where_evidence_shows_them() -> None:
+    """Of forty events, half begin with the video and the others a third into it."""
+    begin = [0, 5] * 20
+    rows = torch.zeros(40, 16)
+    for row, first in zip(rows, begin, strict=True):
+        row[first : first + 4] = 1.0
+    rows = rows + 0.1 * in_double(40, 16).to(rows.dtype)
+    spans = ProposalGrid(16, "dense").spans
+    evidence = [Evidence(layout_of((4,) * 10), spans, 16, clips={"a": rows})]
+    found = calibrate_starts(STARTING, evidence)["starts"]
+    assert sum(found) == pytest.approx(1, abs=1e-5)
+    assert found[0] == pytest.approx(0.5, abs=0.1) and found[5] == pytest.approx(0.5, abs=0.1)
+    stated = dataclasses.replace(STARTING, estimate_starts=False)
+    assert calibrate_starts(stated, evidence) == {}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_estimated_starts_count_as_far_as_the_evidence_they_come_from(ordered: bool) -> None:
+    decoding = dataclasses.replace(STARTING, ordered=ordered)
+    evidence = evidence_of()
+    stated = prior_starts(evidence, decoding).tolist()
+    other = [0.0] * len(stated)
+    other[2] = 1.0
+    mixed = [0.75 * a + 0.25 * b for a, b in zip(stated, other, strict=True)]
+
+    def scores(trust: float, starts: list[float] | None) -> Tensor:
+        return decode(evidence, decoding, {"trust": trust, "starts": starts}).scores
+
+    torch.testing.assert_close(scores(0.0, other), scores(0.0, None))
+    none = decode_prior(evidence, decoding, {"trust": 1.0, "starts": other})
+    assert none is not None
+    torch.testing.assert_close(none.scores, scores(0.0, None))
+    assert not torch.allclose(scores(1.0, other), scores(1.0, None))
+    # A quarter of trust is a quarter of the way, and all of it all the way.
+    whole = dataclasses.replace(decoding, independent_clips=decoding.independent_clips / 4)
+    torch.testing.assert_close(
+        scores(0.25, other), decode(evidence, whole, {"trust": 1.0, "starts": mixed}).scores
+    )

@@ -28,7 +28,8 @@ def measures_split(decoding: Decoding) -> bool:
 
 def estimates_starts(decoding: Decoding) -> bool:
     """Whether the decoding has a histogram of starts to estimate."""
-    return decoding.method == "posterior" and decoding.prior == "corpus"
+    of_corpus = decoding.method == "posterior" and decoding.prior == "corpus"
+    return of_corpus and decoding.estimate_starts
 
 
 def calibrate_trust(

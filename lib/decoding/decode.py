@@ -41,7 +41,8 @@ def decode(
     Args:
         calibration: what was chosen on data without timestamps: ``trust``, what the evidence is
             scaled by before it meets the prior (default 1), and ``starts``, the share of the
-            moments that start in each clip (default: as stated).
+            moments that start in each clip (default: as stated). They were estimated from evidence,
+            and count as far as that is trusted: the prior that is left at trust 0 owes it nothing.
     """
     calibration = calibration or {}
     trust, starts = calibration.get("trust", 1.0), calibration.get("starts")
@@ -63,8 +64,8 @@ def decode(
 def decode_prior(
     evidence: Evidence, decoding: Decoding, calibration: Mapping[str, Any] | None = None
 ) -> Proposals | None:
-    """What the posterior makes of no evidence: its prior and the order of the sentences alone; None
-    for a decoding that is none."""
+    """What the posterior makes of no evidence: its stated prior and the order of the sentences
+    alone; None for a decoding that is none."""
     if decoding.method != "posterior":
         return None
     return decode(evidence, decoding, {**(calibration or {}), "trust": 0.0})
@@ -86,7 +87,7 @@ def posterior_scores(
     """The probability that each span is right, see ``posterior``."""
     spans, layout, N = evidence.spans, evidence.layout, evidence.resolution
     logits = likelihood(evidence, decoding, trust)
-    logits = logits + log_prior(evidence, decoding, starts)
+    logits = logits + log_prior(evidence, decoding, trust, starts)
     if decoding.ordered:
         event = torch.arange(layout.sentence_mask.shape[1], device=spans.device)
         event = event.expand(layout.sentence_mask.shape)
@@ -115,9 +116,12 @@ def likelihood(evidence: Evidence, decoding: Decoding, trust: float = 1.0) -> Fl
 
 
 def log_prior(
-    evidence: Evidence, decoding: Decoding, starts: Sequence[float] | None = None
+    evidence: Evidence,
+    decoding: Decoding,
+    trust: float = 1.0,
+    starts: Sequence[float] | None = None,
 ) -> Float[Tensor, "*M P"]:
-    """Of each span, without any evidence."""
+    """Of each span, before its own sentence's evidence."""
     spans, N = evidence.spans, evidence.resolution
     width, spread = decoding.prior_width, decoding.prior_spread
     if decoding.prior == "parts":
@@ -128,7 +132,8 @@ def log_prior(
         return posterior.width_prior(spans, width, spread)
     histogram = prior_starts(evidence, decoding)
     if starts is not None and len(starts) == N:
-        histogram = torch.tensor(starts, dtype=spans.dtype, device=spans.device)
+        estimated = torch.tensor(starts, dtype=spans.dtype, device=spans.device)
+        histogram = histogram.lerp(estimated, trust)
     return posterior.start_prior(spans, histogram, median=width, spread=spread)
 
 

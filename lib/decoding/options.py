@@ -70,8 +70,8 @@ class Decoding:
     prior: Literal["corpus", "parts"] = described(
         "corpus",
         "Prior of the posterior. corpus: a width that does not depend on the number of sentences,"
-        " and a histogram of starts estimated from unlabelled evidence of validation. parts: the"
-        " paragraph's sentences cut the video into equal parts, in order.",
+        " and a histogram of starts. parts: the paragraph's sentences cut the video into equal"
+        " parts, in order.",
     )
     prior_width: float = described(
         0.25, "Median width of the prior: of the video, or for parts in equal parts.", low=0.01
@@ -82,6 +82,11 @@ class Decoding:
     )
     start_share: float = described(
         0.3, "Share of moments that start with the video, before starts are estimated.", high=1
+    )
+    estimate_starts: bool = described(
+        True,
+        "Estimate the histogram of starts from unlabelled evidence of validation. It counts as far"
+        " as the evidence is trusted; without trust, starts are as stated.",
     )
     independent_clips: float = described(
         8.0, "Stretches of a video whose evidence is independent, in the likelihood.", low=0
