@@ -62,10 +62,10 @@ class Decoding:
     calibration: Literal["none", "retrieval", "contiguity", "order"] = described(
         "none",
         "What the evidence is scaled by before it meets the prior: nothing; how well pairs are"
-        " found on validation; and, on the split that is scored: how much better spans fit it in"
-        " the video's own time than in shuffled time, or how rarely neighbouring sentences'"
-        " moments run backwards, where sentences stand in the order of time. None reads a"
-        " timestamp.",
+        " found on validation, which says nothing of moments (retrieval; earlier runs have it);"
+        " and, on the split that is scored: how much better spans fit it in the video's own time"
+        " than in shuffled time, or how rarely neighbouring sentences' moments run backwards, where"
+        " sentences stand in the order of time. None reads a timestamp.",
     )
     prior: Literal["corpus", "parts"] = described(
         "corpus",
