@@ -27,14 +27,14 @@ sys.path.insert(0, str(ROOT))
 from lib.base.command import POSITIVE, run_script
 from lib.base.errors import InputError
 from lib.commands import sweep
-from lib.commands.best_test import decoding_name
 from lib.commands.sweep import Job, mean_and_spread, read_rows, require_jobs, run_all
 from lib.config.config import load_config
 from lib.evaluation import summarise
 from lib.evaluation.files import read_any, read_truth
 from lib.evaluation.files.run import read_run
 from lib.evaluation.spans import overlap
-from lib.training.build import open_decoding, resolve
+from lib.tools.reproduction.page import commits_of
+from lib.training.build import resolve
 
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
@@ -78,8 +78,6 @@ FILE_ORDER = {
     "aligned": {"MODEL.PARAMS.position_bias": 0.0, "MODEL.PARAMS.sentence_position": False},
 }
 CORRUPTIONS = {"time_shuffled": "time_shuffled_8", "video_mean": "video_mean_1"}
-# The flagship's decoding without any evidence: what its prior scores.
-PRIOR_ALONE = {"DECODE.INDEPENDENT_CLIPS": 0.0}
 # Where there is a GPU these train on it; many small runs at once are faster on processors.
 DEVICES = dict.fromkeys(("cpl", "cnm", "pps"), "")
 FOREIGN = {
@@ -139,12 +137,6 @@ def jobs(names: Sequence[str], order: str, seed: int) -> list[Job]:
     return found
 
 
-def prior_alone(job: Job) -> Job:
-    """The same run, decoded from the prior alone."""
-    decoding = open_decoding(job.tested_with(PRIOR_ALONE, "").config())
-    return job.tested_with(PRIOR_ALONE, f"-{decoding_name(None, decoding)}")
-
-
 def _job(
     name: str,
     experiment: str,
@@ -179,8 +171,6 @@ def run(args: argparse.Namespace) -> None:
         for kind, suffix in CORRUPTIONS.items()
     ]
     failed += run_all(destroyed, at_once=args.jobs)
-    priors = [prior_alone(job) for job in wanted if job.name == FLAGSHIP]
-    failed += run_all(priors, at_once=args.jobs)
     if failed:
         sys.exit(1)
 
@@ -293,7 +283,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_page() -> None:
-    folder = require_data()
+    folder, shown = require_data(), list[dict[str, Any]]()
     print("# The real bench\n\nWritten by `python moment_localization/real_bench.py table`.\n")
     print(
         "1,052 of Charades-STA's test videos with CLIP ViT-B/32 features, one row a second, and "
@@ -318,11 +308,6 @@ def print_page() -> None:
              f"{row['mIoU']:.1f}", "", "", "", ""]
             for rule, row in first["floors"]["svmr"].items()
         ]  # fmt: skip
-        runs = [job for seed in range(20) for job in jobs([FLAGSHIP], order, seed)]
-        priors = [found for job in runs if (found := prior_alone(job).results()) is not None]
-        if priors:
-            name = f"*prior of `{FLAGSHIP}`, no evidence*"
-            floors.append([name, str(len(priors)), *cells(priors)[:4], "", "", "", ""])
         rows = [
             [f"`{name}`", str(len(results)), *cells(results),
              "" if name == FLAGSHIP else paired(name, order)]
@@ -343,11 +328,15 @@ def print_page() -> None:
         for group, (experiment, file) in ROWS.items():
             parts = gathered([experiment, group], order)
             if len(parts) > 1:
+                shown += [r for results in parts.values() for r in results]
                 print(f"{TITLES[group]} (rows of `experiments/{file}` around `{experiment}`):\n")
                 head, row = (STAGES, stages) if group == "retrieval_parts" else (HEAD, cells)
                 print_table(head, [[f"`{n}`", str(len(r)), *row(r)] for n, r in parts.items()])
+        shown += [r for results in (*weak.values(), *full.values()) for r in results]
     print_destroyed()
     print_foreign(folder.parent / "foreign_predictions")
+    if commits := commits_of(shown):
+        print(f"Trained by {commits}.")
 
 
 def print_destroyed() -> None:

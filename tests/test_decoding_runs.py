@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from lib.decoding import Decoding
-from lib.training import checkpoint
+from lib.training import checkpoint, provenance
 from tests.test_training import REPOSITORY, Bench, assert_refused, fresh
 
 __all__ = ["fresh"]  # a fixture, for this file too
@@ -321,3 +321,22 @@ def test_hours_add_up_after_a_stop(new: Aligned) -> None:
     checkpoint.save(new.run / "last.pt", state)
     assert new.train("--resume").status == 0
     assert 5.0 <= checkpoint.load(new.run / "last.pt")["provenance"]["hours"] < 5.2
+
+
+def test_a_checkout_is_unchanged_while_its_code_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of runs that is a link changes no number; a line of code may."""
+    for name in ("lib/code.py", "save/README.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("something")
+    person = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*person, "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path.resolve())
+    commit, clean = provenance._commit()
+    assert commit is not None and len(commit) == 40 and clean
+    (tmp_path / "save/README.md").unlink()
+    assert provenance._commit() == (commit, True)
+    (tmp_path / "lib/code.py").write_text("something else")
+    assert provenance._commit() == (commit, False)

@@ -18,6 +18,7 @@ from ..base.installed import CONSOLE, REPOSITORY, as_started, release
 from ..base.runtime import Runtime
 
 FEATURE_FACTS = ("entries", "keys", "width", "dtype")
+CODE = ("lib", "moment_localization", "experiments")  # what decides numbers
 
 
 def provenance(
@@ -71,7 +72,8 @@ def digest(path: Path) -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit that is checked out, and whether the files are unchanged; None: unknown."""
+    """The commit that is checked out, and whether the code and the experiments are unchanged; None:
+    unknown. Where ``save`` and ``data`` lie changes no number: they may be links."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(REPOSITORY), *words]
@@ -82,6 +84,7 @@ def _commit() -> tuple[str | None, bool | None]:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:
             return None, None  # unpacked inside somebody else's repository
-        return git("rev-parse", "HEAD"), not git("status", "--porcelain", "--untracked-files=no")
+        status = git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+        return git("rev-parse", "HEAD"), not status
     except (OSError, subprocess.SubprocessError):
         return None, None

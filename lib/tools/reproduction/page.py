@@ -92,13 +92,13 @@ def _about(corpus: CorpusOfTable, done: Mapping[str, Trained], seeds: int) -> st
         "the best of the rows without a model, which are in italics. Intervals are 95 %, over "
         "paragraphs and seeds."
     )
-    if commits := _commits(results):
+    if commits := commits_of(results):
         text += f" Trained by {commits}."
     return text
 
 
-def _commits(results: Iterable[Mapping[str, Any]]) -> str:
-    """The code versions of the runs, in words."""
+def commits_of(results: Iterable[Mapping[str, Any]]) -> str:
+    """The code that trained the runs, in words; empty where no run says."""
     found = set()
     for result in results:
         about = (result.get("provenance") or {}).get("training") or {}
