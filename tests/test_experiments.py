@@ -102,6 +102,21 @@ def test_states_only_what_differs(name):
                 assert base[section][key] != value, f"{section}.{key} is as in its BASE"
 
 
+OURS = ("linear_align", "dmr_jrg_linear", "dmr_jrg_evidence")
+UNCALIBRATED = {
+    "real/linear_align_separation",  # shows what the posterior is worth
+    *(f"bench/fixed/{path.stem}" for path in (EXPERIMENTS / "bench/fixed").glob("*.yaml")),
+}  # the last are steps from the paper's reading on, as they were measured
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ours_trust_evidence_by_what_tells_when(name):
+    """A trust that asks which video it is stays high where nothing tells when."""
+    config = load(name)
+    if config.MODEL.NAME in OURS and name not in UNCALIBRATED:
+        assert config.DECODE.CALIBRATION in ("order", "contiguity")
+
+
 def built(config: EasyDict) -> Model:
     data = config.DATASET
     dims = DataDims(
