@@ -55,6 +55,9 @@ TABLES = {
     "fixed": "The paper's reading, fixed step by step",
     "ablations": "`aligned` trained otherwise",
 }
+# MAIN's runs at these levels are tested on videos whose blocks stand in random order, too.
+SHUFFLED_LEVELS = ("middle", "high")
+SHUFFLED = "_time_shuffled_8"
 DECODED = ("aligned", "alignment_only", "fixed/3_masked", "fixed/4_self_trained")
 
 
@@ -137,7 +140,17 @@ def run(args: argparse.Namespace) -> None:
         for job in jobs(args.experiments, level, seed)
     ]
     require_jobs(wanted)
-    if run_all(wanted, at_once=args.jobs):
+    failed = run_all(wanted, at_once=args.jobs)
+    shuffled = [
+        job.tested_with({"TEST.CORRUPTION": "time_shuffled"}, SHUFFLED)
+        for seed in range(args.seeds)
+        for level in args.levels.split(",")
+        if level in SHUFFLED_LEVELS
+        for job in jobs(args.experiments, level, seed)
+        if job.name in MAIN
+    ]
+    failed += run_all(shuffled, at_once=args.jobs)
+    if failed:
         sys.exit(1)
 
 
@@ -174,6 +187,10 @@ def print_tables() -> None:
         if lines := rows(",".join((*MAIN, *SYSTEMS)), level):
             trained = "" if own.get("train", 1) else ", all training paragraphs"
             print(f"\n## Signal: {level} ({own['signal']:g}{trained})\n")
+            print("\n".join(lines))
+    for level in SHUFFLED_LEVELS:
+        if lines := rows(",".join(MAIN), level, SHUFFLED):
+            print(f"\n## Blocks of test videos in random order, signal {level}\n")
             print("\n".join(lines))
     for names, title in TABLES.items():
         for level in LEVELS:
