@@ -42,6 +42,7 @@ from lib.config.config import SCHEMA, load_config
 from lib.config.external import find_model
 from lib.config.options import Option
 from lib.evaluation import PROTOCOLS
+from lib.evaluation.baselines import PRIOR
 from lib.inference.checkpoints import MANIFEST, read_checkpoints
 from lib.tools.measuring import measure_step, measured_apart, sizes_of
 from lib.tools.reproduction import read_corpora
@@ -353,12 +354,16 @@ def result_cell(results: Sequence[dict[str, Any]]) -> str:
 
 
 def floors_of(results: Mapping[str, Sequence[dict[str, Any]]]) -> str:
-    """The best scores without a model, in the order of ``result_cell``."""
+    """The best scores of the rules without a model that all systems share, in the order of
+    ``result_cell``."""
     for group in results.values():
         floors = group[0]["floors"]
         if "svmr" in floors and "vr" in floors:
             wanted = (("svmr", "R@1,IoU=0.5"), ("svmr", "mIoU"), ("vr", "R@1"), ("vr", "R@10"))
-            best = (max(row.get(m, 0.0) for row in floors[p].values()) for p, m in wanted)
+            best = (
+                max(row.get(m, 0.0) for rule, row in floors[p].items() if rule != PRIOR)
+                for p, m in wanted
+            )
             return " / ".join(f"{value:.1f}" for value in best)
     return "–"
 
