@@ -275,10 +275,12 @@ HEAD = (
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print("| " + " | ".join(head) + " |")
-    print("|---|" + "---:|" * (len(head) - 1))
+    """Without the columns in which no row has anything."""
+    kept = [place for place in range(len(head)) if not place or any(row[place] for row in rows)]
+    print("| " + " | ".join(head[place] for place in kept) + " |")
+    print("|---|" + "---:|" * (len(kept) - 1))
     for row in rows:
-        print("| " + " | ".join(row) + " |")
+        print("| " + " | ".join(row[place] for place in kept) + " |")
     print()
 
 
