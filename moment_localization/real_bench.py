@@ -39,17 +39,9 @@ from lib.training.build import resolve
 EXPERIMENTS = ROOT / "experiments" / "real"
 FLAGSHIP = "linear_align"
 WEAK = (
-    *("linear_align", "parts_grounding", "linear_align_separation", "clip_align"),
-    *(
-        "clip_align_order",
-        "clip_align_position",
-        "clip_align_posterior",
-        "aligned",
-        "dmr_jrg",
-        "cpl",
-        "cnm",
-        "pps",
-    ),
+    *("linear_align", "parts_grounding", "linear_align_separation"),
+    *("clip_align", "clip_align_order", "clip_align_position", "clip_align_posterior"),
+    *("aligned", "dmr_jrg", "cpl", "cnm", "pps"),
     *("scn", "dciml", "jsg", "ms_sl", "xml_weak", "reloclnet_weak"),
 )
 FULL = ("tan2d", "mmn", "prvg", "xml", "reloclnet", "mcn", "cal")

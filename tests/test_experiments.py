@@ -110,8 +110,8 @@ UNCALIBRATED = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ours_trust_evidence_by_what_tells_when(name):
-    """A trust that asks which video it is stays high where nothing tells when."""
+def test_ours_measure_trust_by_localisation(name):
+    """Trust measured by retrieval stays high where evidence says nothing of time."""
     config = load(name)
     if config.MODEL.NAME in OURS and name not in UNCALIBRATED:
         assert config.DECODE.CALIBRATION in ("order", "contiguity")
