@@ -131,10 +131,10 @@ class Scorer:
         read = self._read(model)
         similarity = self._of_all(similarities(model, read, self.runtime))
         shortlisting = self._of_all(first_stage(model, read, self.runtime))
-        less_hubs = None
+        against_bank = None
         if querybank is not None and similarity is not None:
             bank = self._bank(model, read, querybank.paragraphs)
-            less_hubs = normalised(similarity, bank, querybank.scale)
+            against_bank = normalised(similarity, bank, querybank.scale)
         self.calibration = self._calibrate(model, read, similarity, calibration)
         videos, best, joint = self.truth.paragraph_video[:, None], None, None
         if similarity is not None and candidates:
@@ -166,7 +166,7 @@ class Scorer:
             prior=None if grounding is None else grounding.prior,
             candidates=joint,
             first_stage=shortlisting,
-            normalised=less_hubs,
+            normalised=against_bank,
         )
 
     def querybank_scale(self, model: Model, paragraphs: Subset[Sample]) -> float:
